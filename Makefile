@@ -1,0 +1,46 @@
+# Everything but the system packages lives in .venv, made here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint services bench bench-rivals bench-report clean
+
+help:           ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with everything that running and testing need
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: setup      ## an agent answers a question and calls a tool
+	$(BIN)/gossamer run
+
+test: lint      ## everything that must hold: lint, types, layers, tests
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+services:       ## install the system packages that tests can use (needs root); none is needed yet
+	@bash scripts/services.sh
+
+bench: setup    ## measure; rivals are measured too where `make bench-rivals` made them
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/gossamer bench
+
+bench-report: setup ## docs/benchmarks.md out of benchmarks/results
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.report
+
+include benchmarks/peers/peers.mk
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,252 @@
+"""Every error Gossamer raises. All are `GossamerError`; each says what happened and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ArgumentError",
+    "AuthenticationError",
+    "ConnectError",
+    "ContentFilterError",
+    "ContextLengthError",
+    "DecodeError",
+    "EndRun",
+    "GossamerError",
+    "InvalidRequestError",
+    "InvalidResponseError",
+    "LimitError",
+    "ModelConnectionError",
+    "ModelError",
+    "ModelRetry",
+    "ModelTimeoutError",
+    "NotFoundError",
+    "OutputError",
+    "OverloadedError",
+    "PoolTimeoutError",
+    "ProtocolError",
+    "ProviderError",
+    "RateLimitError",
+    "ReadTimeoutError",
+    "ResumeError",
+    "RunPausedError",
+    "ScriptExhaustedError",
+    "SessionBusyError",
+    "SessionError",
+    "StreamBrokenError",
+    "TooLargeError",
+    "ToolError",
+    "WireError",
+]
+
+
+class GossamerError(Exception):
+    """The root of every error that Gossamer raises on its own account."""
+
+
+class ArgumentError(GossamerError, ValueError, TypeError):
+    """An argument is unknown, of the wrong type or out of range; the message names it."""
+
+
+class DecodeError(GossamerError, ValueError):
+    """Stored or exported data cannot be read: damaged, foreign, or of a newer schema version."""
+
+
+# --- the wire -----------------------------------------------------------------------------------------------
+
+
+class WireError(GossamerError):
+    """A request failed below the level of any provider's protocol."""
+
+
+class ConnectError(WireError):
+    """No connection could be made: name not resolved, refused, TLS or proxy handshake failed."""
+
+
+class ReadTimeoutError(WireError):
+    """The server went silent for longer than the read timeout, or the total time ran out."""
+
+
+class PoolTimeoutError(WireError):
+    """Every connection to the host is in use and none came free in time."""
+
+
+class ProtocolError(WireError):
+    """The peer broke HTTP or closed the connection in the middle of an answer."""
+
+
+class TooLargeError(WireError):
+    """A header, a line or a body is larger than the bound that was set for it."""
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+
+class ModelError(GossamerError):
+    """A model call failed.
+
+    Attributes:
+        provider: who was asked, for example `openai`.
+        status: the HTTP status, or None where no answer came.
+        retry_after: seconds that the provider asked to wait, or None.
+        request_id: the provider's id of the request, where it gave one.
+        body: the first part of the provider's answer, as text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        body: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.body = body
+
+
+class AuthenticationError(ModelError):
+    """The key is missing, wrong or not allowed to use this model."""
+
+
+class RateLimitError(ModelError):
+    """Too many requests or tokens; `retry_after` says how long to wait where the provider told."""
+
+
+class ContextLengthError(ModelError):
+    """The request is longer than the model's context window."""
+
+
+class ContentFilterError(ModelError):
+    """The provider refused to process the request or to finish the answer on grounds of its content."""
+
+
+class OverloadedError(ModelError):
+    """The provider has no capacity at the moment (503, 529)."""
+
+
+class NotFoundError(ModelError):
+    """The model or the endpoint does not exist at this provider."""
+
+
+class InvalidRequestError(ModelError):
+    """The provider refused the request as malformed (other 4xx)."""
+
+
+class ProviderError(ModelError):
+    """The provider failed on its side (5xx)."""
+
+
+class ModelTimeoutError(ModelError):
+    """The model did not answer in time."""
+
+
+class ModelConnectionError(ModelError):
+    """The provider could not be reached."""
+
+
+class InvalidResponseError(ModelError):
+    """The provider answered with something that is not its own protocol."""
+
+
+class StreamBrokenError(ModelError):
+    """A stream ended before the answer was complete; `text` holds what had arrived.
+
+    Attributes:
+        text: the text received before the break.
+    """
+
+    def __init__(self, message: str, *, text: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.text = text
+
+
+class ScriptExhaustedError(ModelError):
+    """A `ScriptedModel` was asked more often than its script has answers."""
+
+
+# --- tools --------------------------------------------------------------------------------------------------
+
+
+class ToolError(GossamerError):
+    """A tool failed in a way that the model cannot mend; it ends the run."""
+
+
+class ModelRetry(GossamerError):  # noqa: N818 - raised by tools as a signal, read as a sentence
+    """Raised by a tool to hand the call back to the model: its message tells what to do better."""
+
+
+class EndRun(GossamerError):  # noqa: N818 - raised by tools as a signal, read as a sentence
+    """Raised by a tool to end the run at once.
+
+    Attributes:
+        output: becomes the output of the run.
+    """
+
+    def __init__(self, output: Any = None) -> None:
+        super().__init__("the run was ended by a tool")
+        self.output = output
+
+
+# --- runs and sessions --------------------------------------------------------------------------------------
+
+
+class LimitError(GossamerError):
+    """A limit stopped the run; raised when the output of such a run is read.
+
+    Attributes:
+        limit: the field of `Limits` that was reached.
+        allowed: its value.
+        used: what was used, or what the next call could have used, when it stopped.
+    """
+
+    def __init__(self, message: str, *, limit: str, allowed: float, used: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.allowed = allowed
+        self.used = used
+
+
+class RunPausedError(GossamerError):
+    """The run waits for decisions; go on with `agent.resume(session, {call_id: ...})`.
+
+    Attributes:
+        pending: the calls that wait, as `PendingCall`.
+    """
+
+    def __init__(self, message: str, *, pending: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.pending = tuple(pending)
+
+
+class OutputError(GossamerError):
+    """The model's answer does not fit the output type, also after one repair.
+
+    Attributes:
+        text: the raw text of the last answer.
+    """
+
+    def __init__(self, message: str, *, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class SessionError(GossamerError):
+    """A session cannot be used in this way."""
+
+
+class SessionBusyError(SessionError):
+    """Another run holds the session, or the run's own ancestor does."""
+
+
+class ResumeError(SessionError):
+    """There is nothing to resume, the call is unknown, or the session belongs to another agent."""
