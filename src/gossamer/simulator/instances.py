@@ -1,0 +1,175 @@
+"""The smallest value that fits a JSON schema."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+__all__ = ["SchemaError", "minimal_instance"]
+
+_BUDGET = 10_000
+_FORMATS = {
+    "date": "2000-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "PT0S",
+    "email": "a@example.com",
+    "hostname": "example.com",
+    "ipv4": "127.0.0.1",
+    "ipv6": "::1",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+class SchemaError(Exception):
+    """No instance of the schema can be made; the message says why. It becomes an HTTP 400."""
+
+
+def minimal_instance(schema: object) -> Any:
+    """Make the smallest value that fits a JSON schema: required properties only, shortest lists, first choices.
+
+    Understands type, properties, required, items, prefixItems, enum, const, default, $ref into the same document,
+    anyOf, oneOf, allOf, the bounds of numbers, strings and lists, and the common string formats. `pattern` is not
+    looked at. Visits 10,000 schema nodes at most.
+
+    Raises:
+        SchemaError: the schema is not an object, a `$ref` leads nowhere, or every instance would be infinite.
+    """
+    try:
+        return _Maker(schema).make(schema, ())
+    except RecursionError:
+        raise SchemaError("the schema is nested too deeply") from None
+
+
+class _Maker:
+    def __init__(self, root: object) -> None:
+        self.root = root
+        self.left = _BUDGET
+
+    def make(self, schema: object, open_refs: tuple[str, ...]) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise SchemaError(f"the schema needs more than {_BUDGET} nodes to make one instance")
+        if schema is True:
+            return None
+        if not isinstance(schema, dict):
+            raise SchemaError(f"a schema must be an object, not {schema!r:.80}")
+        node = cast("dict[str, Any]", schema)
+        if "$ref" in node:
+            ref = node["$ref"]
+            if ref in open_refs:
+                raise SchemaError(f"every instance of {ref!r} contains another one without end")
+            return self.make(self.resolve(ref), (*open_refs, ref))
+        if "const" in node:
+            return node["const"]
+        if node.get("enum"):
+            return node["enum"][0]
+        if "default" in node:
+            return node["default"]
+        for key in ("anyOf", "oneOf"):
+            if node.get(key):
+                return self.first(node, key, open_refs)
+        if node.get("allOf"):
+            return self.make(self.merge(node), open_refs)
+        kind = node.get("type")
+        if isinstance(kind, list):
+            kinds = cast("list[str]", kind)
+            kind = next((each for each in kinds if each != "null"), "null")
+        if kind is None:
+            kind = "object" if "properties" in node else "array" if "items" in node else "string"
+        return self.of_type(str(kind), node, open_refs)
+
+    def resolve(self, ref: object) -> object:
+        if not isinstance(ref, str) or not ref.startswith("#"):
+            raise SchemaError(f"$ref {ref!r:.80} does not point into the schema; use '#/$defs/NAME'")
+        target = self.root
+        for raw in ref[1:].split("/")[1:]:
+            step = raw.replace("~1", "/").replace("~0", "~")
+            if not isinstance(target, dict) or step not in target:
+                raise SchemaError(f"$ref {ref!r} leads nowhere: {step!r} is missing")
+            target = cast("dict[str, object]", target)[step]
+        return target
+
+    def first(self, node: dict[str, Any], key: str, open_refs: tuple[str, ...]) -> Any:
+        # A choice may be infinite (a tree's children) while a later one ends (null), so each is tried in turn.
+        base = {name: value for name, value in node.items() if name != key}
+        problem: SchemaError | None = None
+        for choice in node[key]:
+            combined: object = (
+                {**base, **cast("dict[str, Any]", choice)} if isinstance(choice, dict) else choice
+            )
+            try:
+                return self.make(combined, open_refs)
+            except SchemaError as error:
+                problem = error
+        raise problem or SchemaError(f"{key} has no choices")
+
+    def merge(self, node: dict[str, Any]) -> dict[str, Any]:
+        merged = {name: value for name, value in node.items() if name != "allOf"}
+        properties: dict[str, Any] = dict(merged.get("properties", {}))
+        required: list[str] = list(merged.get("required", ()))
+        for part in node["allOf"]:
+            if not isinstance(part, dict):
+                raise SchemaError(f"allOf holds {part!r:.80}, which is not a schema")
+            piece = cast("dict[str, Any]", part)
+            if "$ref" in piece:
+                target = self.resolve(piece["$ref"])
+                piece = cast("dict[str, Any]", target if isinstance(target, dict) else {})
+            merged.update(piece)
+            properties.update(piece.get("properties", {}))
+            required.extend(piece.get("required", ()))
+        if properties:
+            merged["properties"] = properties
+            merged["required"] = required
+        return merged
+
+    def of_type(self, kind: str, node: dict[str, Any], open_refs: tuple[str, ...]) -> Any:
+        if kind == "object":
+            properties: dict[str, Any] = node.get("properties", {})
+            return {
+                name: self.make(properties.get(name, True), open_refs) for name in node.get("required", ())
+            }
+        if kind == "array":
+            prefix: list[Any] = node.get("prefixItems", [])
+            least = max(int(node.get("minItems", 0)), len(prefix))
+            if least > self.left:
+                raise SchemaError(f"minItems {least} is more than the simulator makes")
+            items = node.get("items", True)
+            return [self.make(prefix[i] if i < len(prefix) else items, open_refs) for i in range(least)]
+        if kind == "string":
+            return _string(node)
+        if kind == "integer":
+            return math.ceil(_number(node, 1))
+        if kind == "number":
+            return _number(node, 0.5)
+        if kind == "boolean":
+            return False
+        if kind == "null":
+            return None
+        raise SchemaError(f"unknown type {kind!r:.80}")
+
+
+def _string(node: dict[str, Any]) -> str:
+    known = _FORMATS.get(node.get("format", ""))
+    if known is not None:
+        return known
+    least, most = int(node.get("minLength", 0)), int(node.get("maxLength", 4))
+    if least > _BUDGET:
+        raise SchemaError(f"minLength {least} is more than the simulator makes")
+    return "text".ljust(least, ".")[: max(most, least)] if least > 4 else "text"[: max(most, least)]
+
+
+def _number(node: dict[str, Any], step: float) -> float:
+    value: float = 0
+    if (low := node.get("minimum")) is not None:
+        value = max(value, low)
+    if (above := node.get("exclusiveMinimum")) is not None and value <= above:
+        value = math.floor(above) + step if step == 1 else above + step
+    if (high := node.get("maximum")) is not None:
+        value = min(value, high)
+    if (below := node.get("exclusiveMaximum")) is not None and value >= below:
+        value = math.ceil(below) - step if step == 1 else below - step
+    if factor := node.get("multipleOf"):
+        value = math.ceil(value / factor) * factor
+    return value

@@ -1,0 +1,591 @@
+"""The OpenAI Chat Completions dialect: request → prompt, speech → one JSON answer or a stream of frames."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from gossamer.simulator.dialect import RequestError
+from gossamer.simulator.replies import Prompt, ToolUse
+from gossamer.simulator.speech import Section, Speech
+from gossamer.simulator.tokens import PrefixCache, PrefixState, count
+
+__all__ = ["OpenAIChatDialect"]
+
+_FINGERPRINT = "fp_simulator"
+_MEDIA_TOKENS = 85
+_MESSAGE_TOKENS = 3
+
+# --- wire structs -------------------------------------------------------------------------------------------
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str = ""
+    refusal: str = ""
+
+
+class _CalledFunction(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct, frozen=True):
+    id: str
+    function: _CalledFunction
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[_Part] | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+
+    def text(self) -> str:
+        content = self.content
+        if isinstance(content, str):
+            return content
+        return "".join(part.text for part in content) if content else ""
+
+    def tokens(self) -> int:
+        total = _MESSAGE_TOKENS
+        if isinstance(self.content, str):
+            total += count(self.content)
+        elif self.content:
+            for part in self.content:
+                total += (
+                    count(part.text or part.refusal) if part.type in {"text", "refusal"} else _MEDIA_TOKENS
+                )
+        for call in self.tool_calls or ():
+            total += 1 + count(call.function.arguments)
+        return total
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: str
+    parameters: Any = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: str
+    function: _Function | None = None
+
+
+class _NamedFunction(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _NamedTool(msgspec.Struct, frozen=True):
+    type: str
+    function: _NamedFunction | None = None
+
+
+class _AllowedTools(msgspec.Struct, frozen=True):
+    mode: Literal["auto", "required"]
+    tools: list[_NamedTool]
+
+
+class _ToolChoice(msgspec.Struct, frozen=True):
+    type: Literal["function", "allowed_tools"]
+    function: _NamedFunction | None = None
+    allowed_tools: _AllowedTools | None = None
+
+
+class _JsonSchema(msgspec.Struct, frozen=True):
+    name: str
+    schema: Any = None
+
+
+class _ResponseFormat(msgspec.Struct, frozen=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct, frozen=True):
+    model: str
+    messages: list[msgspec.Raw]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: _ResponseFormat | None = None
+
+
+_request_decoder = msgspec.json.Decoder(_Request)
+_message_decoder = msgspec.json.Decoder(_Message)
+_tools_decoder = msgspec.json.Decoder(list[_Tool] | None)
+_encode = msgspec.json.encode
+
+# --- request → prompt ---------------------------------------------------------------------------------------
+
+
+def _bad(message: str, param: str | None = None, code: str | None = None) -> RequestError:
+    return RequestError(400, message, param=param, code=code)
+
+
+def _invalid(error: msgspec.ValidationError, where: str = "") -> RequestError:
+    detail, _, path = str(error).partition(" - at `$")
+    param = (where + path.rstrip("`")).lstrip(".") or None
+    if detail.startswith("Object missing required field "):
+        name = detail.rpartition(" ")[2].strip("`")
+        param = f"{param}.{name}" if param else name
+        return _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    subject = f"'{param}'" if param else "the request"
+    return _bad(f"Invalid value for {subject}: {detail}.", param, "invalid_value")
+
+
+@lru_cache(maxsize=32)
+def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
+    tools: dict[str, Any] = {}
+    for index, tool in enumerate(_tools_decoder.decode(raw) or ()):
+        if tool.type != "function" or tool.function is None:
+            raise _bad(
+                f"Unsupported tool type {tool.type!r}: only 'function' is simulated.", f"tools[{index}].type"
+            )
+        if tool.function.name in tools:
+            raise _bad(f"Two tools are named {tool.function.name!r}.", f"tools[{index}].function.name")
+        tools[tool.function.name] = tool.function.parameters or {"type": "object"}
+    return tools, count(raw.decode())
+
+
+def _read_message(raw: msgspec.Raw, index: int) -> _Message:
+    try:
+        return _message_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, f"messages[{index}]") from None
+
+
+def _unanswered(pending: tuple[str, ...], index: int) -> RequestError:
+    return _bad(
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        f"The following tool_call_ids did not have response messages: {', '.join(pending)}",
+        f"messages[{index}].role",
+    )
+
+
+def _follow(state: PrefixState, message: _Message, index: int) -> PrefixState:
+    """Check that a message may stand where it stands, and count it."""
+    pending = state.pending
+    if message.role == "tool":
+        if message.tool_call_id is None:
+            param = f"messages[{index}].tool_call_id"
+            raise _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        if message.tool_call_id not in pending:
+            raise _bad(
+                "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
+                "'tool_calls'.",
+                f"messages[{index}].role",
+            )
+        pending = tuple(each for each in pending if each != message.tool_call_id)
+    elif pending:
+        raise _unanswered(pending, index)
+    elif message.tool_calls:
+        pending = tuple(call.id for call in message.tool_calls)
+    elif message.content is None and message.role != "assistant":
+        raise _bad(
+            f"Invalid value for 'content': expected a string, got null (messages[{index}]).",
+            f"messages[{index}].content",
+        )
+    return PrefixState(state.tokens + message.tokens(), pending)
+
+
+class _Messages:
+    """The messages of a request; those in a prefix seen before are not decoded again."""
+
+    __slots__ = ("_decoded", "_raw", "cached_tokens", "tokens")
+
+    def __init__(self, raw: list[msgspec.Raw], key: int, tokens: int, prefixes: PrefixCache) -> None:
+        self._raw = raw
+        self._decoded: dict[int, _Message] = {}
+        keys: list[int] = []
+        for each in raw:
+            key = hash((key, bytes(each)))
+            keys.append(key)
+        state, start = PrefixState(tokens, ()), 0
+        for index in range(len(keys) - 1, -1, -1):
+            found = prefixes.find(keys[index])
+            if found is not None:
+                state, start = found, index + 1
+                break
+        self.cached_tokens = state.tokens if start else 0
+        fresh: list[PrefixState] = []
+        for index in range(start, len(keys)):
+            state = _follow(state, self.message(index), index)
+            fresh.append(state)
+        if state.pending:
+            raise _unanswered(state.pending, len(keys) - 1)
+        for seen, each in zip(keys[start:], fresh, strict=True):
+            prefixes.store(seen, each)
+        self.tokens = state.tokens
+
+    def message(self, index: int) -> _Message:
+        found = self._decoded.get(index)
+        if found is None:
+            found = self._decoded[index] = _read_message(self._raw[index], index)
+        return found
+
+    def since_user(self) -> list[_Message]:
+        """The last user message, where there is one, and all after it."""
+        tail: list[_Message] = []
+        for index in range(len(self._raw) - 1, -1, -1):
+            tail.append(self.message(index))
+            if tail[-1].role == "user":
+                break
+        tail.reverse()
+        return tail
+
+
+def _results(tail: list[_Message]) -> tuple[tuple[tuple[str, str], ...], int]:
+    names: dict[str, str] = {}
+    results: list[tuple[str, str]] = []
+    total = 0
+    for message in tail:
+        if message.role == "assistant":
+            results.clear()
+            names.update((call.id, call.function.name) for call in message.tool_calls or ())
+        elif message.role == "tool":
+            total += 1
+            results.append((names.get(message.tool_call_id or "", "tool"), message.text()))
+    return tuple(results), total
+
+
+def _choose_tools(request: _Request, tools: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+    choice = request.tool_choice
+    if choice is None or isinstance(choice, str):
+        if choice is not None and choice != "none" and not tools:
+            raise _bad("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+        return tools, choice or "auto", ""
+    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
+        names = [tool.function.name for tool in choice.allowed_tools.tools if tool.function is not None]
+        kept = {name: tools[name] for name in names if name in tools}
+        if len(kept) != len(choice.allowed_tools.tools) or not kept:
+            raise _bad(
+                "'allowed_tools' names a tool that is not in 'tools'.", "tool_choice.allowed_tools.tools"
+            )
+        return kept, choice.allowed_tools.mode, ""
+    if choice.type != "function" or choice.function is None:
+        raise _bad(f"Missing required parameter: 'tool_choice.{choice.type}'.", f"tool_choice.{choice.type}")
+    if choice.function.name not in tools:
+        raise _bad(f"Tool choice {choice.function.name!r} not found in 'tools' parameter.", "tool_choice")
+    return tools, "function", choice.function.name
+
+
+def _decode(body: bytes) -> _Request:
+    try:
+        return _request_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if str(error).startswith("Object missing required field `model`"):
+            raise _bad("you must provide a model parameter") from None
+        raise _invalid(error) from None
+
+
+def _limits(request: _Request) -> tuple[int | None, tuple[str, ...]]:
+    if request.n not in {None, 1}:
+        raise _bad(f"Invalid 'n': the simulator makes 1 choice, not {request.n}.", "n", "unsupported_value")
+    if request.max_completion_tokens is not None and request.max_tokens is not None:
+        raise _bad("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise _bad(
+                f"Invalid '{name}': expected a value >= 1, got {value}.", name, "integer_below_min_value"
+            )
+    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    if len(stop) > 4:
+        raise _bad(f"Invalid 'stop': expected at most 4 sequences, got {len(stop)}.", "stop")
+    limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    return limit, tuple(each for each in stop if each)
+
+
+def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
+    request = _decode(body)
+    max_tokens, stop = _limits(request)
+    if not request.messages:
+        raise _bad("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages")
+    if request.stream_options is not None and not request.stream:
+        raise _bad(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
+    raw_tools = bytes(request.tools)
+    try:
+        tools, tools_tokens = _tools(raw_tools) if raw_tools else ({}, 0)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, "tools") from None
+    allowed, choice, forced = _choose_tools(request, tools)
+    messages = _Messages(request.messages, hash((request.model, raw_tools)), tools_tokens, prefixes)
+    tail = messages.since_user()
+    results, results_total = _results(tail)
+    shape = request.response_format
+    if shape is not None and shape.type == "json_schema" and shape.json_schema is None:
+        param = "response_format.json_schema"
+        raise _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    return Prompt(
+        model=request.model,
+        said=tail[0].text() if tail[0].role == "user" else "",
+        turn=sum(message.role == "assistant" for message in tail),
+        tools=allowed,
+        results=results,
+        results_total=results_total,
+        tool_choice=choice,
+        forced=forced,
+        parallel=request.parallel_tool_calls is not False,
+        schema=shape.json_schema.schema if shape is not None and shape.json_schema is not None else None,
+        json_object=shape is not None and shape.type == "json_object",
+        max_tokens=max_tokens,
+        stop=stop,
+        stream=bool(request.stream),
+        include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
+        tokens=messages.tokens,
+        cached_tokens=messages.cached_tokens,
+    )
+
+
+# --- speech → answer ----------------------------------------------------------------------------------------
+
+
+def _usage(tokens: int, cached_tokens: int, speech: Speech) -> dict[str, Any]:
+    return {
+        "prompt_tokens": tokens,
+        "completion_tokens": speech.tokens,
+        "total_tokens": tokens + speech.tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": speech.thinking_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _call_id(number: int, index: int) -> str:
+    return f"call_{number:016d}{index:08d}"
+
+
+def _whole(prompt: Prompt, speech: Speech, number: int) -> bytes:
+    text: str | None = None
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
+    calls: list[dict[str, Any]] = []
+    for section in speech.sections:
+        said = section.joined()
+        if section.call is not None:
+            function = {"name": section.call.name, "arguments": said}
+            calls.append({"id": _call_id(number, len(calls)), "type": "function", "function": function})
+        elif section.kind == "thinking":
+            message["reasoning_content"] = said
+        else:
+            text = said
+    message["content"] = text if calls or text is not None else ""
+    if calls:
+        message["tool_calls"] = calls
+    return _encode(
+        {
+            "id": _completion_id(number),
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": prompt.model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": speech.finish}],
+            "usage": _usage(prompt.tokens, prompt.cached_tokens, speech),
+            "service_tier": "default",
+            "system_fingerprint": _FINGERPRINT,
+        }
+    )
+
+
+def _completion_id(number: int) -> str:
+    return f"chatcmpl-{number:024d}"
+
+
+# --- speech → frames ----------------------------------------------------------------------------------------
+
+
+class _ChatStream:
+    """The frames of one streamed answer, made one at a time from parts encoded once a stream.
+
+    What follows a delta is the same for every stream and is shared.
+    """
+
+    __slots__ = (
+        "_base",
+        "_call",
+        "_calls",
+        "_index",
+        "_lead",
+        "_length",
+        "_number",
+        "_pieces",
+        "_prompt_tokens",
+        "_section",
+        "_speech",
+        "_stamped",
+        "_trail",
+        "length",
+    )
+
+    def __init__(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> None:
+        head = {"id": _completion_id(number), "object": "chat.completion.chunk", "created": int(time.time())}
+        head |= {"model": prompt.model, "service_tier": "default", "system_fingerprint": _FINGERPRINT}
+        self._base = b"data: " + _encode(head)[:-1]
+        # The prompt itself is not kept: ten thousand streams would hold ten thousand questions.
+        self._prompt_tokens = (prompt.tokens, prompt.cached_tokens) if prompt.include_usage else None
+        self._call: ToolUse | None = None
+        self._speech = speech
+        self._number = number
+        self._stamped = stamp
+        self._section = -1
+        self._calls = -1
+        self.length = speech.tokens
+        self._enter()
+
+    def _enter(self) -> None:
+        self._section += 1
+        if self._section == len(self._speech.sections):
+            return
+        section: Section = self._speech.sections[self._section]
+        self._index, self._length, self._pieces = 0, section.length, section.pieces
+        self._call = section.call
+        start = self._base + b',"choices":[{"index":0,"delta":{'
+        if section.call is not None:
+            self._calls += 1
+            self._index = -1
+            self._lead = start + b'"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls
+            self._trail = _CALL_END if self._prompt_tokens is None else _CALL_END_USAGE
+        else:
+            field = b'"content":' if section.kind == "text" else b'"reasoning_content":'
+            self._lead = start + field
+            self._trail = _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE
+
+    def opening(self) -> bytes:
+        """The frame that names the role."""
+        content = b'""' if self._call is None else b"null"
+        return b'%b,"choices":[{"index":0,"delta":{"role":"assistant","content":%b,"refusal":null%b' % (
+            self._base,
+            content,
+            _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE,
+        )
+
+    def frame(self) -> bytes:
+        """The next token as a frame. O(1), allocates the frame and its encoded token; `length` frames in all."""
+        index = self._index
+        if index < 0:
+            frame = self._naming()
+        else:
+            pieces = self._pieces
+            piece = pieces[index % len(pieces)]
+            if self._stamped and self._call is None:
+                piece = f"{time.monotonic_ns()} {piece}"
+            frame = b"%b%b%b" % (self._lead, _encode(piece), self._trail)
+        index += 1
+        self._index = index
+        if index == self._length:
+            self._enter()
+        return frame
+
+    def _naming(self) -> bytes:
+        assert self._call is not None
+        function = {"name": self._call.name, "arguments": ""}
+        call = {"index": self._calls, "id": _call_id(self._number, self._calls), "type": "function"}
+        return b'%b,"choices":[{"index":0,"delta":{"tool_calls":[%b]%b' % (
+            self._base,
+            _encode(call | {"function": function}),
+            _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE,
+        )
+
+    def closing(self) -> bytes:
+        """The last frames: the finish reason, the usage where it was asked for, and the end mark."""
+        finish = b'%b,"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % (
+            self._base,
+            self._speech.finish.encode(),
+        )
+        if self._prompt_tokens is None:
+            return finish + b"}\n\ndata: [DONE]\n\n"
+        usage = _encode(_usage(*self._prompt_tokens, self._speech))
+        return b'%b,"usage":null}\n\n%b,"choices":[],"usage":%b}\n\ndata: [DONE]\n\n' % (
+            finish,
+            self._base,
+            usage,
+        )
+
+
+_TEXT_END = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+_TEXT_END_USAGE = b'},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+_CALL_END = b"}}]" + _TEXT_END
+_CALL_END_USAGE = b"}}]" + _TEXT_END_USAGE
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+_KINDS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", None, "The request is not valid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: ("invalid_request_error", None, "You are not allowed to use this model."),
+    404: ("invalid_request_error", "not_found", "Not found."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later."),
+    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
+}
+_CLIENT_KIND = ("invalid_request_error", None, "The request failed.")
+_SERVER_KIND = (
+    "server_error",
+    None,
+    "The server had an error while processing your request. Sorry about that!",
+)
+
+
+class OpenAIChatDialect:
+    """OpenAI Chat Completions; thinking is sent as `reasoning_content`, the way DeepSeek and Qwen send it."""
+
+    __slots__ = ()
+
+    path = b"/chat/completions"
+
+    def read(self, body: bytes, prefixes: PrefixCache) -> Prompt:
+        """Decode and check a request.
+
+        Costs O(bytes) for hashing and O(new messages) for decoding and counting.
+
+        Raises:
+            RequestError: the request is one that OpenAI refuses.
+        """
+        try:
+            return _read(body, prefixes)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _bad(f"We could not parse the JSON body of your request: {error}") from None
+
+    def whole(self, prompt: Prompt, speech: Speech, number: int) -> bytes:
+        """The answer as one JSON body."""
+        return _whole(prompt, speech, number)
+
+    def stream(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> _ChatStream:
+        """The answer as a stream; with `stamp` each text begins with the time it was made, in monotonic ns."""
+        return _ChatStream(prompt, speech, number, stamp=stamp)
+
+    def error(
+        self, status: int, message: str = "", param: str | None = None, code: str | None = None
+    ) -> bytes:
+        """An error body; what is not given is the usual for this status."""
+        kind, usual_code, usual = _KINDS.get(status, _CLIENT_KIND if status < 500 else _SERVER_KIND)
+        error = {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}
+        return _encode({"error": error})
+
+    def models(self, names: tuple[str, ...]) -> bytes:
+        """The list of models."""
+        return _encode({"object": "list", "data": [self._model(name) for name in names]})
+
+    def model(self, name: str) -> bytes:
+        """One model."""
+        return _encode(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "gossamer"}

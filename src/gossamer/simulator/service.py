@@ -1,0 +1,264 @@
+"""From a request to what has to be sent for it, before any byte moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from gossamer.simulator.dialect import Dialect, FrameStream, RequestError
+from gossamer.simulator.faults import Fault, FaultDice
+from gossamer.simulator.instances import SchemaError
+from gossamer.simulator.openai_chat import OpenAIChatDialect
+from gossamer.simulator.replies import Prompt, Reply, default_reply
+from gossamer.simulator.script import Script
+from gossamer.simulator.speech import speech_of
+from gossamer.simulator.tokens import PrefixCache
+
+__all__ = ["Request", "Service", "SimulatorStats", "Streamed", "Whole"]
+
+_REASONS = {
+    200: b"OK",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    413: b"Content Too Large",
+    417: b"Expectation Failed",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
+
+
+class SimulatorStats(msgspec.Struct):
+    """What the simulator did so far.
+
+    Attributes:
+        requests: requests answered or refused, those for models, statistics and health included.
+        connections: open at the moment.
+        streams: answers being streamed at the moment.
+        streams_peak: the most at one time.
+        chunks: frames with a token sent.
+        prompt_tokens: in the requests to the model.
+        cached_tokens: the part of them in prefixes seen before.
+        completion_tokens: in whole answers, and in frames sent.
+        disconnects: connections that clients closed in the middle of an answer.
+        errors: number by kind: an HTTP status, or the name of a fault.
+    """
+
+    requests: int = 0
+    connections: int = 0
+    streams: int = 0
+    streams_peak: int = 0
+    chunks: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    disconnects: int = 0
+    errors: dict[str, int] = {}
+
+    def count_error(self, kind: str) -> None:
+        """Count one error."""
+        self.errors[kind] = self.errors.get(kind, 0) + 1
+
+
+class Request(msgspec.Struct, gc=False):
+    """One HTTP request, read to its end.
+
+    Attributes:
+        method: for example b"POST".
+        path: without the query.
+        body: the whole body.
+        keep_alive: whether the connection may be used again.
+        chunked: whether the client understands the chunked transfer coding (HTTP/1.1).
+        stamp: whether frames are to carry the time they were made.
+    """
+
+    method: bytes
+    path: bytes
+    body: bytes
+    keep_alive: bool
+    chunked: bool
+    stamp: bool
+
+
+class Whole(msgspec.Struct, gc=False):
+    """An answer with a length.
+
+    Attributes:
+        head: status line and headers, without those of the connection and the empty line.
+        body: all of it.
+        delay: seconds to wait before.
+        fault: how it breaks.
+    """
+
+    head: bytes
+    body: bytes
+    delay: float = 0.0
+    fault: Fault | None = None
+
+
+class Streamed(msgspec.Struct):
+    """A streamed answer.
+
+    Attributes:
+        head: status line and headers, without those of the connection and the empty line.
+        stream: makes the frames.
+        delay: seconds before the first byte.
+        interval: seconds from frame to frame.
+        fault: how it breaks.
+        after: frames before it breaks; -1 for before the first byte.
+    """
+
+    head: bytes
+    stream: FrameStream
+    delay: float
+    interval: float
+    fault: Fault | None
+    after: int
+
+
+class Service:
+    """Answers requests; knows nothing of connections.
+
+    Args:
+        script: what to say, before the default behaviour.
+        dice: decides which requests fail.
+        latency: seconds before the first byte.
+        tps: chunks a second in one answer; 0 for as fast as possible.
+        chunks: tokens of an echoed answer; None for as many as it has.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_dialects",
+        "_dice",
+        "_latency",
+        "_number",
+        "_prefixes",
+        "_script",
+        "_tps",
+        "stats",
+    )
+
+    def __init__(
+        self, *, script: Script | None, dice: FaultDice, latency: float, tps: float, chunks: int | None
+    ) -> None:
+        self._script = script
+        self._dice = dice
+        self._latency = latency
+        self._tps = tps
+        self._chunks = chunks
+        self._number = 0
+        self._prefixes = PrefixCache()
+        self._dialects: tuple[Dialect, ...] = (_OPENAI,)
+        self.stats = SimulatorStats()
+
+    def answer(self, request: Request) -> Whole | Streamed:
+        """What has to be sent for a request."""
+        self.stats.requests += 1
+        path = request.path
+        if request.method == b"POST":
+            for dialect in self._dialects:
+                if path.endswith(dialect.path):
+                    return self._model_answer(dialect, request)
+        elif request.method == b"GET":
+            if path == b"/health":
+                return self._json(200, b'{"status":"ok"}')
+            if path == b"/stats":
+                return self._json(200, msgspec.json.encode(self.stats))
+            if path.endswith(b"/models"):
+                return self._json(200, _OPENAI.models(("simulator",)))
+            _, found, name = path.rpartition(b"/models/")
+            if found and name:
+                return self._json(200, _OPENAI.model(name.decode("latin-1")))
+        where = f"{request.method.decode('latin-1')} {path.decode('latin-1')}"
+        return self.refusal(404, f"Invalid URL ({where})")
+
+    def refusal(self, status: int, message: str, *, dialect: Dialect | None = None, **details: Any) -> Whole:
+        """An error answer in a dialect's form, counted."""
+        self.stats.count_error(str(status))
+        return self._json(status, (dialect or _OPENAI).error(status, message, **details))
+
+    def _model_answer(self, dialect: Dialect, request: Request) -> Whole | Streamed:
+        try:
+            prompt = dialect.read(request.body, self._prefixes)
+            reply = self._choose(prompt)
+        except RequestError as error:
+            return self.refusal(error.status, str(error), dialect=dialect, param=error.param, code=error.code)
+        except SchemaError as error:
+            return self.refusal(400, f"Invalid schema: {error}.", dialect=dialect)
+        stats = self.stats
+        stats.prompt_tokens += prompt.tokens
+        stats.cached_tokens += prompt.cached_tokens
+        latency = self._latency if reply.latency is None else reply.latency
+        tps = self._tps if reply.tps is None else reply.tps
+        if reply.error is not None:
+            answer = self.refusal(reply.error, reply.message, dialect=dialect)
+            answer.delay = latency
+            if reply.retry_after is not None:
+                answer.head += _retry_after(reply.retry_after)
+            return answer
+        speech = speech_of(prompt, reply)
+        self._number += 1
+        if reply.fault is not None:
+            stats.count_error(reply.fault)
+        if not prompt.stream:
+            stats.completion_tokens += speech.tokens
+            answer = self._json(200, dialect.whole(prompt, speech, self._number))
+            answer.delay = latency + (speech.tokens / tps if tps else 0.0)
+            answer.fault = reply.fault
+            return answer
+        after = speech.tokens // 2 if reply.after is None else min(reply.after, speech.tokens)
+        if reply.after == 0 and reply.fault in {"reset", "stall", "close"}:
+            after = -1
+        return Streamed(
+            head=_STREAM_HEAD + self._request_id(),
+            stream=dialect.stream(prompt, speech, self._number, stamp=request.stamp),
+            delay=latency,
+            interval=1 / tps if tps else 0.0,
+            fault=reply.fault,
+            after=after,
+        )
+
+    def _choose(self, prompt: Prompt) -> Reply:
+        kind = self._dice.roll()
+        if kind == "429":
+            return Reply(error=429, retry_after=1.0)
+        if kind == "500":
+            return Reply(error=500)
+        if kind is not None:
+            return msgspec.structs.replace(default_reply(prompt, self._chunks), fault=kind)
+        scripted = self._script.choose(prompt.said, prompt.turn) if self._script is not None else None
+        if scripted is None:
+            return default_reply(prompt, self._chunks)
+        if scripted.silent and scripted.error is None:
+            said = default_reply(prompt, self._chunks)
+            return msgspec.structs.replace(scripted, text=said.text, calls=said.calls, chunks=said.chunks)
+        return scripted
+
+    def _json(self, status: int, body: bytes) -> Whole:
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n" % (
+            status,
+            _REASONS.get(status, b"Error"),
+            self._request_id(),
+            len(body),
+        )
+        return Whole(head, body)
+
+    def _request_id(self) -> bytes:
+        return b"x-request-id: req_%024d\r\n" % self.stats.requests
+
+
+_OPENAI = OpenAIChatDialect()
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+)
+
+
+def _retry_after(seconds: float) -> bytes:
+    # The header knows whole seconds only; the exact time goes beside it, where OpenAI puts it.
+    return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (math.ceil(seconds), round(seconds * 1000))
