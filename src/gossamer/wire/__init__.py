@@ -1,0 +1,22 @@
+"""The wire: requests to model servers and their answers as they come, over kept connections.
+
+An `Endpoint` says where to; `send` gives a `Stream`; an `SSEDecoder` makes events of its bytes.
+"""
+
+from __future__ import annotations
+
+from gossamer.wire.endpoint import Endpoint, Timeouts
+from gossamer.wire.pool import HostStatistics, statistics
+from gossamer.wire.sse import Frame, SSEDecoder
+from gossamer.wire.stream import Headers, Stream
+
+__all__ = [
+    "Endpoint",
+    "Frame",
+    "Headers",
+    "HostStatistics",
+    "SSEDecoder",
+    "Stream",
+    "Timeouts",
+    "statistics",
+]
