@@ -59,14 +59,15 @@ class TimerWheel:
     def schedule(self, item: Timed, due: float) -> None:
         """Let an item fire at a time of the loop's clock, in seconds. O(1); a timer is set only for a new bucket."""
         slot = int(due * _PER_SECOND) + 1
-        bucket = self._buckets.get(slot)
-        if bucket is None:
-            bucket = self._buckets[slot] = {}
-            heappush(self._slots, slot)
-            if not self._armed or slot < self._armed:
-                self._arm()
-        bucket[item] = None
         item.slot = slot
+        bucket = self._buckets.get(slot)
+        if bucket is not None:
+            bucket[item] = None
+            return
+        self._buckets[slot] = {item: None}
+        heappush(self._slots, slot)
+        if not self._armed or slot < self._armed:
+            self._arm()
 
     def soon(self, item: Timed) -> None:
         """Let an item fire in the next turn of the loop. O(1)."""
@@ -98,7 +99,7 @@ class TimerWheel:
             self._timer.cancel()
             self._timer = None
         slots, buckets = self._slots, self._buckets
-        while slots and not buckets[slots[0]] and len(slots) > 1:
+        while slots and not buckets[slots[0]]:
             del buckets[heappop(slots)]
         self._armed = slots[0] if slots else 0
         if self._armed:
