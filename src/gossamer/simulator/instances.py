@@ -40,6 +40,9 @@ def minimal_instance(schema: object) -> Any:
         return _Maker(schema).make(schema, ())
     except RecursionError:
         raise SchemaError("the schema is nested too deeply") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # A stranger's schema may hold anything anywhere; checking each keyword's type would double the maker.
+        raise SchemaError(f"a keyword has a value that does not fit it ({error})") from None
 
 
 class _Maker:

@@ -64,7 +64,7 @@ class Script:
         ArgumentError: the replies do not have this form; the message names the place.
     """
 
-    __slots__ = ("_cursor", "_matching", "_sequence")
+    __slots__ = ("_matching", "_sequence")
 
     def __init__(self, replies: Sequence[str | dict[str, Any]], *, source: str = "script") -> None:
         try:
@@ -99,7 +99,6 @@ class Script:
             raise ArgumentError(f"{source}: the script is empty; give at least one reply")
         self._matching: list[tuple[Callable[[str], object], Reply]] = []
         self._sequence: list[Reply] = []
-        self._cursor = 0
         for number, entry in enumerate(entries, 1):
             checked = _Entry(text=entry) if isinstance(entry, str) else entry
             try:
@@ -111,8 +110,8 @@ class Script:
             except ArgumentError as error:
                 raise ArgumentError(f"{source}: reply {number}: {error}") from None
 
-    def choose(self, said: str, turn: int) -> Reply | None:
-        """The reply to give now, or None where the script has none for this message.
+    def matching(self, said: str, turn: int) -> Reply | None:
+        """The reply whose `when` is meant, or None.
 
         Args:
             said: the last user message.
@@ -123,11 +122,11 @@ class Script:
                 if not turn:
                     return reply
                 turn -= 1
-        if not self._sequence:
-            return None
-        reply = self._sequence[self._cursor % len(self._sequence)]
-        self._cursor += 1
-        return reply
+        return None
+
+    def in_turn(self, position: int) -> Reply | None:
+        """The reply without `when` at a place of their endless sequence, or None where there is none such."""
+        return self._sequence[position % len(self._sequence)] if self._sequence else None
 
 
 def _place(problem: str) -> str:

@@ -138,6 +138,7 @@ class Service:
         "_dice",
         "_latency",
         "_number",
+        "_position",
         "_prefixes",
         "_script",
         "_tps",
@@ -152,7 +153,7 @@ class Service:
         self._latency = latency
         self._tps = tps
         self._chunks = chunks
-        self._number = 0
+        self._number = self._position = 0
         self._prefixes = PrefixCache()
         self._dialects: tuple[Dialect, ...] = (_OPENAI,)
         self.stats = SimulatorStats()
@@ -232,7 +233,11 @@ class Service:
             return Reply(error=500)
         if kind is not None:
             return msgspec.structs.replace(default_reply(prompt, self._chunks), fault=kind)
-        scripted = self._script.choose(prompt.said, prompt.turn) if self._script is not None else None
+        script = self._script
+        scripted = None if script is None else script.matching(prompt.said, prompt.turn)
+        if script is not None and scripted is None:
+            scripted = script.in_turn(self._position)
+            self._position += 1
         if scripted is None:
             return default_reply(prompt, self._chunks)
         if scripted.silent and scripted.error is None:

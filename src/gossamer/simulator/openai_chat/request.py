@@ -1,23 +1,21 @@
-"""The OpenAI Chat Completions dialect: request → prompt, speech → one JSON answer or a stream of frames."""
+"""OpenAI Chat Completions: request → prompt."""
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
 
 from gossamer.simulator.dialect import RequestError
-from gossamer.simulator.replies import Prompt, ToolUse
-from gossamer.simulator.speech import Section, Speech
+from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
-__all__ = ["OpenAIChatDialect"]
+__all__ = ["read_request"]
 
-_FINGERPRINT = "fp_simulator"
 _MEDIA_TOKENS = 85
 _MESSAGE_TOKENS = 3
+_CACHED_TOOLS = 64 * 1024
 
 # --- wire structs -------------------------------------------------------------------------------------------
 
@@ -126,7 +124,6 @@ class _Request(msgspec.Struct, frozen=True):
 _request_decoder = msgspec.json.Decoder(_Request)
 _message_decoder = msgspec.json.Decoder(_Message)
 _tools_decoder = msgspec.json.Decoder(list[_Tool] | None)
-_encode = msgspec.json.encode
 
 # --- request → prompt ---------------------------------------------------------------------------------------
 
@@ -146,8 +143,7 @@ def _invalid(error: msgspec.ValidationError, where: str = "") -> RequestError:
     return _bad(f"Invalid value for {subject}: {detail}.", param, "invalid_value")
 
 
-@lru_cache(maxsize=32)
-def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
+def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
     tools: dict[str, Any] = {}
     for index, tool in enumerate(_tools_decoder.decode(raw) or ()):
         if tool.type != "function" or tool.function is None:
@@ -158,6 +154,16 @@ def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
             raise _bad(f"Two tools are named {tool.function.name!r}.", f"tools[{index}].function.name")
         tools[tool.function.name] = tool.function.parameters or {"type": "object"}
     return tools, count(raw.decode())
+
+
+_read_tools_cached = lru_cache(maxsize=32)(_read_tools)
+
+
+def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
+    try:
+        return _read_tools_cached(raw) if len(raw) < _CACHED_TOOLS else _read_tools(raw)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, "tools") from None
 
 
 def _read_message(raw: msgspec.Raw, index: int) -> _Message:
@@ -309,6 +315,18 @@ def _limits(request: _Request) -> tuple[int | None, tuple[str, ...]]:
     return limit, tuple(each for each in stop if each)
 
 
+def read_request(body: bytes, prefixes: PrefixCache) -> Prompt:
+    """Decode and check a request. O(bytes) for hashing, O(new messages) for decoding and counting.
+
+    Raises:
+        RequestError: the request is one that OpenAI refuses.
+    """
+    try:
+        return _read(body, prefixes)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(f"We could not parse the JSON body of your request: {error}") from None
+
+
 def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     request = _decode(body)
     max_tokens, stop = _limits(request)
@@ -319,10 +337,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
         )
     raw_tools = bytes(request.tools)
-    try:
-        tools, tools_tokens = _tools(raw_tools) if raw_tools else ({}, 0)
-    except msgspec.ValidationError as error:
-        raise _invalid(error, "tools") from None
+    tools, tools_tokens = _tools(raw_tools) if raw_tools else ({}, 0)
     allowed, choice, forced = _choose_tools(request, tools)
     messages = _Messages(request.messages, hash((request.model, raw_tools)), tools_tokens, prefixes)
     tail = messages.since_user()
@@ -350,242 +365,3 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         tokens=messages.tokens,
         cached_tokens=messages.cached_tokens,
     )
-
-
-# --- speech → answer ----------------------------------------------------------------------------------------
-
-
-def _usage(tokens: int, cached_tokens: int, speech: Speech) -> dict[str, Any]:
-    return {
-        "prompt_tokens": tokens,
-        "completion_tokens": speech.tokens,
-        "total_tokens": tokens + speech.tokens,
-        "prompt_tokens_details": {"cached_tokens": cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": speech.thinking_tokens,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def _call_id(number: int, index: int) -> str:
-    return f"call_{number:016d}{index:08d}"
-
-
-def _whole(prompt: Prompt, speech: Speech, number: int) -> bytes:
-    text: str | None = None
-    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
-    calls: list[dict[str, Any]] = []
-    for section in speech.sections:
-        said = section.joined()
-        if section.call is not None:
-            function = {"name": section.call.name, "arguments": said}
-            calls.append({"id": _call_id(number, len(calls)), "type": "function", "function": function})
-        elif section.kind == "thinking":
-            message["reasoning_content"] = said
-        else:
-            text = said
-    message["content"] = text if calls or text is not None else ""
-    if calls:
-        message["tool_calls"] = calls
-    return _encode(
-        {
-            "id": _completion_id(number),
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": prompt.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": speech.finish}],
-            "usage": _usage(prompt.tokens, prompt.cached_tokens, speech),
-            "service_tier": "default",
-            "system_fingerprint": _FINGERPRINT,
-        }
-    )
-
-
-def _completion_id(number: int) -> str:
-    return f"chatcmpl-{number:024d}"
-
-
-# --- speech → frames ----------------------------------------------------------------------------------------
-
-
-class _ChatStream:
-    """The frames of one streamed answer, made one at a time from parts encoded once a stream.
-
-    What follows a delta is the same for every stream and is shared.
-    """
-
-    __slots__ = (
-        "_base",
-        "_call",
-        "_calls",
-        "_index",
-        "_lead",
-        "_length",
-        "_number",
-        "_pieces",
-        "_prompt_tokens",
-        "_section",
-        "_speech",
-        "_stamped",
-        "_trail",
-        "length",
-    )
-
-    def __init__(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> None:
-        head = {"id": _completion_id(number), "object": "chat.completion.chunk", "created": int(time.time())}
-        head |= {"model": prompt.model, "service_tier": "default", "system_fingerprint": _FINGERPRINT}
-        self._base = b"data: " + _encode(head)[:-1]
-        # The prompt itself is not kept: ten thousand streams would hold ten thousand questions.
-        self._prompt_tokens = (prompt.tokens, prompt.cached_tokens) if prompt.include_usage else None
-        self._call: ToolUse | None = None
-        self._speech = speech
-        self._number = number
-        self._stamped = stamp
-        self._section = -1
-        self._calls = -1
-        self.length = speech.tokens
-        self._enter()
-
-    def _enter(self) -> None:
-        self._section += 1
-        if self._section == len(self._speech.sections):
-            return
-        section: Section = self._speech.sections[self._section]
-        self._index, self._length, self._pieces = 0, section.length, section.pieces
-        self._call = section.call
-        start = self._base + b',"choices":[{"index":0,"delta":{'
-        if section.call is not None:
-            self._calls += 1
-            self._index = -1
-            self._lead = start + b'"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls
-            self._trail = _CALL_END if self._prompt_tokens is None else _CALL_END_USAGE
-        else:
-            field = b'"content":' if section.kind == "text" else b'"reasoning_content":'
-            self._lead = start + field
-            self._trail = _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE
-
-    def opening(self) -> bytes:
-        """The frame that names the role."""
-        content = b'""' if self._call is None else b"null"
-        return b'%b,"choices":[{"index":0,"delta":{"role":"assistant","content":%b,"refusal":null%b' % (
-            self._base,
-            content,
-            _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE,
-        )
-
-    def frame(self) -> bytes:
-        """The next token as a frame. O(1), allocates the frame and its encoded token; `length` frames in all."""
-        index = self._index
-        if index < 0:
-            frame = self._naming()
-        else:
-            pieces = self._pieces
-            piece = pieces[index % len(pieces)]
-            if self._stamped and self._call is None:
-                piece = f"{time.monotonic_ns()} {piece}"
-            frame = b"%b%b%b" % (self._lead, _encode(piece), self._trail)
-        index += 1
-        self._index = index
-        if index == self._length:
-            self._enter()
-        return frame
-
-    def _naming(self) -> bytes:
-        assert self._call is not None
-        function = {"name": self._call.name, "arguments": ""}
-        call = {"index": self._calls, "id": _call_id(self._number, self._calls), "type": "function"}
-        return b'%b,"choices":[{"index":0,"delta":{"tool_calls":[%b]%b' % (
-            self._base,
-            _encode(call | {"function": function}),
-            _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE,
-        )
-
-    def closing(self) -> bytes:
-        """The last frames: the finish reason, the usage where it was asked for, and the end mark."""
-        finish = b'%b,"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % (
-            self._base,
-            self._speech.finish.encode(),
-        )
-        if self._prompt_tokens is None:
-            return finish + b"}\n\ndata: [DONE]\n\n"
-        usage = _encode(_usage(*self._prompt_tokens, self._speech))
-        return b'%b,"usage":null}\n\n%b,"choices":[],"usage":%b}\n\ndata: [DONE]\n\n' % (
-            finish,
-            self._base,
-            usage,
-        )
-
-
-_TEXT_END = b'},"logprobs":null,"finish_reason":null}]}\n\n'
-_TEXT_END_USAGE = b'},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
-_CALL_END = b"}}]" + _TEXT_END
-_CALL_END_USAGE = b"}}]" + _TEXT_END_USAGE
-
-
-# --- errors -------------------------------------------------------------------------------------------------
-
-_KINDS: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", None, "The request is not valid."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    403: ("invalid_request_error", None, "You are not allowed to use this model."),
-    404: ("invalid_request_error", "not_found", "Not found."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later."),
-    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
-}
-_CLIENT_KIND = ("invalid_request_error", None, "The request failed.")
-_SERVER_KIND = (
-    "server_error",
-    None,
-    "The server had an error while processing your request. Sorry about that!",
-)
-
-
-class OpenAIChatDialect:
-    """OpenAI Chat Completions; thinking is sent as `reasoning_content`, the way DeepSeek and Qwen send it."""
-
-    __slots__ = ()
-
-    path = b"/chat/completions"
-
-    def read(self, body: bytes, prefixes: PrefixCache) -> Prompt:
-        """Decode and check a request.
-
-        Costs O(bytes) for hashing and O(new messages) for decoding and counting.
-
-        Raises:
-            RequestError: the request is one that OpenAI refuses.
-        """
-        try:
-            return _read(body, prefixes)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _bad(f"We could not parse the JSON body of your request: {error}") from None
-
-    def whole(self, prompt: Prompt, speech: Speech, number: int) -> bytes:
-        """The answer as one JSON body."""
-        return _whole(prompt, speech, number)
-
-    def stream(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> _ChatStream:
-        """The answer as a stream; with `stamp` each text begins with the time it was made, in monotonic ns."""
-        return _ChatStream(prompt, speech, number, stamp=stamp)
-
-    def error(
-        self, status: int, message: str = "", param: str | None = None, code: str | None = None
-    ) -> bytes:
-        """An error body; what is not given is the usual for this status."""
-        kind, usual_code, usual = _KINDS.get(status, _CLIENT_KIND if status < 500 else _SERVER_KIND)
-        error = {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}
-        return _encode({"error": error})
-
-    def models(self, names: tuple[str, ...]) -> bytes:
-        """The list of models."""
-        return _encode({"object": "list", "data": [self._model(name) for name in names]})
-
-    def model(self, name: str) -> bytes:
-        """One model."""
-        return _encode(self._model(name))
-
-    def _model(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "gossamer"}

@@ -1,0 +1,79 @@
+"""The OpenAI Chat Completions dialect; thinking is sent as `reasoning_content`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gossamer.simulator.openai_chat.answer import ChatStream, whole_answer
+from gossamer.simulator.openai_chat.request import read_request
+from gossamer.simulator.replies import Prompt
+from gossamer.simulator.speech import Speech
+from gossamer.simulator.tokens import PrefixCache
+
+__all__ = ["OpenAIChatDialect"]
+
+_encode = msgspec.json.encode
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+_KINDS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", None, "The request is not valid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: ("invalid_request_error", None, "You are not allowed to use this model."),
+    404: ("invalid_request_error", "not_found", "Not found."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later."),
+    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
+}
+_CLIENT_KIND = ("invalid_request_error", None, "The request failed.")
+_SERVER_KIND = (
+    "server_error",
+    None,
+    "The server had an error while processing your request. Sorry about that!",
+)
+
+
+class OpenAIChatDialect:
+    """OpenAI Chat Completions; thinking is sent as `reasoning_content`, the way DeepSeek and Qwen send it."""
+
+    __slots__ = ()
+
+    path = b"/chat/completions"
+
+    def read(self, body: bytes, prefixes: PrefixCache) -> Prompt:
+        """Decode and check a request.
+
+        Costs O(bytes) for hashing and O(new messages) for decoding and counting.
+
+        Raises:
+            RequestError: the request is one that OpenAI refuses.
+        """
+        return read_request(body, prefixes)
+
+    def whole(self, prompt: Prompt, speech: Speech, number: int) -> bytes:
+        """The answer as one JSON body."""
+        return whole_answer(prompt, speech, number)
+
+    def stream(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> ChatStream:
+        """The answer as a stream; with `stamp` each text begins with the time it was made, in monotonic ns."""
+        return ChatStream(prompt, speech, number, stamp=stamp)
+
+    def error(
+        self, status: int, message: str = "", param: str | None = None, code: str | None = None
+    ) -> bytes:
+        """An error body; what is not given is the usual for this status."""
+        kind, usual_code, usual = _KINDS.get(status, _CLIENT_KIND if status < 500 else _SERVER_KIND)
+        error = {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}
+        return _encode({"error": error})
+
+    def models(self, names: tuple[str, ...]) -> bytes:
+        """The list of models."""
+        return _encode({"object": "list", "data": [self._model(name) for name in names]})
+
+    def model(self, name: str) -> bytes:
+        """One model."""
+        return _encode(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "gossamer"}
