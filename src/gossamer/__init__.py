@@ -1,0 +1,1 @@
+"""Gossamer: AI agents whose own cost is close to nothing."""

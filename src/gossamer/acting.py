@@ -1,0 +1,91 @@
+"""One turn's tools: which may start, how many, and what is told while they run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+
+from gossamer.approval import admit, ask
+from gossamer.asking import Emit
+from gossamer.events import ApprovalNeeded, Event, ToolProgress
+from gossamer.messages import ToolCall, ToolResult
+from gossamer.tools.execution import CLEANUP_SECONDS, ToolTurn, run_calls
+
+__all__ = ["act", "act_and_tell"]
+
+# Events of running tools that nobody has taken yet; beyond this further progress is dropped.
+_MAX_UNTOLD = 1000
+
+
+def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> Awaitable[None]:
+    """Run the calls of a turn, those that may; results, waiting calls and signals go into the turn.
+
+    Args:
+        turn: the turn.
+        calls: the calls, as the model wrote them.
+        can_pause: whether a call may have to wait for a decision, or has a past in the journal.
+    """
+    if can_pause or turn.context.budget is not None:
+        return _act_on_what_may_run(turn, calls, can_pause)
+    return run_calls(turn, calls)
+
+
+async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> None:
+    ready = await admit(turn, calls) if can_pause else calls
+    budget = turn.context.budget
+    if budget is not None and ready:
+        allowed = budget.take_tool_calls(len(ready))
+        for call in ready[allowed:]:
+            words = "Not run: the limit of tool calls is reached."
+            turn.finish(call, ToolResult(call.id, call.name, words, "not_run"))
+        turn.refused = len(ready) - allowed
+        ready = ready[:allowed]
+    if ready:
+        await run_calls(turn, ready)
+    if turn.pending:
+        ask(turn)
+
+
+async def act_and_tell(
+    turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, reports: bool, emit: Emit
+) -> None:
+    """Do what `act` does and emit events: at once where several tools run or one reports, else at the end.
+
+    Args:
+        turn: the turn.
+        calls: the calls, as the model wrote them.
+        can_pause: see `act`.
+        reports: whether one of the tools reports interim values.
+        emit: takes the events.
+    """
+    untold: deque[Event] = deque()
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+
+    def notify(event: Event) -> None:
+        if len(untold) < _MAX_UNTOLD or not isinstance(event, ToolProgress):
+            untold.append(event)
+        if not woken.done():
+            woken.set_result(None)
+
+    turn.notify = notify
+    if len(calls) == 1 and not reports:
+        await act(turn, calls, can_pause)
+    else:
+        work = asyncio.ensure_future(act(turn, calls, can_pause))
+        try:
+            while not work.done():
+                await asyncio.wait((work, woken), return_when=asyncio.FIRST_COMPLETED)
+                woken = loop.create_future()
+                while untold:
+                    await emit(untold.popleft())
+        except BaseException:
+            work.cancel()
+            await asyncio.wait((work,), timeout=CLEANUP_SECONDS)
+            raise
+        work.result()
+    while untold:
+        await emit(untold.popleft())
+    for pending in turn.pending:
+        await emit(ApprovalNeeded(pending))

@@ -1,0 +1,128 @@
+"""Calls that wait: for an approval, for a person's answer, or for the caller to run the tool.
+
+All three are one mechanism. A run that pauses records what it asks, frees its session and returns; `resume` brings
+decisions, here or in another process.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gossamer.errors import ResumeError
+from gossamer.messages import ToolCall, ToolResult
+from gossamer.records import (
+    Answer,
+    ApprovalAskedRecord,
+    ApprovalDecidedRecord,
+    Approve,
+    Decision,
+    Deny,
+    PendingCall,
+    PendingKind,
+)
+from gossamer.schema import encode_value
+from gossamer.session import OpenTurn, Session
+from gossamer.tools.execution import ToolTurn
+from gossamer.tools.function import Tool
+
+__all__ = ["admit", "ask", "decide"]
+
+_KINDS: dict[str, PendingKind] = {"agent": "approval", "caller": "caller", "person": "question"}
+
+
+async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
+    """Sort the calls of a turn that have no result: which may start now, and which wait.
+
+    Decisions made so far are carried out: denied and answered calls get their result here. After a crash, a call
+    that was started may start again only if its tool is idempotent or keeps a journal of its own.
+
+    Args:
+        turn: takes the calls that wait, and the results of those decided.
+        calls: the calls as the model wrote them; the run has a session.
+
+    Returns:
+        Calls to run, with arguments as approved.
+    """
+    context = turn.context
+    journaled: OpenTurn = context.session.turn
+    turn.results.update(journaled.results)
+    ready: list[ToolCall] = []
+    for call in calls:
+        if call.id in journaled.results:
+            continue
+        tool = turn.tools.get(call.name)
+        decision = journaled.decisions.get(call.id)
+        if call.id in journaled.started:
+            if tool is not None and (tool.idempotent or tool.delegates):
+                ready.append(_with_arguments(call, decision))
+            else:
+                words = "The process ended while this tool ran; whether it took effect is unknown."
+                turn.finish(call, ToolResult(call.id, call.name, words, "unknown"))
+        elif isinstance(decision, Deny):
+            words = f"A person denied this call. {decision.reason}".strip()
+            turn.finish(call, ToolResult(call.id, call.name, words, "denied"))
+        elif isinstance(decision, Answer):
+            turn.finish(call, ToolResult(call.id, call.name, encode_value(decision.value)))
+        elif decision is None and tool is not None and await _must_wait(tool, call):
+            turn.pending.append(PendingCall(call, _KINDS[tool.run_by], context.run_id))
+        else:
+            ready.append(_with_arguments(call, decision))
+    return ready
+
+
+def ask(turn: ToolTurn) -> None:
+    """Record the calls that wait, those of inner runs included, unless they have been asked about before."""
+    context = turn.context
+    asked = context.session.turn.asked
+    for pending in turn.pending:
+        if pending.call_id not in asked:
+            context.session.record(ApprovalAskedRecord(run=context.run_id, pending=pending))
+
+
+def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]) -> None:
+    """Record decisions about calls that wait.
+
+    Raises:
+        ResumeError: a call is unknown or not waiting, or a decision does not fit what was asked.
+    """
+    waiting = {pending.call_id: pending for pending in session.pending}
+    for call_id, decision in decisions.items():
+        pending = waiting.get(call_id)
+        if pending is None:
+            known = ", ".join(waiting) or "none"
+            raise ResumeError(f"call {call_id!r} does not wait for a decision; waiting: {known}")
+        if not isinstance(decision, Approve | Deny | Answer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ResumeError(f"a decision is Approve, Deny or Answer, not {type(decision).__name__}")
+        if isinstance(decision, Approve) and pending.kind != "approval":
+            raise ResumeError(
+                f"call {call_id!r} wants an Answer, not an Approve: it is run by the {pending.kind}"
+            )
+        if isinstance(decision, Answer) and pending.kind == "approval":
+            raise ResumeError(f"call {call_id!r} wants Approve or Deny, not an Answer")
+    for call_id, decision in decisions.items():
+        session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
+
+
+async def _must_wait(tool: Tool[..., Any], call: ToolCall) -> bool:
+    if tool.run_by != "agent":
+        return True
+    if not callable(tool.needs_approval):
+        return tool.needs_approval
+    try:
+        arguments = msgspec.structs.asdict(tool.decode(call.arguments))
+    except (msgspec.DecodeError, ValueError):
+        return False  # the call will be handed back to the model for its arguments
+    verdict = tool.needs_approval(**arguments)
+    if inspect.isawaitable(verdict):
+        verdict = await verdict
+    return bool(verdict)
+
+
+def _with_arguments(call: ToolCall, decision: Decision | None) -> ToolCall:
+    if isinstance(decision, Approve) and decision.args is not None:
+        return msgspec.structs.replace(call, arguments=msgspec.json.encode(decision.args).decode())
+    return call

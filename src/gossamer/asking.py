@@ -1,0 +1,168 @@
+"""One model call: plain or streamed, with middleware, within a budget, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gossamer.context import RunContext
+from gossamer.errors import InvalidResponseError, ModelRetry, OutputError
+from gossamer.events import Event, OutputDelta, TextDelta
+from gossamer.limits import Budget, bound_input, cap_output
+from gossamer.messages import Message, Refusal
+from gossamer.middleware import CallModel, Layers, wrap_model
+from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
+from gossamer.schema import OutputSchema
+from gossamer.telemetry import metrics
+
+__all__ = ["Emit", "Heard", "ask_model", "does_not_fit", "read_output", "repair_request"]
+
+# Hands an event to whoever listens; returns when it has been taken.
+Emit: TypeAlias = Callable[[Event], Awaitable[None]]
+
+# The text of the answer that is being streamed, piece by piece: what stays when it breaks off.
+Heard: TypeAlias = list[str]
+
+
+async def ask_model(
+    context: RunContext[Any],
+    model: Model,
+    request: ModelRequest,
+    layers: Layers | None,
+    emit: Emit | None,
+    heard: Heard,
+) -> ModelResponse:
+    """Ask a model: within the run's budget, through its middleware, passing deltas on where somebody listens.
+
+    Raises:
+        LimitError: the budget has no room for the call.
+    """
+
+    async def call(request: ModelRequest) -> ModelResponse:
+        if emit is None:
+            return await model.respond(request)
+        return await _stream(context, model, request, layers, emit, heard)
+
+    if layers is not None and layers.model:
+        call = wrap_model(layers.model, context, call)
+    if context.budget is None:
+        return await call(request)
+    return await _ask_within(context.budget, price_of(model), call, request)
+
+
+async def _ask_within(
+    budget: Budget, price: Price | None, call: CallModel, request: ModelRequest
+) -> ModelResponse:
+    """Reserve what the call may use at most, then count what it used."""
+    bound = bound_input(request, budget)
+    cap = request.settings.max_tokens if request.settings is not None else None
+    reservation = budget.reserve(bound, cap, price)
+    if reservation is not None:
+        request = msgspec.structs.replace(request, settings=cap_output(request.settings, reservation))
+    try:
+        response = await call(request)
+    finally:
+        budget.release(reservation)
+    response = priced(response, price)
+    budget.count(response.usage)
+    budget.counted_tokens = response.usage.total_tokens
+    budget.counted_messages = len(request.messages) + 1 if budget.counted_tokens else 0
+    return response
+
+
+def priced(response: ModelResponse, price: Price | None) -> ModelResponse:
+    """Put the cost of a call into its usage, or say that its price is not known."""
+    usage = response.usage
+    if usage.cost or usage.unpriced_calls:
+        return response
+    if price is None:
+        usage = msgspec.structs.replace(usage, unpriced_calls=usage.model_calls)
+    else:
+        usage = msgspec.structs.replace(usage, cost=price.of(usage))
+    return msgspec.structs.replace(response, usage=usage)
+
+
+def price_of(model: Model) -> Price | None:
+    """Give the price of a model, or None where it has none."""
+    return getattr(model, "price", None)
+
+
+async def _stream(
+    context: RunContext[Any],
+    model: Model,
+    request: ModelRequest,
+    layers: Layers | None,
+    emit: Emit,
+    heard: Heard,
+) -> ModelResponse:
+    """Pass a model's deltas on as events; the last item is the response."""
+    changes = layers.delta if layers is not None else ()
+    structured = request.output_schema is not None
+    size = shown = 0
+    recorder = metrics.recorder
+    began = perf_counter() if recorder is not None else 0.0
+    heard.clear()
+    deltas = model.stream(request)
+    try:
+        async for delta in deltas:
+            if type(delta) is TextDelta:
+                heard.append(delta.text)
+            elif type(delta) is ModelResponse:
+                heard.clear()
+                return delta
+            if recorder is not None and began:
+                recorder.first_delta(model.name, perf_counter() - began)
+                began = 0.0
+            event: Any = delta
+            for change in changes:
+                event = change(context, event)
+                if event is None:
+                    break
+            if event is not None:
+                await emit(event)
+            if structured and type(delta) is TextDelta:
+                size += len(delta.text)
+                # Each sixteenth of growth, so that all partial texts together stay linear in the answer.
+                if size - shown > shown // 16:
+                    shown = size
+                    await emit(OutputDelta("".join(heard)))
+    finally:
+        await deltas.aclose()
+    raise InvalidResponseError(f"model {model.name!r} ended its stream without a ModelResponse")
+
+
+async def read_output(schema: OutputSchema, message: Message) -> Any:
+    """Turn a structured answer into its value and let the validators pass it.
+
+    Raises:
+        OutputError: the model refused.
+        ValueError: the answer does not fit; the text says how.
+    """
+    text = message.text
+    for part in message.parts:
+        if isinstance(part, Refusal):
+            raise OutputError(f"the model refused to answer: {part.text}", text=part.text)
+    try:
+        value = schema.decode(text)
+        for validator in schema.validators:
+            value = validator(value)
+            if isinstance(value, Awaitable):
+                value = await value
+    except (ModelRetry, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+def repair_request(reason: ValueError) -> Message:
+    """The message that asks a model to mend its answer."""
+    return Message.user(
+        f"Your answer does not fit what was asked for: {reason}\nAnswer again, corrected, and with nothing else."
+    )
+
+
+def does_not_fit(reason: ValueError, text: str) -> OutputError:
+    """The error of an answer that does not fit after its repair either."""
+    return OutputError(f"the answer does not fit the output type, also after one repair: {reason}", text=text)

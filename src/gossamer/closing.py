@@ -1,0 +1,108 @@
+"""What a run leaves: its messages as they come, its result at the end, a whole session after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from gossamer.context import RunContext
+from gossamer.errors import LimitError
+from gossamer.messages import Message, Text, ToolCall, ToolResult
+from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord
+from gossamer.result import Result, RunFinishReason
+from gossamer.telemetry import metrics
+from gossamer.usage import Usage
+from gossamer.view import MessageView
+
+__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "view_of"]
+
+
+def say(context: RunContext[Any], message: Message, usage: Usage | None = None) -> None:
+    """Add a message to the run, and to its session's journal."""
+    context.new.append(message)
+    if context.session is not None:
+        context.session.record(MessageRecord(run=context.run_id, message=message, usage=usage))
+
+
+def say_results(
+    context: RunContext[Any], calls: Sequence[ToolCall], results: Mapping[str, ToolResult]
+) -> None:
+    """Add the results of a turn as one message; a session has made it of its records already."""
+    if context.session is not None:
+        context.new.append(context.session.messages[-1])
+    else:
+        context.new.append(Message("tool", tuple([results[call.id] for call in calls])))
+
+
+def view_of(context: RunContext[Any]) -> MessageView:
+    """Give what the model sees now. Of a run without a session, its own messages are all there is."""
+    if context.session is not None:
+        return context.session.messages
+    return MessageView(context.new, 0, len(context.new), context.bodies)
+
+
+def finish(
+    context: RunContext[Any],
+    began: float,
+    reason: RunFinishReason,
+    answered_by: str,
+    value: Any = None,
+    *,
+    pending: tuple[PendingCall, ...] = (),
+    stopped: LimitError | None = None,
+) -> Result[Any]:
+    """End a run that did not fail: record it, measure it, and give its result."""
+    session = context.session
+    if session is not None and not pending:
+        record = RunFinishedRecord(run=context.run_id, finish_reason=reason, usage=context.usage)
+        if stopped is None:
+            session.record(record)
+        else:
+            session.end_run(record)
+    duration = perf_counter() - began
+    if metrics.recorder is not None:
+        metrics.recorder.run_finished(context.agent, reason, duration)
+    return Result(
+        value,
+        view_of(context),
+        context.run_id,
+        context.usage,
+        reason,
+        answered_by,
+        duration,
+        session,
+        context.new,
+        pending,
+        stopped,
+    )
+
+
+def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
+    """After a failure: keep the text that was finished, and give every call a result that says what became of it."""
+    session = context.session
+    if not _is_open(context):
+        return
+    if heard:
+        message = Message("assistant", (Text("".join(heard)),))
+        context.new.append(message)
+        session.record(MessageRecord(run=context.run_id, message=message, interrupted=True))
+    session.close_turn(context.run_id, "the run was stopped")
+
+
+def fail(context: RunContext[Any], error: BaseException) -> None:
+    """Record and count the failure of a run."""
+    cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+    kind = "Cancelled" if cancelled else type(error).__name__
+    if metrics.recorder is not None:
+        metrics.recorder.run_failed(kind)
+    if _is_open(context):
+        record = RunFailedRecord(run=context.run_id, error=kind, message=str(error))
+        context.session.end_run(record)
+
+
+def _is_open(context: RunContext[Any]) -> bool:
+    """Whether this very run is the one that is open in its session: a refused run must not touch another's."""
+    session = context.session
+    return session is not None and session.unfinished is not None and session.unfinished.run == context.run_id

@@ -1,0 +1,139 @@
+"""The context of a run: what tools, instructions and middleware may know, and the model never sees."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+import msgspec
+
+from gossamer.errors import LimitError
+from gossamer.ids import new_id
+from gossamer.messages import Message, ToolCall
+from gossamer.records import PendingCall
+from gossamer.usage import Usage
+from gossamer.view import EncodedMessages, MessageView
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Deps = TypeVar("Deps", default=Any)
+else:
+    from typing import TypeVar
+
+    Deps = TypeVar("Deps")
+
+__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call"]
+
+
+NOTHING = MessageView([])
+
+
+class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
+    """One run, as tools, instructions, middleware and hooks may see it.
+
+    Attributes:
+        agent: the agent's name.
+        deps: what the caller passed as `deps`: connections, settings, the user's record.
+        user: on whose behalf the run is made.
+        session: the run's session, or None.
+        parent: the context of the run in whose tool this run was started, or None.
+        run_id: unique, sortable.
+        usage: what the run has used so far, runs started inside its tools included.
+        messages: what the model sees at the moment.
+        new: the messages that the run has added so far; not to be changed.
+        budget: what is left of limits on tokens, money and calls, shared by the whole tree of runs.
+        retries: how often in a row each tool was handed back to the model.
+        offload: where results too large for the view go in a run without a session.
+        bodies: encoded messages of a run without a session, by dialect.
+        stopped: the time limit, once it has stopped the run.
+    """
+
+    agent: str
+    deps: Deps
+    user: str | None = None
+    session: Any = None
+    parent: RunContext[Any] | None = None
+    run_id: str = msgspec.field(default_factory=new_id)
+    usage: Usage = Usage()
+    messages: MessageView = NOTHING
+    new: list[Message] = NOTHING.items
+    budget: Any = None
+    retries: dict[str, int] | None = None
+    offload: Any = None
+    bodies: dict[str, EncodedMessages] = {}
+    stopped: LimitError | None = None
+
+    @property
+    def call(self) -> ToolCall | None:
+        """The tool call that is being executed; None outside a tool."""
+        current = current_call.get()
+        return current[1] if current is not None and current[0] is self else None
+
+    @property
+    def state(self) -> Any:
+        """The session's state; None where the run has no session."""
+        return None if self.session is None else self.session.state
+
+
+# The run and the tool call under way. Set while a tool runs, and copied into the threads and tasks that it starts: a run started in there finds its
+# parent here. Never held across an event.
+current_call: ContextVar[tuple[RunContext[Any], ToolCall] | None] = ContextVar(
+    "gossamer_current_call", default=None
+)
+
+
+class CallPaused(Exception):  # noqa: N818 - a signal between a tool and the loop, never seen by users
+    """Raised inside a tool whose own run has paused: the call waits with it.
+
+    Attributes:
+        pending: the calls that wait for a decision.
+    """
+
+    def __init__(self, pending: tuple[PendingCall, ...]) -> None:
+        super().__init__("the run inside this tool has paused")
+        self.pending = pending
+
+
+class AgentLike(Protocol):
+    """What the loop reads of an agent; `gossamer.Agent` is one."""
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """A model, or a model string."""
+        ...
+
+    @property
+    def instructions(self) -> Any:
+        """Text, or a function of the context."""
+        ...
+
+    @property
+    def tools(self) -> Any:
+        """A tuple of tools, or a function of the context."""
+        ...
+
+    @property
+    def output(self) -> Any:
+        """The output type."""
+        ...
+
+    @property
+    def middleware(self) -> tuple[Any, ...]:
+        """Middleware, outermost first."""
+        ...
+
+    @property
+    def limits(self) -> Any:
+        """Limits, or None."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """Model settings, or None."""
+        ...

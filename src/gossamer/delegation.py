@@ -1,0 +1,71 @@
+"""An agent as a tool of another: the inner run keeps its own journal and is resumed, not repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gossamer.context import CallPaused, RunContext
+from gossamer.records import Decision, MessageRecord, RunFinishedRecord
+from gossamer.result import Result
+from gossamer.session import Session
+from gossamer.tools.function import Tool, tool
+
+__all__ = ["Delegate", "delegation"]
+
+
+class Delegate(Protocol):
+    """Something that runs and resumes; `gossamer.Agent` is one."""
+
+    def run(
+        self, prompt: str, *, session: Session[Any] | None, deps: Any, user: str | None
+    ) -> Awaitable[Result[Any]]:
+        """Run to the end."""
+        ...
+
+    def resume(
+        self, session: Session[Any], decisions: Mapping[str, Decision], *, deps: Any, user: str | None
+    ) -> Awaitable[Result[Any]]:
+        """Go on with an unfinished run."""
+        ...
+
+
+def delegation(delegate: Delegate, name: str, description: str) -> Tool[..., Any]:
+    """Make the tool that hands a prompt to a delegate; see `Agent.as_tool`."""
+
+    async def ask(context: RunContext[Any], prompt: str) -> Any:
+        call = context.call
+        assert call is not None, "the tool of a delegate runs inside a call"
+        outer: Session[Any] = context.session
+        inner = outer.child(call.id)
+        if inner.unfinished is not None:
+            decided = outer.turn.decisions if outer.turn is not None else {}
+            waiting = {pending.call_id for pending in inner.pending}
+            decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
+            result = await delegate.resume(inner, decisions, deps=context.deps, user=context.user)
+        elif _is_finished(
+            inner
+        ):  # the process died after the inner run ended and before its result was stored
+            return _last_answer(inner)
+        else:
+            result = await delegate.run(prompt, session=inner, deps=context.deps, user=context.user)
+        context.usage += result.usage
+        if result.pending:
+            raise CallPaused(result.pending)
+        return result.output
+
+    made = tool(name=name, description=description, timeout=None)(ask)
+    return msgspec.structs.replace(made, delegates=True)
+
+
+def _is_finished(session: Session[Any]) -> bool:
+    return any(isinstance(record, RunFinishedRecord) for record in session.journal)
+
+
+def _last_answer(session: Session[Any]) -> str:
+    for record in reversed(session.journal):
+        if isinstance(record, MessageRecord) and record.message.role == "assistant":
+            return record.message.text
+    return ""

@@ -1,0 +1,162 @@
+"""What a stream yields: the model's deltas as they come, and the events of the run around them.
+
+Deltas are made by models and passed on as they are, so a streamed chunk costs one object.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gossamer.messages import Message, ToolCall, ToolResult
+from gossamer.records import PendingCall
+from gossamer.usage import Usage
+
+__all__ = [
+    "ApprovalNeeded",
+    "Delta",
+    "Event",
+    "HandoffEvent",
+    "MessageFinished",
+    "OutputDelta",
+    "OutputRestarted",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+    "TextDelta",
+    "ThinkingDelta",
+    "ToolArgumentsDelta",
+    "ToolCallFinished",
+    "ToolCallStarted",
+    "ToolProgress",
+    "UsageUpdated",
+]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
+    """The base of everything that a stream yields."""
+
+
+class TextDelta(Event, frozen=True, gc=False, tag="text_delta"):
+    """The next piece of the answer."""
+
+    text: str
+
+
+class ThinkingDelta(Event, frozen=True, gc=False, tag="thinking_delta"):
+    """The next piece of the model's thinking."""
+
+    text: str
+
+
+class ToolCallStarted(Event, frozen=True, gc=False, tag="tool_call_started"):
+    """The model began to write a call."""
+
+    call_id: str
+    name: str
+
+
+class ToolArgumentsDelta(Event, frozen=True, gc=False, tag="tool_arguments_delta"):
+    """The next piece of a call's arguments, as JSON text."""
+
+    call_id: str
+    text: str
+
+
+Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallStarted | ToolArgumentsDelta
+
+
+class RunStarted(Event, frozen=True, gc=False, tag="run_started"):
+    """The run began."""
+
+    run_id: str
+    agent: str
+
+
+class MessageFinished(Event, frozen=True, gc=False, tag="message_finished"):
+    """The model finished a message."""
+
+    message: Message
+
+
+class UsageUpdated(Event, frozen=True, gc=False, tag="usage_updated"):
+    """What the run has used so far."""
+
+    usage: Usage
+
+
+class ToolProgress(Event, frozen=True, gc=False, tag="tool_progress"):
+    """A tool that is a generator yielded an interim value."""
+
+    call: ToolCall
+    value: Any
+
+
+class ToolCallFinished(Event, frozen=True, gc=False, tag="tool_call_finished"):
+    """A tool has its result."""
+
+    call: ToolCall
+    result: ToolResult
+
+
+class ApprovalNeeded(Event, frozen=True, gc=False, tag="approval_needed"):
+    """The run is about to pause until somebody decides about this call."""
+
+    pending: PendingCall
+
+
+class HandoffEvent(Event, frozen=True, gc=False, tag="handoff"):
+    """Another agent answers from here on."""
+
+    to: str
+
+
+class OutputDelta(Event, frozen=True, gc=False, tag="output_delta"):
+    """A structured answer has grown.
+
+    Comes each time the text grew by a sixteenth, so that reading `partial` of every event costs linear time
+    in the length of the answer.
+
+    Attributes:
+        text: the JSON received so far.
+    """
+
+    text: str
+
+    @property
+    def partial(self) -> Any:
+        """The answer so far as plain data, parsed when it is read; None before the first value."""
+        import jiter
+
+        try:
+            return jiter.from_json(self.text.encode(), partial_mode="trailing-strings")
+        except ValueError:
+            return None
+
+
+class OutputRestarted(Event, frozen=True, gc=False, tag="output_restarted"):
+    """The answer did not fit and is written anew; what `OutputDelta` showed is void.
+
+    Attributes:
+        reason: what did not fit, as the model was told.
+    """
+
+    reason: str
+
+
+class RunFinished(Event, frozen=True, gc=False, tag="run_finished"):
+    """The run came to its end; always the last event of a run that did not fail.
+
+    Attributes:
+        result: the same `Result` as `stream.result`.
+    """
+
+    result: Any
+
+
+class RunFailed(Event, frozen=True, gc=False, tag="run_failed"):
+    """The run failed; the stream raises the same error next."""
+
+    error: str
+    message: str

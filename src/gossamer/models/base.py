@@ -1,0 +1,205 @@
+"""What a model is: the protocol, what it is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from gossamer.errors import ArgumentError
+from gossamer.events import Delta
+from gossamer.messages import Message
+from gossamer.schema import OutputSchema, ToolSchema
+from gossamer.usage import Usage
+from gossamer.view import MessageView
+
+__all__ = [
+    "Capabilities",
+    "FinishReason",
+    "Model",
+    "ModelRequest",
+    "ModelResponse",
+    "ModelSettings",
+    "Price",
+    "ToolChoice",
+    "tool_choice",
+]
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
+
+# "auto", "none", "required", or the name of the one tool to call.
+ToolChoice: TypeAlias = str
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a model can do.
+
+    Attributes:
+        native_schema: answers to a JSON schema by itself; otherwise structured output goes through a tool.
+        tools: calls tools.
+        images: takes pictures.
+        audio: takes sound.
+        files: takes documents.
+        thinking: shows what it thought.
+        context_window: tokens of input and output together, None where unknown.
+    """
+
+    native_schema: bool = True
+    tools: bool = True
+    images: bool = True
+    audio: bool = False
+    files: bool = True
+    thinking: bool = False
+    context_window: int | None = None
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What a model costs, in US dollars for a million tokens.
+
+    Attributes:
+        input: tokens sent.
+        output: tokens received.
+        cached: tokens read from the provider's cache; as `input` where None.
+        cache_write: tokens written to it; as `input` where None.
+    """
+
+    input: float
+    output: float
+    cached: float | None = None
+    cache_write: float | None = None
+
+    def of(self, usage: Usage) -> float:
+        """What this usage costs, in US dollars."""
+        cached = self.input if self.cached is None else self.cached
+        written = self.input if self.cache_write is None else self.cache_write
+        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        return (
+            plain * self.input
+            + usage.cached_tokens * cached
+            + usage.cache_write_tokens * written
+            + usage.output_tokens * self.output
+        ) / 1_000_000
+
+
+class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a model should answer; what is None is left to the provider.
+
+    Attributes:
+        temperature: how freely to choose words, from 0.
+        top_p: share of probability to choose from, above 0 up to 1.
+        max_tokens: most tokens of the answer, thinking included.
+        stop: texts at which the answer ends.
+        seed: asks for reproducible answers, where the provider can.
+        tool_choice: `auto`, `none`, `required` or a tool's name; a forced call is asked for in the first turn only.
+        parallel_tool_calls: whether one answer may hold several calls.
+        thinking: how hard to think, in the provider's words, such as `low` or `high`.
+        timeout: longest silence of the provider, in seconds.
+        extra_body: fields added to the request as they are.
+        extra_headers: headers added to the request.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: Sequence[str] | None = None
+    seed: int | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    thinking: str | None = None
+    timeout: float | None = None
+    extra_body: Mapping[str, Any] | None = None
+    extra_headers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ArgumentError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ArgumentError(f"timeout must be above 0 seconds, not {self.timeout}")
+
+    def over(self, other: ModelSettings | None) -> ModelSettings:
+        """Lay these settings over others: what is set here wins."""
+        if other is None:
+            return self
+        mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(other, **mine)
+
+
+def tool_choice(settings: ModelSettings, turns: int) -> ToolChoice | None:
+    """Give the choice for a run's next model call: a forced call is forced once, or the run would never end."""
+    return settings.tool_choice if turns == 0 or settings.tool_choice == "none" else None
+
+
+class ModelRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What a model is asked.
+
+    Attributes:
+        messages: the view of the conversation, read-only.
+        instructions: the system prompt, or None.
+        tools: the tools that the model may call.
+        output_schema: what the final answer must look like, or None for text.
+        tool_choice: see `ModelSettings`; already without a force that has been spent.
+        settings: how to answer, or None.
+    """
+
+    messages: MessageView
+    instructions: str | None = None
+    tools: tuple[ToolSchema, ...] = ()
+    output_schema: OutputSchema | None = None
+    tool_choice: ToolChoice | None = None
+    settings: ModelSettings | None = None
+
+
+class ModelResponse(msgspec.Struct, frozen=True, gc=False):
+    """What a model answered.
+
+    Attributes:
+        message: the answer.
+        usage: what it used, `model_calls` counted.
+        finish_reason: why the model stopped.
+        model: the model that answered, as the provider names it.
+    """
+
+    message: Message
+    usage: Usage
+    finish_reason: FinishReason = "stop"
+    model: str = ""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model. Safe to share between agents, runs, threads and event loops.
+
+    A model may also have a `price`, a `Price`; without one its calls count as unpriced.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model's name, as in `gpt-5-mini`."""
+        ...
+
+    @property
+    def dialect(self) -> str:
+        """The wire format spoken, as in `openai_chat`; provider data of other dialects is not sent."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can do."""
+        ...
+
+    async def respond(self, request: ModelRequest) -> ModelResponse:
+        """Answer in one piece.
+
+        Raises:
+            ModelError: one of its children says what went wrong.
+        """
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
+        """Answer piece by piece; the last item is the whole `ModelResponse`.
+
+        Raises:
+            ModelError: one of its children says what went wrong.
+        """
+        ...

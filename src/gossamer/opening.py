@@ -1,0 +1,178 @@
+"""How a run begins: its prompt, its place in the session, its instructions and tools."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from gossamer.approval import decide
+from gossamer.context import AgentLike, RunContext
+from gossamer.errors import ArgumentError
+from gossamer.limits import Budget, Limits
+from gossamer.messages import Message, Part, Text, ToolCall, as_parts
+from gossamer.records import Decision, MessageRecord, RunStartedRecord
+from gossamer.tools.function import Tool, Toolset, as_tool, toolset
+from gossamer.tools.reading import READ_OFFLOADED
+
+__all__ = [
+    "OnPending",
+    "Prompt",
+    "as_messages",
+    "budget_for",
+    "instructions_of",
+    "open_run",
+    "reopen_run",
+    "tools_of",
+    "with_reader",
+]
+
+Prompt: TypeAlias = str | Message | Sequence[Part | Message] | None
+
+# What a run does on a session that is paused: raise RunPausedError, or deny what waits and go on.
+OnPending: TypeAlias = Literal["raise", "deny"]
+
+
+def as_messages(prompt: Prompt) -> list[Message]:
+    """Turn a prompt into messages: text and parts become one user's message, messages stay as they are.
+
+    Raises:
+        ArgumentError: the prompt is empty or of another type.
+    """
+    if prompt is None:
+        return []
+    if isinstance(prompt, str):
+        if not prompt:
+            raise ArgumentError(
+                'prompt is ""; leave it out to start from the instructions and the session alone'
+            )
+        return [Message("user", (Text(prompt),))]
+    if isinstance(prompt, Message):
+        return [prompt]
+    if not isinstance(prompt, list | tuple):
+        raise ArgumentError(
+            f"prompt must be str, Message or a list of parts and messages, not {type(prompt).__name__}"
+        )
+    if not prompt:
+        raise ArgumentError("prompt is an empty list; leave it out to start from the instructions alone")
+    messages: list[Message] = []
+    parts: list[Any] = []
+    for item in prompt:
+        if isinstance(item, Message):
+            if parts:
+                messages.append(Message("user", as_parts(tuple(parts))))
+                parts = []
+            messages.append(item)
+        else:
+            parts.append(item)
+    if parts:
+        messages.append(Message("user", as_parts(tuple(parts))))
+    return messages
+
+
+def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
+    """Begin a run in its session: close one that broke off, move the window, record start and prompt.
+
+    Raises:
+        RunPausedError: the session waits for decisions, and `on_pending` is `raise`.
+    """
+    session = context.session
+    if session.unfinished is not None:
+        if on_pending == "raise":
+            session.must_not_be_paused()
+        reason = "the user went on without deciding" if session.pending else "the process ended while it ran"
+        session.close_broken_run(reason)
+    session.trim()
+    parent = context.parent
+    session.record(
+        RunStartedRecord(
+            run=context.run_id,
+            agent=context.agent,
+            parent=parent.run_id if parent is not None else None,
+            call=parent.call.id if parent is not None and parent.call is not None else None,
+            user=context.user,
+        )
+    )
+    for message in messages:
+        session.record(MessageRecord(run=context.run_id, message=message))
+
+
+def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> tuple[int, Sequence[ToolCall]]:
+    """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
+
+    Returns:
+        How many model calls the run has made, and the calls that have no result yet.
+
+    Raises:
+        ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
+    """
+    session = context.session
+    run_id = session.must_belong_to(context.agent).run
+    decide(session, run_id, decisions)
+    context.run_id = run_id
+    turns = 0
+    for record in session.journal:
+        if isinstance(record, MessageRecord) and record.run == run_id and record.usage is not None:
+            context.usage += record.usage
+            turns += 1
+    return turns, session.turn.calls if session.turn is not None else ()
+
+
+async def instructions_of(agent: AgentLike, context: RunContext[Any]) -> str | None:
+    """Give the system prompt, None where it is empty.
+
+    Raises:
+        ArgumentError: a function gave something that is not text.
+    """
+    text = agent.instructions(context)
+    if inspect.isawaitable(text):
+        text = await text
+    if text is not None and not isinstance(text, str):
+        raise ArgumentError(f"instructions of {agent.name!r} gave {type(text).__name__}, not text")
+    return text or None
+
+
+async def tools_of(tools: Any, context: RunContext[Any]) -> Toolset:
+    """Give the tools of a run: a sequence of tools and functions, or a function of the context that gives one.
+
+    Raises:
+        ArgumentError: something that is no tool, or two of one name.
+    """
+    if callable(tools) and not isinstance(tools, Tool):
+        tools = tools(context)
+        if inspect.isawaitable(tools):
+            tools = await tools
+    return toolset(as_tools(tools))
+
+
+def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
+    """Turn a sequence of tools and plain functions into a tuple of tools.
+
+    Raises:
+        ArgumentError: not a sequence, or an item that cannot be called.
+    """
+    if isinstance(tools, str | bytes) or not isinstance(tools, Iterable):
+        raise ArgumentError(
+            f"tools must be a list of tools or a function of the context, not {type(tools).__name__}"
+        )
+    items: Iterable[Any] = tools
+    return tuple(item if isinstance(item, Tool) else as_tool(item) for item in items)
+
+
+def with_reader(tools: Toolset) -> Toolset:
+    """Add the tool that reads what was kept aside, once something was."""
+    if READ_OFFLOADED.name in tools.by_name:
+        return tools
+    return toolset((*tools.by_name.values(), READ_OFFLOADED))
+
+
+def budget_for(limits: Limits | None, outer: Budget | None) -> Budget | None:
+    """Give the budget of a run, or None where no limit of the tree needs one."""
+    if limits is not None and (
+        limits.max_tokens is not None or limits.max_cost is not None or limits.max_tool_calls is not None
+    ):
+        return Budget(limits, outer)
+    return None if outer is None else Budget(_NO_LIMITS, outer)
+
+
+_NO_LIMITS = Limits()

@@ -1,0 +1,297 @@
+"""The entries of a session's journal, and the decisions that people make about paused runs.
+
+The journal is append-only. What the model sees, the view, is computed from it: message records add to the view,
+results of one turn become one tool message when the last of them is there, and view records move the view.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from gossamer.errors import DecodeError
+from gossamer.messages import (
+    Audio,
+    Citation,
+    File,
+    Image,
+    Message,
+    ProviderBlock,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+from gossamer.schema import is_array, is_object
+from gossamer.usage import Usage
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Answer",
+    "ApprovalAskedRecord",
+    "ApprovalDecidedRecord",
+    "Approve",
+    "Decision",
+    "Deny",
+    "HandoffRecord",
+    "MessageRecord",
+    "PendingCall",
+    "PendingKind",
+    "Record",
+    "RunFailedRecord",
+    "RunFinishedRecord",
+    "RunStartedRecord",
+    "StateRecord",
+    "ToolResultRecord",
+    "ToolStartedRecord",
+    "ViewMovedRecord",
+    "decode_as",
+]
+
+SCHEMA_VERSION = 1
+
+PendingKind: TypeAlias = Literal["approval", "question", "caller"]
+
+
+class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """A tool call that waits for a decision.
+
+    Attributes:
+        call: the call, arguments as the model wrote them.
+        kind: `approval`: may the tool run; `question`: a person answers; `caller`: the caller runs the tool.
+        run_id: the run that asked, which may be a run started inside a tool of the run that was resumed.
+    """
+
+    call: ToolCall
+    kind: PendingKind
+    run_id: str
+
+    @property
+    def call_id(self) -> str:
+        """The id under which `agent.resume` takes the decision."""
+        return self.call.id
+
+
+class _Decision(
+    msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, forbid_unknown_fields=True
+):
+    """The options that all decisions share."""
+
+
+class Approve(_Decision, frozen=True, tag="approve"):
+    """The tool may run.
+
+    Attributes:
+        args: arguments to run with in place of the model's, or None to leave them.
+    """
+
+    args: dict[str, Any] | None = None
+
+
+class Deny(_Decision, frozen=True, tag="deny"):
+    """The tool must not run; the model is told why."""
+
+    reason: str = ""
+
+
+class Answer(_Decision, frozen=True, tag="answer"):
+    """The answer to a question, or the result of a tool that the caller ran.
+
+    Attributes:
+        value: text, or anything JSON can hold.
+    """
+
+    value: Any
+
+
+Decision: TypeAlias = Approve | Deny | Answer
+
+
+class _Record(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    tag_field="type",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """What all records carry: the run's id and the time in seconds since the epoch."""
+
+    run: str
+    at: float = msgspec.field(default_factory=time)
+
+
+class RunStartedRecord(_Record, frozen=True, gc=False, tag="run_started"):
+    """A run began.
+
+    Attributes:
+        agent: the agent's name.
+        parent: the run that started this one inside a tool, member or step.
+        call: the call of the parent in which it was started.
+        user: on whose behalf.
+    """
+
+    agent: str
+    parent: str | None = None
+    call: str | None = None
+    user: str | None = None
+
+
+class RunFinishedRecord(_Record, frozen=True, gc=False, tag="run_finished"):
+    """A run came to its end, by an answer or by a limit."""
+
+    finish_reason: str
+    usage: Usage
+
+
+class RunFailedRecord(_Record, frozen=True, gc=False, tag="run_failed"):
+    """A run broke off.
+
+    Attributes:
+        error: the error's class; `Cancelled` and `Abandoned` (the process died) among them.
+        message: its text.
+    """
+
+    error: str
+    message: str = ""
+
+
+class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
+    """Somebody spoke.
+
+    Attributes:
+        message: what was said.
+        usage: what the model call behind it used.
+        interrupted: the model was stopped while it spoke, and this is what had been finished.
+    """
+
+    message: Message
+    usage: Usage | None = None
+    interrupted: bool = False
+
+
+class ToolStartedRecord(_Record, frozen=True, gc=False, tag="tool_started"):
+    """A tool is about to begin; stored before it does."""
+
+    call_id: str
+
+
+class ToolResultRecord(_Record, frozen=True, gc=False, tag="tool_result"):
+    """A call has its result; it never runs again."""
+
+    result: ToolResult
+
+
+class ApprovalAskedRecord(_Record, frozen=True, gc=False, tag="approval_asked"):
+    """A call waits for a decision."""
+
+    pending: PendingCall
+
+
+class ApprovalDecidedRecord(_Record, frozen=True, gc=False, tag="approval_decided"):
+    """The decision about a call."""
+
+    call_id: str
+    decision: Decision
+
+
+class StateRecord(_Record, frozen=True, gc=False, tag="state"):
+    """The session's state changed.
+
+    Attributes:
+        patch: what was merged into the state, as JSON data.
+    """
+
+    patch: dict[str, Any]
+
+
+class ViewMovedRecord(_Record, frozen=True, gc=False, tag="view_moved"):
+    """The view changed: messages at places from `begin` up to `end` left it, `insert` stands in their stead.
+
+    Attributes:
+        reason: `window`, `rewind`, `failed` or `compaction`.
+        begin: the first place in the journal that leaves the view.
+        end: the place just behind the last.
+        insert: messages that take their place.
+    """
+
+    reason: str
+    begin: int
+    end: int
+    insert: tuple[Message, ...] = ()
+
+
+class HandoffRecord(_Record, frozen=True, gc=False, tag="handoff"):
+    """Another agent answers from here on."""
+
+    to: str
+
+
+Record: TypeAlias = (
+    RunStartedRecord
+    | RunFinishedRecord
+    | RunFailedRecord
+    | MessageRecord
+    | ToolStartedRecord
+    | ToolResultRecord
+    | ApprovalAskedRecord
+    | ApprovalDecidedRecord
+    | StateRecord
+    | ViewMovedRecord
+    | HandoffRecord
+)
+
+_PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)
+_PART_TAGS = frozenset(str(part.__struct_config__.tag) for part in _PARTS)
+
+
+def decode_as(data: bytes | str, type_: Any) -> Any:
+    """Decode stored JSON into a type made of messages and records.
+
+    A part of an unknown kind, written by a newer version, becomes a `ProviderBlock` and is written back as it
+    came. The typed decoder runs first; the tolerant way is taken only where it refuses.
+
+    Args:
+        data: JSON.
+        type_: the type to decode to.
+
+    Returns:
+        A value of that type.
+
+    Raises:
+        DecodeError: not JSON, or an unknown field or kind of record, named in the message.
+    """
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.DecodeError as first:
+        try:
+            return msgspec.convert(_keep_unknown_parts(msgspec.json.decode(data)), type_, str_keys=True)
+        except msgspec.DecodeError as error:
+            reason = error if isinstance(first, msgspec.ValidationError) else first
+            raise DecodeError(
+                f"cannot read this data as schema version {SCHEMA_VERSION}: {reason}. "
+                "It is damaged or was written by another version; read it with the version that wrote it."
+            ) from error
+
+
+def _keep_unknown_parts(value: Any) -> Any:
+    """Copy JSON data, wrapping every part of an unknown kind into a `ProviderBlock`."""
+    if is_array(value):
+        return [_keep_unknown_parts(item) for item in value]
+    if not is_object(value):
+        return value
+    fields = {key: _keep_unknown_parts(item) for key, item in value.items()}
+    parts = fields.get("parts")
+    if "role" in fields and is_array(parts):
+        fields["parts"] = [_known_part(part) for part in parts]
+    return fields
+
+
+def _known_part(part: Any) -> Any:
+    if not is_object(part) or part.get("type") in _PART_TAGS:
+        return part
+    return {"type": "provider_block", "dialect": "gossamer", "raw": part}

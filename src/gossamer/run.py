@@ -1,0 +1,209 @@
+"""The loop: build a request, ask the model, run its tools, append, repeat.
+
+`execute` is the whole of it, with or without a listener: `agent.run` passes no `emit` and nothing is emitted,
+`agent.stream` passes one and events come out between the steps. Its three kinds of steps are files of their own:
+`opening` begins or resumes a run, `asking` makes one model call, `acting` runs one turn's tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from gossamer.acting import act, act_and_tell
+from gossamer.asking import Emit, ask_model, does_not_fit, read_output, repair_request
+from gossamer.closing import fail, finish, leave_whole, say, say_results, view_of
+from gossamer.context import AgentLike, RunContext
+from gossamer.errors import LimitError
+from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunStarted, UsageUpdated
+from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
+from gossamer.messages import Message, Text, ToolCall
+from gossamer.middleware import layers
+from gossamer.models.base import Model, ModelRequest, ModelSettings, tool_choice
+from gossamer.models.registry import resolve
+from gossamer.opening import (
+    OnPending,
+    Prompt,
+    as_messages,
+    budget_for,
+    instructions_of,
+    open_run,
+    reopen_run,
+    tools_of,
+    with_reader,
+)
+from gossamer.records import Decision
+from gossamer.result import Result
+from gossamer.schema import output_schema
+from gossamer.session import Session
+from gossamer.telemetry import metrics
+from gossamer.tools.execution import ToolTurn
+from gossamer.tools.function import toolset
+
+__all__ = ["execute"]
+
+
+async def execute(
+    agent: AgentLike,
+    context: RunContext[Any],
+    prompt: Prompt,
+    output: Any = None,
+    limits: Limits | None = None,
+    settings: ModelSettings | None = None,
+    tools: Any = None,
+    decisions: Mapping[str, Decision] | None = None,
+    on_pending: OnPending = "raise",
+    emit: Emit | None = None,
+) -> Result[Any]:
+    """Drive one run to its end.
+
+    Args:
+        agent: how to run.
+        context: the run; made for it, filled in as it goes.
+        prompt: what is asked; None to start from instructions and session.
+        output: the output type, in place of the agent's.
+        limits: in place of the agent's.
+        settings: laid over the agent's.
+        tools: in place of the agent's.
+        decisions: resume the session's unfinished run with these, rather than begin one.
+        on_pending: what to do where the session is paused.
+        emit: takes events; None where nobody listens.
+
+    Returns:
+        The result, also of a run that paused or was stopped by a limit.
+
+    Raises:
+        GossamerError: one of its children says what went wrong.
+    """
+    began = perf_counter()
+    new = [Message("user", (Text(prompt),))] if type(prompt) is str and prompt else as_messages(prompt)
+    model: Model = resolve(agent.model) if type(agent.model) is str else agent.model
+    settings = agent.settings if settings is None else settings.over(agent.settings)
+    output = agent.output if output is None else output
+    schema = None if output is str else output_schema(output)
+    wrapped = layers(agent.middleware) if agent.middleware else None
+    limits = limits or agent.limits
+    if limits is not None or context.parent is not None:
+        context.budget = budget_for(limits, None if context.parent is None else context.parent.budget)
+    max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
+    tools = agent.tools if tools is None else tools
+    if type(tools) is tuple:  # an agent's own, settled when it was built
+        kit = toolset(tools)
+    else:
+        kit = await tools_of(tools, context)
+    session = context.session
+    if session is None and kit.can_pause:
+        session = context.session = Session()
+    if session is not None:
+        await session.hold(context)
+
+    turns = 0
+    repaired = False
+    answered_by = ""
+    heard: list[str] = []
+    calls: Sequence[ToolCall] = ()
+    context.new = new
+    try:
+        if decisions is not None:
+            turns, calls = reopen_run(context, decisions)
+        elif session is not None:
+            open_run(context, new, on_pending)
+        if emit is not None:
+            await emit(RunStarted(context.run_id, agent.name))
+        instructions = agent.instructions
+        if callable(instructions):
+            instructions = await instructions_of(agent, context)
+
+        while True:
+            if not calls:
+                # Build a request.
+                if turns >= max_turns:
+                    raise too_many_turns(turns)
+                if context.offload is not None or (session is not None and session.has_offload):
+                    kit = with_reader(kit)
+                context.messages = view_of(context)
+                request = ModelRequest(
+                    context.messages,
+                    instructions or None,
+                    kit.schemas,
+                    schema,
+                    None if settings is None else tool_choice(settings, turns),
+                    settings,
+                )
+
+                # Ask the model.
+                asked = perf_counter() if metrics.recorder is not None else 0.0
+                if emit is None and wrapped is None and context.budget is None:
+                    response = await model.respond(request)
+                else:
+                    response = await ask_model(context, model, request, wrapped, emit, heard)
+                if metrics.recorder is not None:
+                    metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
+                turns += 1
+                message = response.message
+                answered_by = response.model
+                context.usage = context.usage + response.usage if turns > 1 else response.usage
+                say(context, message, response.usage)
+                if emit is not None:
+                    await emit(MessageFinished(message))
+                    await emit(UsageUpdated(context.usage))
+
+                for part in message.parts:
+                    if type(part) is ToolCall:
+                        calls = message.tool_calls
+                        break
+                else:  # No calls: this is the answer.
+                    value = message.text
+                    if schema is not None:
+                        try:
+                            value = await read_output(schema, message)
+                        except ValueError as error:
+                            if repaired:
+                                raise does_not_fit(error, value) from error
+                            repaired = True
+                            say(context, repair_request(error))
+                            if emit is not None:
+                                await emit(OutputRestarted(str(error)))
+                            continue
+                    result = finish(context, began, response.finish_reason, answered_by, value)
+                    break
+
+            # Run the tools and append their results.
+            turn = ToolTurn(context, kit.by_name)
+            if wrapped is not None:
+                turn.interceptions = wrapped.tool
+            if limits is not None:
+                turn.max_parallel = limits.max_parallel_tools
+            can_pause = kit.can_pause or decisions is not None
+            if emit is None:
+                await act(turn, calls, can_pause)
+            else:
+                await act_and_tell(turn, calls, can_pause, kit.reports, emit)
+            context.usage = context.usage.with_tool_calls(turn.started)
+            if turn.pending:
+                result = finish(context, began, "paused", answered_by, pending=tuple(turn.pending))
+                break
+            say_results(context, calls, turn.results)
+            if turn.ended is not None:
+                result = finish(context, began, "ended_by_tool", answered_by, turn.ended.output)
+                break
+            if turn.refused:
+                raise too_many_tool_calls(context.budget)
+            calls = ()
+    except LimitError as limit:
+        leave_whole(context, heard)
+        result = finish(context, began, "limit", answered_by, stopped=limit)
+    except BaseException as error:
+        leave_whole(context, heard)
+        if context.stopped is None or not isinstance(error, asyncio.CancelledError):
+            fail(context, error)
+            raise
+        result = finish(context, began, "limit", answered_by, stopped=context.stopped)
+    finally:
+        if session is not None:
+            session.release()
+    if emit is not None:
+        await emit(RunFinished(result))
+    return result

@@ -1,0 +1,610 @@
+"""A conversation's state: the journal, which only grows, and the view that is computed from it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias
+
+import msgspec
+
+from gossamer.context import RunContext
+from gossamer.errors import ArgumentError, DecodeError, ResumeError, RunPausedError, SessionBusyError
+from gossamer.ids import new_id
+from gossamer.messages import Message, ToolCall, ToolResult
+from gossamer.records import (
+    SCHEMA_VERSION,
+    ApprovalAskedRecord,
+    ApprovalDecidedRecord,
+    Decision,
+    MessageRecord,
+    PendingCall,
+    Record,
+    RunFailedRecord,
+    RunFinishedRecord,
+    RunStartedRecord,
+    StateRecord,
+    ToolResultRecord,
+    ToolStartedRecord,
+    ViewMovedRecord,
+    decode_as,
+)
+from gossamer.tools.offload import Offload
+from gossamer.view import EncodedMessages, MessageView
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    State = TypeVar("State", default=Any)
+else:
+    from typing import TypeVar
+
+    State = TypeVar("State")
+
+__all__ = ["OpenTurn", "Session", "WhenBusy"]
+
+# What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
+WhenBusy: TypeAlias = Literal["wait", "refuse"]
+
+# When the view outgrows its window it is cut back to three quarters, so that the beginning of what the provider
+# sees, and with it the provider's prompt cache, stays the same for a quarter of a window.
+_KEPT_SHARE = 0.75
+
+
+class OpenTurn(msgspec.Struct, eq=False):
+    """The calls of an answer while some of them have no result yet.
+
+    Attributes:
+        message: the answer that holds the calls.
+        place: its place in the journal.
+        calls: the calls, in order.
+        started: ids of those that began.
+        results: results by call id.
+        asked: calls that wait for a decision, by id.
+        decisions: decisions made, by call id.
+    """
+
+    message: Message
+    place: int
+    calls: tuple[ToolCall, ...]
+    started: set[str]
+    results: dict[str, ToolResult]
+    asked: dict[str, PendingCall]
+    decisions: dict[str, Decision]
+
+
+class Session(Generic[State]):
+    """A conversation. Any agent may take part; one run at a time holds it.
+
+    A session belongs to one event loop at a time. Its journal is append-only; rewinding, windowing and failed runs
+    move the view and leave the journal whole.
+
+    Args:
+        id: names the session; made up where None.
+        window: messages that the view holds when a run begins; older ones leave it, down to three quarters,
+            without separating a tool call from its result.
+        state: the initial value of what tools remember in the session: a dict, a dataclass or a Struct.
+        merge: makes the new state out of the old one and a patch of JSON data; by default the patch's fields
+            replace the state's.
+        when_busy: what a run does while another holds the session: `wait` its turn, in order, or `refuse`.
+        max_waiting: most runs that wait; the next one is refused.
+
+    Raises:
+        ArgumentError: an argument is out of range.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_children",
+        "_encodings",
+        "_holder",
+        "_initial_state",
+        "_items",
+        "_journal",
+        "_merge",
+        "_offload",
+        "_places",
+        "_run",
+        "_start",
+        "_state",
+        "_waiting",
+        "id",
+        "max_waiting",
+        "turn",
+        "when_busy",
+        "window",
+    )
+
+    def __init__(
+        self,
+        id: str | None = None,  # noqa: A002 - the word users know
+        *,
+        window: int = 1000,
+        state: State | None = None,
+        merge: Callable[[State, dict[str, Any]], State] | None = None,
+        when_busy: WhenBusy = "wait",
+        max_waiting: int = 1000,
+    ) -> None:
+        if window < 1:
+            raise ArgumentError(f"window must be at least 1 message, not {window}")
+        if when_busy not in {"wait", "refuse"}:
+            raise ArgumentError(f"when_busy must be 'wait' or 'refuse', not {when_busy!r}")
+        self.id = id or new_id()
+        self.window = window
+        self.when_busy = when_busy
+        self.max_waiting = max_waiting
+        self.turn: OpenTurn | None = None
+        self._journal: list[Record] = []
+        self._items: list[Message] = []
+        self._places: list[int] = []
+        self._start = 0
+        self._encodings: dict[str, EncodedMessages] = {}
+        self._state: Any = state
+        self._initial_state: Any = state
+        self._merge: Any = merge
+        self._run: RunStartedRecord | None = None
+        self._holder: RunContext[Any] | None = None
+        self._waiting: deque[asyncio.Future[None]] | None = None
+        self._children: dict[str, Session[Any]] | None = None
+        self._offload: Offload | None = None
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Sequence[Record]:
+        """All records, oldest first; a record's index is its place."""
+        return tuple(self._journal)
+
+    @property
+    def messages(self) -> MessageView:
+        """What the model sees: the view, without a turn whose calls have no results yet. O(1)."""
+        return MessageView(self._items, self._start, len(self._items), self._encodings)
+
+    @property
+    def state(self) -> State:
+        """What tools remember in this session; changed with `update`."""
+        return self._state
+
+    @property
+    def pending(self) -> tuple[PendingCall, ...]:
+        """The calls that wait for a decision, those of runs inside tools included."""
+        if self.turn is None:
+            return ()
+        return tuple(self.turn.asked.values())
+
+    @property
+    def unfinished(self) -> RunStartedRecord | None:
+        """The run that neither finished nor failed: it is under way, paused, or its process died."""
+        return self._run
+
+    @property
+    def offload(self) -> Offload:
+        """The place for what is too large for the view."""
+        if self._offload is None:
+            self._offload = Offload()
+        return self._offload
+
+    @property
+    def has_offload(self) -> bool:
+        """Whether anything was put there."""
+        return self._offload is not None and len(self._offload) > 0
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def record(self, record: Record) -> None:
+        """Append a record and let it act on the view.
+
+        Cost: O(1), but for records that move the view.
+
+        Args:
+            record: the record; records are how everything changes here, live and on import.
+        """
+        place = len(self._journal)
+        self._journal.append(record)
+        if isinstance(record, MessageRecord):
+            self._say(record.message, place)
+        elif isinstance(record, ToolStartedRecord):
+            if self.turn is not None:
+                self.turn.started.add(record.call_id)
+        elif isinstance(record, ToolResultRecord):
+            self._take_result(record.result, record.at)
+        elif isinstance(record, RunStartedRecord):
+            self._run = record
+        elif isinstance(record, RunFinishedRecord | RunFailedRecord):
+            self._run = None
+            self.turn = None
+        elif isinstance(record, StateRecord):
+            self._state = self._merged(record.patch)
+        elif isinstance(record, ViewMovedRecord):
+            self._splice(record)
+        elif isinstance(record, ApprovalAskedRecord):
+            if self.turn is not None:
+                self.turn.asked[record.pending.call_id] = record.pending
+        elif isinstance(record, ApprovalDecidedRecord) and self.turn is not None:
+            self.turn.asked.pop(record.call_id, None)
+            self.turn.decisions[record.call_id] = record.decision
+
+    def add(self, message: Message) -> None:
+        """Put a message into the conversation without a run: history from elsewhere, or something observed.
+
+        Cost: O(1), amortised.
+
+        Raises:
+            SessionBusyError: a run holds the session.
+        """
+        self._must_be_free("add a message")
+        self.record(MessageRecord(run="", message=message))
+        self.trim()
+
+    def update(self, patch: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
+        """Merge a patch into the state and keep it in the journal.
+
+        Args:
+            patch: fields and their new values, anything with a JSON form.
+            **fields: the same as keyword arguments.
+        """
+        merged = msgspec.to_builtins({**(patch or {}), **fields})
+        self.record(StateRecord(run=self._run.run if self._run else "", patch=merged))
+
+    def trim(self) -> None:
+        """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
+        size = len(self._items) - self._start
+        if size <= self.window:
+            return
+        items = self._items
+        first = len(items) - max(int(self.window * _KEPT_SHARE), 1)
+        cut = first
+        while cut < len(items) and items[cut].role != "user":
+            cut += 1
+        if cut == len(items):  # no question in the younger part: cut at least no pair
+            cut = first
+            while cut > self._start and items[cut].role == "tool":
+                cut -= 1
+        if cut > self._start:
+            run = self._run.run if self._run else ""
+            self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=self._places[cut]))
+
+    def rewind(self, place: int) -> None:
+        """Let everything from a place on leave the view; the journal keeps it.
+
+        Args:
+            place: index of a record in the journal, such as one of `starts`.
+
+        Raises:
+            SessionBusyError: a run holds the session.
+            ArgumentError: there is no such place.
+        """
+        self._must_be_free("rewind")
+        self._must_exist(place)
+        self.close_broken_run("the session was rewound")
+        self.record(ViewMovedRecord(run="", reason="rewind", begin=place, end=len(self._journal)))
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The places where runs started: `session.rewind(session.starts[-1])` takes the last one back."""
+        return tuple(
+            place for place, record in enumerate(self._journal) if isinstance(record, RunStartedRecord)
+        )
+
+    def branch(self, place: int | None = None, id: str | None = None) -> Session[State]:  # noqa: A002
+        """Make a new session that shares this one's past.
+
+        Args:
+            place: index of the first record that the branch does not take over; all are taken where None.
+            id: the branch's id; made up where None.
+
+        Returns:
+            The branch. A run that was open at that place counts as broken off there.
+
+        Raises:
+            ArgumentError: there is no such place.
+        """
+        end = len(self._journal) if place is None else place
+        self._must_exist(end)
+        copy: Session[State] = Session(
+            id,
+            window=self.window,
+            state=self._initial_state,
+            merge=self._merge,
+            when_busy=self.when_busy,
+            max_waiting=self.max_waiting,
+        )
+        for record in self._journal[:end]:
+            copy.record(record)
+        if self._offload is not None:
+            copy.offload.restore(self._offload.texts)
+        copy.close_broken_run("the session was branched here")
+        return copy
+
+    def child(self, call_id: str) -> Session[Any]:
+        """Give the session of the run inside a call; the same one when the call is resumed."""
+        if self._children is None:
+            self._children = {}
+        if call_id not in self._children:
+            self._children[call_id] = Session(f"{self.id}/{call_id}", window=self.window)
+        return self._children[call_id]
+
+    # --- runs -------------------------------------------------------------------------------------------------
+
+    async def hold(self, context: RunContext[Any]) -> None:
+        """Wait until no other run holds the session, then hold it for a run.
+
+        Raises:
+            SessionBusyError: the run's own ancestor holds it, the session refuses, or too many wait.
+        """
+        if self._holder is None:
+            self._holder = context
+            return
+        ancestor = context.parent
+        while ancestor is not None:
+            if ancestor is self._holder:
+                raise SessionBusyError(
+                    f"session {self.id!r} is held by run {ancestor.run_id}, in whose tool this run was started; "
+                    "give the inner run a session of its own"
+                )
+            ancestor = ancestor.parent
+        if self.when_busy == "refuse":
+            raise SessionBusyError(
+                f"session {self.id!r} is held by run {self._holder.run_id}; wait for its end"
+            )
+        if self._waiting is None:
+            self._waiting = deque(maxlen=self.max_waiting)
+        if len(self._waiting) >= self.max_waiting:
+            raise SessionBusyError(f"{len(self._waiting)} runs already wait for session {self.id!r}")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # handed over in the very moment of the cancellation
+                self.release()
+            else:
+                self._waiting.remove(turn)
+            raise
+        self._holder = context
+
+    def release(self) -> None:
+        """Let go of the session; the run that has waited longest is next."""
+        self._holder = None
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if turn.get_loop().is_closed() or turn.done():
+                continue
+            self._holder = _HANDED_OVER
+            if turn.get_loop() is _running_loop():
+                turn.set_result(None)
+            else:
+                turn.get_loop().call_soon_threadsafe(turn.set_result, None)
+            return
+
+    def close_broken_run(self, reason: str) -> None:
+        """End a run that will not go on: calls without a result get one that says so.
+
+        Args:
+            reason: why, as the journal and the model are told.
+        """
+        run = self._run
+        if run is None:
+            return
+        self.close_turn(run.run, reason)
+        self.end_run(RunFailedRecord(run=run.run, error="Abandoned", message=reason))
+
+    def close_turn(self, run_id: str, reason: str) -> None:
+        """Give every call of the open turn that has no result one that says what became of it."""
+        turn = self.turn
+        if turn is None:
+            return
+        for call in turn.calls:
+            if call.id in turn.results:
+                continue
+            if call.id in turn.started:
+                result = ToolResult(call.id, call.name, f"The outcome is unknown: {reason}.", "unknown")
+            elif call.id in turn.asked:
+                result = ToolResult(call.id, call.name, f"Not approved: {reason}.", "denied")
+            else:
+                result = ToolResult(call.id, call.name, f"Not run: {reason}.", "not_run")
+            self.record(ToolResultRecord(run=run_id, result=result))
+
+    def end_run(self, record: RunFinishedRecord | RunFailedRecord) -> None:
+        """Record that a run failed or was stopped. A prompt that nothing followed leaves the view."""
+        began = self._began_at(record.run)
+        self.record(record)
+        first = bisect_left(self._places, began, lo=self._start)
+        if first < len(self._items) and not any(
+            message.role == "assistant" for message in self._items[first:]
+        ):
+            self.record(
+                ViewMovedRecord(run=record.run, reason="failed", begin=began, end=len(self._journal) - 1)
+            )
+
+    def must_not_be_paused(self) -> None:
+        """Check that no call waits for a decision.
+
+        Raises:
+            RunPausedError: at least one does.
+        """
+        if self.pending:
+            names = ", ".join(f"{pending.call.name} ({pending.call_id})" for pending in self.pending)
+            raise RunPausedError(
+                f"session {self.id!r} is paused; decide about {names} with agent.resume(session, …), "
+                "or run with pending='deny'",
+                pending=self.pending,
+            )
+
+    def must_belong_to(self, agent: str) -> RunStartedRecord:
+        """Check that there is a run of this agent to resume.
+
+        Raises:
+            ResumeError: nothing is unfinished, or the run is another agent's.
+        """
+        if self._run is None:
+            raise ResumeError(
+                f"session {self.id!r} has no unfinished run; it was resumed already, or never paused"
+            )
+        if self._run.agent != agent:
+            raise ResumeError(
+                f"session {self.id!r} has an unfinished run of agent {self._run.agent!r}, not of {agent!r}; "
+                "resume it with that agent"
+            )
+        return self._run
+
+    # --- JSON -------------------------------------------------------------------------------------------------
+
+    def export(self) -> bytes:
+        """Give the whole session as JSON: journal, state, inner sessions and what was kept aside."""
+        return msgspec.json.encode(self._exported())
+
+    @classmethod
+    def from_export(
+        cls,
+        data: bytes | str,
+        *,
+        state: State | None = None,
+        merge: Callable[[State, dict[str, Any]], State] | None = None,
+    ) -> Self:
+        """Make a session out of what `export` gave, in this process or another.
+
+        Args:
+            data: the JSON.
+            state: a value of the state's type, where it is not a dict; its contents do not matter.
+            merge: the merge rule that the session had.
+
+        Raises:
+            DecodeError: damaged, or written with a newer schema.
+        """
+        exported: _Exported = decode_as(data, _Exported)
+        return cls._imported(exported, state, merge)
+
+    def _exported(self) -> _Exported:
+        return _Exported(
+            schema=SCHEMA_VERSION,
+            id=self.id,
+            window=self.window,
+            when_busy=self.when_busy,
+            max_waiting=self.max_waiting,
+            state=msgspec.to_builtins(self._initial_state),
+            journal=self._journal,
+            children={key: child._exported() for key, child in (self._children or {}).items()},
+            offload=dict(self._offload.texts) if self._offload is not None else {},
+        )
+
+    @classmethod
+    def _imported(cls, exported: _Exported, state: Any, merge: Any) -> Self:
+        if exported.schema > SCHEMA_VERSION:
+            raise DecodeError(
+                f"this session has schema version {exported.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
+            )
+        initial = exported.state if state is None else msgspec.convert(exported.state, type(state))
+        session = cls(
+            exported.id,
+            window=exported.window,
+            state=initial,
+            merge=merge,
+            when_busy=exported.when_busy,
+            max_waiting=exported.max_waiting,
+        )
+        for record in exported.journal:
+            session.record(record)
+        if exported.children:
+            children = exported.children.items()
+            session._children = {key: Session._imported(child, None, None) for key, child in children}
+        if exported.offload:
+            session.offload.restore(exported.offload)
+        return session
+
+    # --- how records act on the view --------------------------------------------------------------------------
+
+    def _say(self, message: Message, place: int) -> None:
+        calls = message.tool_calls if message.role == "assistant" else ()
+        if calls:  # enters the view together with its results
+            self.turn = OpenTurn(message, place, calls, set(), {}, {}, {})
+        else:
+            self._items.append(message)
+            self._places.append(place)
+
+    def _take_result(self, result: ToolResult, at: float) -> None:
+        turn = self.turn
+        if turn is None:
+            return
+        turn.results.setdefault(result.call_id, result)
+        if len(turn.results) == len(turn.calls):
+            results = tuple(turn.results[call.id] for call in turn.calls)
+            self._items += (turn.message, Message("tool", results, None, at))
+            self._places += (turn.place, turn.place)
+            self.turn = None
+
+    def _splice(self, move: ViewMovedRecord) -> None:
+        begin = bisect_left(self._places, move.begin, lo=self._start)
+        end = bisect_left(self._places, move.end, lo=self._start)
+        if begin == self._start and not move.insert:
+            self._start = end
+            if end > self.window:
+                self._forget(end)
+            return
+        # Views given out share the old list, so a new one takes its place.
+        self._items = [*self._items[self._start : begin], *move.insert, *self._items[end:]]
+        kept = self._places[self._start : begin]
+        self._places = [*kept, *([move.begin] * len(move.insert)), *self._places[end:]]
+        self._start = 0
+        self._encodings = {}
+
+    def _forget(self, count: int) -> None:
+        """Drop messages that have left the view from memory, once they are more than a window."""
+        self._items = self._items[count:]
+        self._places = self._places[count:]
+        self._encodings = {key: bodies.rebased(count) for key, bodies in self._encodings.items()}
+        self._start = 0
+
+    def _merged(self, patch: dict[str, Any]) -> Any:
+        if self._merge is not None:
+            return self._merge(self._state, patch)
+        if self._state is None or isinstance(self._state, dict):
+            return {**(self._state or {}), **patch}  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(self._state, msgspec.Struct) or dataclasses.is_dataclass(self._state):
+            return msgspec.convert({**msgspec.to_builtins(self._state), **patch}, type(self._state))
+        raise ArgumentError(
+            f"a state of type {type(self._state).__name__} needs a merge rule: Session(merge=…)"
+        )
+
+    def _began_at(self, run_id: str) -> int:
+        for place in range(len(self._journal) - 1, -1, -1):
+            record = self._journal[place]
+            if isinstance(record, RunStartedRecord) and record.run == run_id:
+                return place
+        return len(self._journal)
+
+    def _must_be_free(self, what: str) -> None:
+        if self._holder is not None:
+            raise SessionBusyError(f"cannot {what}: session {self.id!r} is held by run {self._holder.run_id}")
+
+    def _must_exist(self, place: int) -> None:
+        if not 0 <= place <= len(self._journal):
+            raise ArgumentError(f"there is no place {place} in a journal of {len(self._journal)} records")
+
+
+class _Exported(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """A session as JSON."""
+
+    schema: int
+    id: str
+    window: int
+    when_busy: WhenBusy
+    max_waiting: int
+    journal: list[Record]
+    state: Any = None
+    children: dict[str, _Exported] = {}
+    offload: dict[str, str] = {}
+
+
+# Holds a session between the moment when one run lets go and the moment when the next one wakes up.
+_HANDED_OVER: RunContext[Any] = RunContext("", None, run_id="(the next in line)")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

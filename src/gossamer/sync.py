@@ -1,0 +1,97 @@
+"""Runs from code that is not async, on one background event loop a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from threading import Lock, Thread, get_ident
+from typing import Any, TypeVar
+
+from gossamer.errors import ArgumentError
+
+__all__ = ["run_blocking"]
+
+T = TypeVar("T")
+
+
+class _Background:
+    """An event loop in a daemon thread, started at the first use."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: Thread | None = None
+
+    def get(self) -> asyncio.AbstractEventLoop:
+        with self.lock:
+            if self.loop is None:
+                self.loop = _new_loop()
+                self.thread = Thread(target=self.loop.run_forever, name="gossamer-loop", daemon=True)
+                self.thread.start()
+            return self.loop
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+_background = _Background()
+
+
+def _renew() -> None:
+    global _background  # noqa: PLW0603 - a forked child does not have its parent's thread
+    _background = _Background()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def run_blocking(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine on the background loop and wait for it.
+
+    Args:
+        start: makes the coroutine; called on the loop, with the caller's context variables.
+
+    Returns:
+        What the coroutine returns.
+
+    Raises:
+        ArgumentError: called on the background loop itself, which would wait for itself forever.
+        KeyboardInterrupt: Ctrl-C was pressed; the coroutine has been cancelled and has cleaned up.
+    """
+    loop = _background.get()
+    if _background.thread is not None and _background.thread.ident == get_ident():
+        raise ArgumentError(
+            "run_sync was called on Gossamer's own event loop, by an inline or async tool perhaps; await run() there"
+        )
+    outcome: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
+
+    def begin() -> None:
+        task = loop.create_task(start())
+        tasks.append(task)
+        task.add_done_callback(settle)
+
+    def settle(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            outcome.cancel()
+            outcome.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    loop.call_soon_threadsafe(begin)
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        outcome.exception() if not outcome.cancelled() else None
+        raise

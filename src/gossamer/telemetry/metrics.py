@@ -1,0 +1,203 @@
+"""Counters and histograms of runs, model calls and tools, on prometheus_client. Off costs one check.
+
+Call sites read the module's `recorder` and do nothing where it is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gossamer.usage import Usage
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["Recorder", "disable_metrics", "enable_metrics"]
+
+_RUN_BUCKETS = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TOOL_BUCKETS = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
+
+# Beyond this many different values of a label, further ones are counted under `other`.
+_MAX_LABELS = 1000
+
+
+class Recorder:
+    """The metrics of one process; made by `enable_metrics`.
+
+    Args:
+        registry: where the metrics are registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        from prometheus_client import Counter, Histogram
+
+        self.registry = registry
+        self._creations = Counter("gossamer_agent_creations_total", "Agents built.", registry=registry)
+        self._runs = Histogram(
+            "gossamer_agent_run_duration_seconds",
+            "Duration of runs by agent and by how they ended.",
+            ["agent", "outcome"],
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
+        self._models = Histogram(
+            "gossamer_model_call_duration_seconds",
+            "Duration of model calls, streams to their end.",
+            ["model", "outcome"],
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
+        self._first_tokens = Histogram(
+            "gossamer_model_first_token_seconds",
+            "Time from the request to the first delta of a stream.",
+            ["model"],
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "gossamer_tokens_total", "Tokens by model and kind.", ["model", "kind"], registry=registry
+        )
+        self._cost = Counter(
+            "gossamer_cost_dollars_total",
+            "Money spent on calls of known price.",
+            ["model"],
+            registry=registry,
+        )
+        self._tools = Histogram(
+            "gossamer_tool_call_duration_seconds",
+            "Duration of tool calls by how they ended.",
+            ["tool", "outcome"],
+            buckets=_TOOL_BUCKETS,
+            registry=registry,
+        )
+        self._errors = Counter(
+            "gossamer_errors_total",
+            "Runs that failed, by the class of the error.",
+            ["kind"],
+            registry=registry,
+        )
+        self._metrics = (
+            self._creations,
+            self._runs,
+            self._models,
+            self._first_tokens,
+            self._tokens,
+            self._cost,
+            self._tools,
+            self._errors,
+        )
+        # Bound children by label values: finding one by labels() costs more than counting.
+        self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
+        self._count: dict[tuple[str, ...], Callable[[float], None]] = {}
+
+    def agent_created(self) -> None:
+        """Count an agent."""
+        self._creations.inc()
+
+    def run_finished(self, agent: str, outcome: str, seconds: float) -> None:
+        """Note the end of a run."""
+        observe = self._observe.get((agent, outcome, "run"))
+        if observe is None:
+            observe = self._bind((agent, outcome, "run"), self._observe, self._runs, "observe")
+        observe(seconds)
+
+    def run_failed(self, kind: str) -> None:
+        """Count an error that ended a run."""
+        count = self._count.get((kind, "error")) or self._bind(
+            (kind, "error"), self._count, self._errors, "inc"
+        )
+        count(1)
+
+    def model_called(self, model: str, seconds: float, usage: Usage) -> None:
+        """Note a model call that was answered."""
+        observe = self._observe.get((model, "ok", "model"))
+        if observe is None:
+            observe = self._bind((model, "ok", "model"), self._observe, self._models, "observe")
+        observe(seconds)
+        if usage.input_tokens:
+            self._add_tokens(model, "input", usage.input_tokens)
+        if usage.output_tokens:
+            self._add_tokens(model, "output", usage.output_tokens)
+        if usage.cached_tokens:
+            self._add_tokens(model, "cached", usage.cached_tokens)
+        if usage.cost:
+            key = (model, "cost")
+            count = self._count.get(key) or self._bind(key, self._count, self._cost, "inc")
+            count(usage.cost)
+
+    def model_failed(self, model: str, seconds: float) -> None:
+        """Note a model call that ended in an error."""
+        key = (model, "error", "model")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._models, "observe")
+        observe(seconds)
+
+    def first_delta(self, model: str, seconds: float) -> None:
+        """Note how long a stream took to begin."""
+        key = (model, "first")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._first_tokens, "observe")
+        observe(seconds)
+
+    def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
+        """Note a tool call."""
+        observe = self._observe.get((tool, outcome, "tool"))
+        if observe is None:
+            observe = self._bind((tool, outcome, "tool"), self._observe, self._tools, "observe")
+        observe(seconds)
+
+    def close(self) -> None:
+        """Take the metrics out of their registry."""
+        for metric in self._metrics:
+            self.registry.unregister(metric)
+
+    def _add_tokens(self, model: str, kind: str, tokens: int) -> None:
+        key = (model, kind, "tokens")
+        count = self._count.get(key) or self._bind(key, self._count, self._tokens, "inc")
+        count(tokens)
+
+    def _bind(
+        self,
+        key: tuple[str, ...],
+        bound: dict[tuple[str, ...], Callable[[float], None]],
+        metric: Any,
+        method: str,
+    ) -> Callable[[float], None]:
+        values = key[: len(metric._labelnames)]
+        if len(bound) >= _MAX_LABELS:
+            return getattr(metric.labels("other", *values[1:]), method)
+        bound[key] = call = getattr(metric.labels(*values), method)
+        return call
+
+
+recorder: Recorder | None = None
+
+
+def enable_metrics(registry: CollectorRegistry | None = None) -> Recorder:
+    """Start to count runs, model calls and tools in this process.
+
+    Args:
+        registry: where to register; prometheus_client's own default where None.
+
+    Returns:
+        The recorder; the same one where metrics are on already.
+
+    Raises:
+        ImportError: prometheus_client is missing; install `gossamer[metrics]`.
+    """
+    global recorder  # noqa: PLW0603 - one switch a process, read by every call site
+    if recorder is None:
+        try:
+            from prometheus_client import REGISTRY
+        except ImportError as error:
+            raise ImportError("metrics need prometheus_client: pip install 'gossamer[metrics]'") from error
+        recorder = Recorder(registry or REGISTRY)
+    return recorder
+
+
+def disable_metrics() -> None:
+    """Stop counting; what was registered is taken out of its registry."""
+    global recorder  # noqa: PLW0603 - as above
+    if recorder is None:
+        return
+    recorder.close()
+    recorder = None

@@ -1,0 +1,363 @@
+"""The execution of tool calls: one alone, in place; several at once, each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from time import perf_counter
+from typing import Any, TypeAlias, cast
+
+import msgspec
+
+from gossamer.context import CallPaused, RunContext, current_call
+from gossamer.errors import EndRun, GossamerError, ModelRetry, ToolError
+from gossamer.events import Event, ToolCallFinished, ToolProgress
+from gossamer.messages import Audio, File, Image, Outcome, Text, ToolCall, ToolResult
+from gossamer.records import PendingCall, ToolResultRecord, ToolStartedRecord
+from gossamer.schema import encode_value
+from gossamer.telemetry import metrics
+from gossamer.tools.function import Tool
+from gossamer.tools.offload import Offload
+from gossamer.tools.threads import run_in_thread
+
+__all__ = ["CLEANUP_SECONDS", "Interception", "Notify", "ToolTurn", "run_calls"]
+
+# Wraps the execution of a call, as middleware does.
+Interception: TypeAlias = Callable[
+    [RunContext[Any], ToolCall, Callable[[ToolCall], Awaitable[ToolResult]]], Awaitable[ToolResult]
+]
+
+# Takes an event while tools run; called on the loop, never blocks.
+Notify: TypeAlias = Callable[[Event], None]
+
+# How long a cancelled tool may take to clean up before it is left alone, in seconds.
+CLEANUP_SECONDS = 5.0
+
+_MEDIA = frozenset((Text, Image, Audio, File))
+
+
+class ToolTurn(msgspec.Struct, eq=False):
+    """The calls of one turn while they run, and what comes of them.
+
+    Attributes:
+        context: the run.
+        tools: the tools by name.
+        interceptions: middleware around each call, outermost first.
+        notify: takes `ToolProgress` and `ToolCallFinished` as they happen, or None where nobody listens.
+        max_parallel: most calls at once, or None.
+        results: results by call id.
+        pending: calls that wait for decisions.
+        ended: the signal of a tool that ended the run, if one did.
+        started: how many tools began.
+        refused: how many did not for want of budget.
+    """
+
+    context: RunContext[Any]
+    tools: dict[str, Tool[..., Any]]
+    interceptions: tuple[Interception, ...] = ()
+    notify: Notify | None = None
+    max_parallel: int | None = None
+    results: dict[str, ToolResult] = {}
+    pending: list[PendingCall] = []
+    ended: EndRun | None = None
+    started: int = 0
+    refused: int = 0
+
+    def finish(self, call: ToolCall, result: ToolResult) -> None:
+        """Keep the result of a call, in the journal too: from here on the call never runs again."""
+        self.results[call.id] = result
+        context = self.context
+        if context.session is not None:
+            context.session.record(ToolResultRecord(run=context.run_id, result=result))
+        if self.notify is not None:
+            self.notify(ToolCallFinished(call, result))
+
+
+def run_calls(turn: ToolTurn, calls: Sequence[ToolCall]) -> Awaitable[None]:
+    """Run calls, in parallel where there are several; results and signals go into the turn.
+
+    A single call runs in place, without a task. Of several, inline tools run at once, exclusive ones alone at the
+    end, the others in a task each. Cancellation reaches every tool and waits for it to clean up.
+
+    Raises:
+        ToolError: a tool failed in a way that the model cannot mend; the others are cancelled.
+    """
+    return _run(turn, calls[0]) if len(calls) == 1 else _run_all(turn, calls)
+
+
+async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    alone: list[ToolCall] = []
+    slots = asyncio.Semaphore(turn.max_parallel) if turn.max_parallel else None
+    for call in calls:
+        tool = turn.tools.get(call.name)
+        if tool is not None and tool.exclusive:
+            alone.append(call)
+        elif tool is None or (tool.kind == "inline" and not turn.interceptions):
+            await _run(turn, call)
+        else:
+            work = _run(turn, call) if slots is None else _run_in_turn(slots, turn, call)
+            tasks.append(asyncio.ensure_future(work))
+    if tasks:
+        await _wait(tasks)
+    for call in alone:
+        await _run(turn, call)
+
+
+async def _run_in_turn(slots: asyncio.Semaphore, turn: ToolTurn, call: ToolCall) -> None:
+    async with slots:
+        await _run(turn, call)
+
+
+async def _wait(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for all; when one fails, or the run is cancelled, cancel the rest and let them clean up."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # marks it as seen: the first error speaks for all
+        raise
+
+
+async def _run(turn: ToolTurn, call: ToolCall) -> None:
+    """Run one call with its interceptions and keep its result."""
+    recorder = metrics.recorder
+    began = perf_counter() if recorder is not None else 0.0
+    try:
+        if turn.interceptions:
+            result = await _intercepted(turn, call)
+        else:
+            result = await execute(turn, call)
+    except CallPaused as paused:
+        turn.pending += paused.pending
+        return
+    except asyncio.CancelledError:
+        turn.finish(call, _result(call, "The call was interrupted.", "interrupted"))
+        raise
+    if recorder is not None:
+        name = call.name if call.name in turn.tools else "unknown"
+        recorder.tool_called(name, result.outcome, perf_counter() - began)
+    turn.finish(call, result)
+
+
+async def _intercepted(turn: ToolTurn, call: ToolCall) -> ToolResult:
+    context = turn.context
+
+    async def innermost(call: ToolCall) -> ToolResult:
+        return await execute(turn, call)
+
+    step: Callable[[ToolCall], Awaitable[ToolResult]] = innermost
+    for interception in reversed(turn.interceptions):
+        step = _wrap(interception, context, step)
+    return await step(call)
+
+
+def _wrap(
+    interception: Interception, context: RunContext[Any], step: Callable[[ToolCall], Awaitable[ToolResult]]
+) -> Callable[[ToolCall], Awaitable[ToolResult]]:
+    return lambda call: interception(context, call, step)
+
+
+async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
+    """Check and run one call. What the model can mend comes back as a result that says so.
+
+    Raises:
+        CallPaused: the tool's own run waits for a decision.
+        ToolError: the model tried too often, or no thread is left.
+    """
+    context = turn.context
+    tool = turn.tools.get(call.name)
+    if tool is None:
+        known = ", ".join(turn.tools) or "none"
+        return _result(call, f"There is no tool called {call.name!r}. Available: {known}.", "error")
+    try:
+        arguments = tool.decode(call.arguments)
+    except (ValueError, RecursionError) as error:
+        return _hand_back(
+            context, tool, call, f"Invalid arguments for {tool.name}: {error}. Correct them and call again."
+        )
+    if context.session is not None:
+        context.session.record(ToolStartedRecord(run=context.run_id, call_id=call.id))
+    turn.started += 1
+    outer = current_call.get()
+    current_call.set((context, call))
+    try:
+        kind = tool.kind
+        if kind == "inline":
+            value = tool.invoke(context, arguments)
+        elif kind == "async":
+            value = await _within(tool.timeout, tool.invoke(context, arguments))
+        elif kind == "thread":
+            value = await _within(tool.timeout, run_in_thread(lambda: tool.invoke(context, arguments)))
+            if inspect.isawaitable(value):  # a lambda or a partial that gave a coroutine
+                value = await _within(tool.timeout, value)
+        elif kind == "generator":
+            report = _reporter(turn, call)
+            value = await _within(
+                tool.timeout, run_in_thread(lambda: _drain(tool.invoke(context, arguments), report))
+            )
+        else:
+            value = await _within(tool.timeout, _drain_async(tool.invoke(context, arguments), turn, call))
+        content = (
+            value
+            if type(value) is str and len(value) <= tool.max_result_chars
+            else _content(context, tool, value)
+        )
+    except ModelRetry as retry:
+        return _hand_back(context, tool, call, str(retry))
+    except EndRun as end:
+        turn.ended = end
+        return _result(call, _safe_text(end.output))
+    except (CallPaused, ToolError):
+        raise
+    except _OverdueError:
+        return _result(
+            call, f"{tool.name} did not finish within {tool.timeout} seconds and was stopped.", "timeout"
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
+        return _result(call, f"{tool.name} failed: {type(error).__name__}: {error}", "error")
+    finally:
+        current_call.set(outer)  # not reset(token): a cancelled stream may be closed from another context
+    if context.retries:
+        context.retries.pop(tool.name, None)
+    return ToolResult(call.id, call.name, content)
+
+
+async def _within(seconds: float | None, awaitable: Any) -> Any:
+    """Await something for a limited time; no timer is made for what finishes without suspending.
+
+    Raises:
+        _OverdueError: the time is over; what was awaited has been cancelled.
+    """
+    if seconds is None:
+        return await awaitable
+    if inspect.iscoroutine(awaitable):
+        coroutine = cast("Coroutine[Any, Any, Any]", awaitable)
+        try:
+            first = coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+        awaitable = _Rest(coroutine, first)
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            return await awaitable
+    except TimeoutError:
+        if timer.expired():
+            raise _OverdueError from None
+        raise
+
+
+class _OverdueError(Exception):
+    """A call took longer than its tool allows."""
+
+
+class _Rest:
+    """The rest of a coroutine that has been stepped once: waits for what it waits for, then goes on."""
+
+    __slots__ = ("coroutine", "first")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any) -> None:
+        self.coroutine = coroutine
+        self.first = first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine = self.coroutine
+        waited_for = self.first
+        while True:
+            try:
+                sent = yield waited_for
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the coroutine decides what it means
+                step, argument = coroutine.throw, error
+            else:
+                step, argument = coroutine.send, sent
+            try:
+                waited_for = step(argument)
+            except StopIteration as stop:
+                return stop.value
+
+
+def _reporter(turn: ToolTurn, call: ToolCall) -> Callable[[Any], None] | None:
+    """Give what a thread may call to report an interim value."""
+    notify = turn.notify
+    if notify is None:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def report(value: Any) -> None:
+        loop.call_soon_threadsafe(notify, ToolProgress(call, value))
+
+    return report
+
+
+def _drain(generator: Generator[Any, Any, Any], report: Callable[[Any], None] | None) -> Any:
+    value = None
+    while True:
+        try:
+            value = next(generator)
+        except StopIteration as stop:
+            return value if stop.value is None else stop.value
+        if report is not None:
+            report(value)
+
+
+async def _drain_async(generator: Any, turn: ToolTurn, call: ToolCall) -> Any:
+    value = None
+    async for value in generator:
+        if turn.notify is not None:
+            turn.notify(ToolProgress(call, value))
+    return value
+
+
+def _content(context: RunContext[Any], tool: Tool[..., Any], value: Any) -> Any:
+    """Turn what a tool returned into the content of a result, keeping aside what is too long."""
+    kind = type(value)
+    if kind in _MEDIA:
+        return (value,)
+    if (kind is tuple or kind is list) and value and all(type(item) in _MEDIA for item in value):
+        return tuple(value)
+    text = encode_value(value)
+    if len(text) <= tool.max_result_chars:
+        return text
+    return _offload(context).reference(text)
+
+
+def _offload(context: RunContext[Any]) -> Offload:
+    if context.session is not None:
+        return context.session.offload
+    if context.offload is None:
+        context.offload = Offload()
+    return context.offload
+
+
+def _hand_back(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall, reason: str) -> ToolResult:
+    """Tell the model what to do better; after too many times in a row, fail."""
+    if context.retries is None:
+        context.retries = {}
+    tries = context.retries[tool.name] = context.retries.get(tool.name, 0) + 1
+    if tries > tool.retries:
+        raise ToolError(
+            f"the model failed to call {tool.name!r} properly {tries} times in a row; last: {reason}"
+        )
+    return _result(call, reason, "error")
+
+
+def _safe_text(value: Any) -> str:
+    try:
+        return encode_value(value)
+    except (TypeError, GossamerError):
+        return str(value)
+
+
+def _result(call: ToolCall, text: str, outcome: Outcome = "ok") -> ToolResult:
+    return ToolResult(call.id, call.name, text, outcome)

@@ -1,0 +1,411 @@
+"""Tools made of functions: the schema from type hints and docstring, built once, and how they are called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    overload,
+)
+
+import msgspec
+
+from gossamer.context import RunContext
+from gossamer.errors import ArgumentError
+from gossamer.schema import ToolSchema, decode_unsupported, is_strict, json_schema
+
+__all__ = ["RunBy", "Tool", "Toolset", "as_tool", "tool", "toolset"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What a section begins with in Google's, Sphinx's and NumPy's styles.
+_SECTION_MARKS = ("Args:", "Arguments:", "Returns:", "Raises:", "Example", ":param", ":return", "\n---")
+
+Kind: TypeAlias = Literal["inline", "async", "thread", "generator", "async_generator"]
+RunBy: TypeAlias = Literal["agent", "caller", "person"]
+
+
+class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
+    """Something that a model may ask for. Made by `@tool`; still callable as the function it was made of.
+
+    Attributes:
+        schema: what the model sees.
+        function: what runs.
+        kind: how it runs: `inline` on the loop, `async`, in a `thread`, or as a generator that reports progress.
+        decode: turns JSON text into the arguments; raises `msgspec.DecodeError`.
+        invoke: calls the function with context and decoded arguments.
+        needs_approval: whether a person decides first: always, or by a function of the arguments.
+        run_by: who runs it: the agent; the caller, who answers with the result; or a person, who is asked.
+        timeout: seconds after which a call is given up, or None.
+        retries: how often in a row the model may try again after `ModelRetry` or invalid arguments.
+        exclusive: runs alone, after the other calls of its turn.
+        idempotent: may run again when it is not known how an earlier start ended.
+        delegates: starts a run that keeps its own journal and is resumed rather than repeated.
+        max_result_chars: a longer result is kept aside and referred to.
+    """
+
+    schema: ToolSchema
+    function: Callable[P, R]
+    kind: Kind
+    decode: Callable[[str], Any]
+    invoke: Callable[[RunContext[Any], Any], Any]
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False
+    run_by: RunBy = "agent"
+    timeout: float | None = None
+    retries: int = 3
+    exclusive: bool = False
+    idempotent: bool = False
+    delegates: bool = False
+    max_result_chars: int = 50_000
+
+    @property
+    def name(self) -> str:
+        """The name under which the model calls it."""
+        return self.schema.name
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether a call may have to wait for a decision, its own or that of a run inside it."""
+        return bool(self.needs_approval) or self.run_by != "agent" or self.delegates
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, past every check."""
+        return self.function(*args, **kwargs)
+
+    def replace(self, **changes: Any) -> Tool[P, R]:
+        """Make a changed copy; `name` and `description` change the schema.
+
+        Raises:
+            ArgumentError: there is no such field.
+        """
+        schema_changes = {key: changes.pop(key) for key in ("name", "description") if key in changes}
+        if schema_changes:
+            changes["schema"] = msgspec.structs.replace(self.schema, **schema_changes)
+        try:
+            return msgspec.structs.replace(self, **changes)
+        except TypeError as error:
+            raise ArgumentError(f"Tool.replace: {error}") from error
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    inline: bool = False,
+    preset: Mapping[str, Any] | None = None,
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    run_by: RunBy = "agent",
+    timeout: float | None = 300.0,
+    retries: int = 3,
+    exclusive: bool = False,
+    idempotent: bool = False,
+    max_result_chars: int = 50_000,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    inline: bool = False,
+    preset: Mapping[str, Any] | None = None,
+    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    run_by: RunBy = "agent",
+    timeout: float | None = 300.0,
+    retries: int = 3,
+    exclusive: bool = False,
+    idempotent: bool = False,
+    max_result_chars: int = 50_000,
+) -> Any:
+    """Make a tool of a function, a callable object or a partial.
+
+    Type hints and docstring become the schema, once. A parameter annotated `RunContext` is filled in and never
+    shown to the model. Coroutine functions run on the loop, generators report progress by what they yield (the
+    value returned, or the last one yielded, is the result), and plain functions run in a thread.
+
+    Args:
+        function: what to run.
+        name: what the model calls it; the function's name where None.
+        description: what the model is told; the docstring's where None.
+        inline: run a plain function on the loop itself: for pure, quick ones.
+        preset: arguments that are fixed here; the model neither sees nor overrides them.
+        needs_approval: pause the run until a person decides; a function is called with the arguments, by
+            name, and tells whether to pause.
+        run_by: `caller`: the run pauses and the caller brings the result; `person`: the run pauses and a
+            person answers. The function itself is then never called.
+        timeout: seconds after which a call is given up; None waits forever.
+        retries: how often in a row the model may try again after `ModelRetry` or invalid arguments.
+        exclusive: run alone, after the other calls of the same turn.
+        idempotent: may run again when a crash left unknown how an earlier start ended.
+        max_result_chars: a longer result is kept aside; the model sees its beginning and a reference.
+
+    Returns:
+        The tool, or a decorator that makes it.
+
+    Raises:
+        ArgumentError: a parameter cannot be described to a model, or an argument is out of range.
+    """
+    if function is None:
+        return functools.partial(
+            tool,  # pyright: ignore[reportArgumentType, reportCallIssue] - the decorator with its arguments
+            name=name,
+            description=description,
+            inline=inline,
+            preset=preset,
+            needs_approval=needs_approval,
+            run_by=run_by,
+            timeout=timeout,
+            retries=retries,
+            exclusive=exclusive,
+            idempotent=idempotent,
+            max_result_chars=max_result_chars,
+        )
+    if not callable(function):
+        raise ArgumentError(f"a tool is made of something callable, not of {type(function).__name__}")
+    if isinstance(function, Tool):
+        raise ArgumentError(f"{function.name!r} is a tool already; change it with .replace()")
+    if timeout is not None and timeout <= 0:
+        raise ArgumentError(f"timeout must be above 0 seconds, not {timeout}")
+    if retries < 0:
+        raise ArgumentError(f"retries must not be negative, not {retries}")
+    if max_result_chars < 1:
+        raise ArgumentError(f"max_result_chars must be at least 1, not {max_result_chars}")
+    signature = _read_signature(function, dict(preset or {}))
+    kind = _kind_of(function, inline)
+    schema = ToolSchema(
+        name=_checked_name(name or _name_of(function)),
+        description=description if description is not None else signature.description,
+        parameters=signature.parameters,
+        strict=is_strict(signature.parameters),
+    )
+    return Tool(
+        schema=schema,
+        function=function,
+        kind=kind,
+        decode=signature.decode,
+        invoke=signature.invoke,
+        needs_approval=needs_approval,
+        run_by=run_by,
+        timeout=timeout,
+        retries=retries,
+        exclusive=exclusive,
+        idempotent=idempotent,
+        max_result_chars=max_result_chars,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
+    """Give the tool of a plain function, built at the first call."""
+    return tool(function)
+
+
+class Toolset(msgspec.Struct, frozen=True, eq=False):
+    """The tools of a run, ready for use.
+
+    Attributes:
+        by_name: the tools by name.
+        schemas: what the model sees of them.
+        can_pause: whether a call of one of them may have to wait for a decision.
+        reports: whether one of them reports interim values.
+    """
+
+    by_name: dict[str, Tool[..., Any]]
+    schemas: tuple[ToolSchema, ...]
+    can_pause: bool
+    reports: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def toolset(tools: tuple[Tool[..., Any], ...]) -> Toolset:
+    """Give the toolset of a tuple of tools; built once for each tuple.
+
+    Cost: a hash of the tuple and a look-up.
+
+    Raises:
+        ArgumentError: two tools of one name.
+    """
+    by_name: dict[str, Tool[..., Any]] = {}
+    for one in tools:
+        if one.name in by_name:
+            raise ArgumentError(f"two tools are called {one.name!r}; rename one with tool.replace(name=…)")
+        by_name[one.name] = one
+    return Toolset(
+        by_name,
+        tuple(one.schema for one in tools),
+        can_pause=any(one.can_pause for one in tools),
+        reports=any(one.kind in {"generator", "async_generator"} for one in tools),
+    )
+
+
+class _Signature(msgspec.Struct, frozen=True):
+    description: str
+    parameters: dict[str, Any]
+    decode: Callable[[str], Any]
+    invoke: Callable[[RunContext[Any], Any], Any]
+
+
+def _read_signature(function: Callable[..., Any], preset: dict[str, Any]) -> _Signature:
+    name = _name_of(function)
+    hints = _hints_of(function)
+    description, described = _read_docstring(inspect.getdoc(_described(function)) or "")
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    context_name: str | None = None
+    parameters = inspect.signature(function).parameters
+    positional = not preset
+    for position, parameter in enumerate(parameters.values()):
+        hint = hints.get(parameter.name, Any)
+        if _is_context(hint):
+            context_name = parameter.name
+            positional = positional and position == 0
+            continue
+        if parameter.name in preset:
+            continue
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            raise ArgumentError(
+                f"{name}: *{parameter.name} cannot be described to a model; name the parameters"
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY and not positional:
+            raise ArgumentError(
+                f"{name}: the positional-only {parameter.name!r} cannot follow preset arguments"
+            )
+        positional = positional and parameter.kind is not parameter.KEYWORD_ONLY
+        if described.get(parameter.name):
+            hint = Annotated[hint, msgspec.Meta(description=described[parameter.name])]
+        if parameter.default is parameter.empty:
+            fields.append((parameter.name, hint))
+        else:
+            fields.append((parameter.name, hint, _default(parameter.default)))
+    unknown = set(preset) - set(parameters)
+    if unknown:
+        raise ArgumentError(f"{name}: preset names no parameter: {', '.join(sorted(unknown))}")
+    try:
+        # Keyword-only, so that a required parameter may follow one with a default.
+        arguments = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True, kw_only=True)
+        schema = json_schema(arguments)
+        decode = msgspec.json.Decoder(arguments, dec_hook=decode_unsupported).decode
+    except (TypeError, NameError, ValueError) as error:
+        raise ArgumentError(f"{name}: its parameters cannot be described to a model: {error}") from error
+    schema.pop("title", None)
+    names = tuple(field[0] for field in fields)
+    return _Signature(
+        description=description,
+        parameters=schema,
+        decode=decode,
+        invoke=_invoker(function, names, context_name, preset, positional=positional),
+    )
+
+
+def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Split a docstring into its prose and what it says of each parameter."""
+    if not any(mark in text for mark in _SECTION_MARKS):
+        return text.strip(), {}
+    from docstring_parser import parse  # 20 ms to load, and most tools have no sections
+
+    parsed = parse(text)
+    prose = "\n\n".join(filter(None, (parsed.short_description, parsed.long_description)))
+    return prose, {param.arg_name: param.description or "" for param in parsed.params}
+
+
+def _invoker(
+    function: Callable[..., Any],
+    names: Sequence[str],
+    context_name: str | None,
+    preset: dict[str, Any],
+    *,
+    positional: bool,
+) -> Callable[[RunContext[Any], Any], Any]:
+    astuple = msgspec.structs.astuple
+    if positional and context_name is None:
+        return lambda _, arguments: function(*astuple(arguments))
+    if positional:
+        return lambda context, arguments: function(context, *astuple(arguments))
+
+    def invoke(context: RunContext[Any], arguments: Any) -> Any:
+        named = dict(zip(names, astuple(arguments), strict=True))
+        if context_name is not None:
+            named[context_name] = context
+        return function(**named, **preset)
+
+    return invoke
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, list | dict | set):
+        return msgspec.field(default_factory=value.copy)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType, reportUnknownVariableType]
+    return value
+
+
+def _is_context(hint: Any) -> bool:
+    return (
+        hint is RunContext
+        or get_origin(hint) is RunContext
+        or (get_origin(hint) is Annotated and _is_context(get_args(hint)[0]))
+    )
+
+
+def _described(function: Callable[..., Any]) -> Any:
+    """What carries the name, the hints and the docstring: the function inside partials, or the object's call."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return function
+    return type(function).__call__ if not type(function).__doc__ else function
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise ArgumentError(
+            f"{_name_of(function)}: a type hint cannot be resolved: {error}; define the type above the tool, at module level"
+        ) from error
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _checked_name(name: str) -> str:
+    if name == "<lambda>":
+        raise ArgumentError("a lambda has no name; pass tool(name=…)")
+    if not 0 < len(name) <= 64 or not all(
+        letter.isascii() and (letter.isalnum() or letter in "_-") for letter in name
+    ):
+        raise ArgumentError(
+            f"{name!r} is no name for a tool: providers take 1 to 64 letters, digits, '_' and '-'"
+        )
+    return name
+
+
+def _kind_of(function: Callable[..., Any], inline: bool) -> Kind:
+    while isinstance(function, functools.partial):
+        function = function.func
+    target = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.isasyncgenfunction(target):
+        return "async_generator"
+    if inspect.iscoroutinefunction(target):
+        return "async"
+    if inspect.isgeneratorfunction(target):
+        return "generator"
+    return "inline" if inline else "thread"

@@ -1,0 +1,105 @@
+"""A bounded place for what is too large for the view: the model sees a reference and reads on demand."""
+
+from __future__ import annotations
+
+from gossamer.errors import ToolError
+
+__all__ = ["Offload"]
+
+_PREVIEW = 400
+_MAX_READ = 20_000
+_MAX_MATCHES = 20
+
+
+class Offload:
+    """Texts by reference, oldest dropped when the bound is reached.
+
+    Args:
+        max_bytes: most characters held in all; the oldest texts go first.
+
+    Attributes:
+        texts: the texts by reference, oldest first.
+        dropped: how many were dropped for want of room.
+    """
+
+    __slots__ = ("_next", "_size", "dropped", "max_bytes", "texts")
+
+    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self.max_bytes = max_bytes
+        self.texts: dict[str, str] = {}
+        self.dropped = 0
+        self._size = 0
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def put(self, text: str) -> str:
+        """Keep a text.
+
+        Returns:
+            Its reference, such as `offload-3`.
+
+        Raises:
+            ToolError: the text alone is larger than the bound.
+        """
+        if len(text) > self.max_bytes:
+            raise ToolError(
+                f"a text of {len(text)} characters is larger than the offload's bound of {self.max_bytes}"
+            )
+        while self._size + len(text) > self.max_bytes:
+            oldest = next(iter(self.texts))
+            self._size -= len(self.texts.pop(oldest))
+            self.dropped += 1
+        reference = f"offload-{self._next}"
+        self._next += 1
+        self.texts[reference] = text
+        self._size += len(text)
+        return reference
+
+    def restore(self, texts: dict[str, str]) -> None:
+        """Take over texts that were exported."""
+        self.texts = dict(texts)
+        self._size = sum(map(len, texts.values()))
+        self._next = 1 + max((int(reference.rpartition("-")[2]) for reference in texts), default=0)
+
+    def reference(self, text: str) -> str:
+        """Keep a text and give the words that stand in its place in the view."""
+        key = self.put(text)
+        return (
+            f"{text[:_PREVIEW]}\n[… {len(text)} characters in all, kept as {key}: "
+            f"read_offloaded(reference={key!r}, start=…, length=…) reads on, find=… searches]"
+        )
+
+    def read(self, reference: str, start: int = 0, length: int = 4_000, find: str | None = None) -> str:
+        """Read a part of a text, or the places where words occur in it.
+
+        Args:
+            reference: as given by `put`.
+            start: first character.
+            length: how many characters, at most 20,000.
+            find: words to search for, regardless of case; gives up to 20 places with what stands around them.
+
+        Returns:
+            Text that a model can use, also where nothing was found.
+        """
+        text = self.texts.get(reference)
+        if text is None:
+            known = ", ".join(self.texts) or "nothing"
+            return f"There is no {reference!r}; kept are: {known}."
+        if find:
+            return _search(text, find)
+        start, length = max(start, 0), min(max(length, 0), _MAX_READ)
+        end = min(start + length, len(text))
+        return f"[characters {start} to {end} of {len(text)}]\n{text[start:end]}"
+
+
+def _search(text: str, words: str) -> str:
+    lowered, wanted = text.casefold(), words.casefold()
+    found: list[str] = []
+    place = lowered.find(wanted)
+    while place >= 0 and len(found) < _MAX_MATCHES:
+        around = text[max(place - 100, 0) : place + len(words) + 200].replace("\n", " ")
+        found.append(f"at {place}: …{around}…")
+        place = lowered.find(wanted, place + len(wanted))
+    return "\n".join(found) or f"{words!r} does not occur in it."

@@ -1,0 +1,29 @@
+"""The tool that reads what was kept aside because it is too large for the view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gossamer.context import RunContext
+from gossamer.tools.function import tool
+
+__all__ = ["READ_OFFLOADED"]
+
+
+def read_offloaded(
+    context: RunContext[Any], reference: str, start: int = 0, length: int = 4_000, find: str | None = None
+) -> str:
+    """Read a part of a long tool result that was kept aside, or find words in it.
+
+    Args:
+        context: the run.
+        reference: the reference that stands in the shortened result, such as offload-3.
+        start: the first character to read.
+        length: how many characters to read, at most 20,000.
+        find: words to search for instead of reading; regardless of case.
+    """
+    kept = context.session.offload if context.session is not None else context.offload
+    return "Nothing was kept aside." if kept is None else kept.read(reference, start, length, find)
+
+
+READ_OFFLOADED = tool(inline=True, max_result_chars=30_000)(read_offloaded)
