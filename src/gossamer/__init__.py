@@ -1,1 +1,164 @@
-"""Gossamer: AI agents whose own cost is close to nothing."""
+"""Gossamer: AI agents whose own cost is close to nothing: per agent, per run, per token and per connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gossamer import events as events
+    from gossamer import models as models
+    from gossamer.agent import Agent
+    from gossamer.context import RunContext
+    from gossamer.errors import (
+        ArgumentError,
+        EndRun,
+        GossamerError,
+        LimitError,
+        ModelError,
+        ModelRetry,
+        OutputError,
+        ResumeError,
+        RunPausedError,
+        SessionBusyError,
+        SessionError,
+        ToolError,
+    )
+    from gossamer.limits import Limits
+    from gossamer.messages import (
+        Audio,
+        Citation,
+        File,
+        Image,
+        Message,
+        Part,
+        ProviderBlock,
+        Refusal,
+        Text,
+        Thinking,
+        ToolCall,
+        ToolResult,
+    )
+    from gossamer.middleware import Hooks, Middleware
+    from gossamer.models.base import ModelSettings, Price
+    from gossamer.records import Answer, Approve, Deny, PendingCall
+    from gossamer.result import Result
+    from gossamer.schema import Output
+    from gossamer.session import Session
+    from gossamer.stream import RunStream
+    from gossamer.telemetry import disable_metrics, enable_metrics, setup_logger
+    from gossamer.tools.function import Tool, tool
+    from gossamer.usage import Usage
+
+__version__ = "0.1.0"
+
+# Where each public name lives. `import gossamer` loads none of it; the first use of a name loads its module.
+_HOMES = {
+    "gossamer.agent": ("Agent",),
+    "gossamer.context": ("RunContext",),
+    "gossamer.errors": (
+        "ArgumentError",
+        "EndRun",
+        "GossamerError",
+        "LimitError",
+        "ModelError",
+        "ModelRetry",
+        "OutputError",
+        "ResumeError",
+        "RunPausedError",
+        "SessionBusyError",
+        "SessionError",
+        "ToolError",
+    ),
+    "gossamer.limits": ("Limits",),
+    "gossamer.messages": (
+        "Audio",
+        "Citation",
+        "File",
+        "Image",
+        "Message",
+        "Part",
+        "ProviderBlock",
+        "Refusal",
+        "Text",
+        "Thinking",
+        "ToolCall",
+        "ToolResult",
+    ),
+    "gossamer.middleware": ("Hooks", "Middleware"),
+    "gossamer.models.base": ("ModelSettings", "Price"),
+    "gossamer.records": ("Answer", "Approve", "Deny", "PendingCall"),
+    "gossamer.result": ("Result",),
+    "gossamer.schema": ("Output",),
+    "gossamer.session": ("Session",),
+    "gossamer.stream": ("RunStream",),
+    "gossamer.telemetry": ("disable_metrics", "enable_metrics", "setup_logger"),
+    "gossamer.tools.function": ("Tool", "tool"),
+    "gossamer.usage": ("Usage",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_FOLDERS = ("events", "models")
+
+__all__ = [
+    "Agent",
+    "Answer",
+    "Approve",
+    "ArgumentError",
+    "Audio",
+    "Citation",
+    "Deny",
+    "EndRun",
+    "File",
+    "GossamerError",
+    "Hooks",
+    "Image",
+    "LimitError",
+    "Limits",
+    "Message",
+    "Middleware",
+    "ModelError",
+    "ModelRetry",
+    "ModelSettings",
+    "Output",
+    "OutputError",
+    "Part",
+    "PendingCall",
+    "Price",
+    "ProviderBlock",
+    "Refusal",
+    "ResumeError",
+    "Result",
+    "RunContext",
+    "RunPausedError",
+    "RunStream",
+    "Session",
+    "SessionBusyError",
+    "SessionError",
+    "Text",
+    "Thinking",
+    "Tool",
+    "ToolCall",
+    "ToolError",
+    "ToolResult",
+    "Usage",
+    "disable_metrics",
+    "enable_metrics",
+    "events",
+    "models",
+    "setup_logger",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _HOME_OF:
+        value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+        return value
+    if name in _FOLDERS:
+        return import_module(f"gossamer.{name}")
+    raise AttributeError(f"module 'gossamer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -562,7 +562,8 @@ class Session(Generic[State]):
         if self._merge is not None:
             return self._merge(self._state, patch)
         if self._state is None or isinstance(self._state, dict):
-            return {**(self._state or {}), **patch}  # pyright: ignore[reportUnknownMemberType]
+            state: dict[str, Any] = self._state or {}
+            return {**state, **patch}
         if isinstance(self._state, msgspec.Struct) or dataclasses.is_dataclass(self._state):
             return msgspec.convert({**msgspec.to_builtins(self._state), **patch}, type(self._state))
         raise ArgumentError(

@@ -1,1 +1,18 @@
 """Tools: functions that a model may call, and how they are run."""
+
+from __future__ import annotations
+
+from gossamer.tools.function import RunBy, Tool, tool
+from gossamer.tools.offload import Offload
+from gossamer.tools.threads import MAX_ABANDONED, MAX_THREADS, ThreadStatistics, thread_statistics
+
+__all__ = [
+    "MAX_ABANDONED",
+    "MAX_THREADS",
+    "Offload",
+    "RunBy",
+    "ThreadStatistics",
+    "Tool",
+    "thread_statistics",
+    "tool",
+]

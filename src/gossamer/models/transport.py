@@ -1,0 +1,277 @@
+"""How dialects talk to their providers: requests over the wire, failures as model errors, answers bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gossamer.errors import (
+    AuthenticationError,
+    ConnectError,
+    ContentFilterError,
+    ContextLengthError,
+    InvalidRequestError,
+    InvalidResponseError,
+    ModelConnectionError,
+    ModelError,
+    ModelTimeoutError,
+    NotFoundError,
+    OverloadedError,
+    PoolTimeoutError,
+    ProviderError,
+    RateLimitError,
+    ReadTimeoutError,
+    StreamBrokenError,
+    TooLargeError,
+    WireError,
+)
+from gossamer.models.base import ModelSettings
+from gossamer.schema import is_object
+from gossamer.wire import Endpoint, Stream, Timeouts
+
+__all__ = ["MAX_ANSWER_BYTES", "Transport", "error_for"]
+
+# A longer answer is an error: no answer of a model is, and memory is not for the server to take.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+
+_MAX_ERROR_BYTES = 64 * 1024
+_SHOWN_ERROR_CHARS = 500
+_MAX_ENDPOINTS = 16
+# How long a server that has said its last word may take to end its answer, before the connection is given up.
+_LAST_WORD_SECONDS = 0.2
+
+_CONTEXT_LENGTH = re.compile(
+    r"context.?length|context.?window|maximum.?context|too many tokens|prompt is too long", re.IGNORECASE
+)
+_CONTENT_FILTER = re.compile(r"content.?filter|content.?policy|safety|moderation", re.IGNORECASE)
+
+
+class Transport:
+    """Requests of one model to one URL.
+
+    Args:
+        url: where requests go.
+        headers: sent with each.
+        provider: named in errors.
+        timeouts: how long to wait; the defaults of the wire where None.
+        ca_file: a PEM file of authorities to trust, or None for the system's.
+    """
+
+    __slots__ = ("_ca_file", "_endpoints", "_headers", "_timeouts", "provider", "url")
+
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        provider: str,
+        *,
+        timeouts: Timeouts | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        self.url = url
+        self.provider = provider
+        self._headers = dict(headers)
+        self._ca_file = ca_file
+        self._timeouts = timeouts or Timeouts()
+        first = Endpoint(url, headers=headers, timeouts=self._timeouts, ca_file=ca_file)
+        self._endpoints: dict[float | None, Endpoint] = {None: first}
+
+    async def send(self, body: bytes, settings: ModelSettings | None = None) -> Stream:
+        """Send a request.
+
+        Returns:
+            The answer, whose status is a success.
+
+        Raises:
+            ModelError: no answer, or one that says why not.
+        """
+        seconds = None if settings is None else settings.timeout
+        headers = None if settings is None else settings.extra_headers
+        endpoint = self._endpoints.get(seconds) or self._endpoint_for(seconds)
+        try:
+            stream = await endpoint.send(body, headers=headers)
+            if stream.status >= 300:
+                raise await self._refusal(stream)
+        except WireError as error:
+            raise self.failure(error) from error
+        return stream
+
+    async def read_whole(self, stream: Stream) -> bytes:
+        """Read an answer that is not streamed.
+
+        Raises:
+            ModelError: it broke off, or is larger than 32 MiB.
+        """
+        try:
+            return await stream.read_all(MAX_ANSWER_BYTES)
+        except WireError as error:
+            raise self.failure(error) from error
+        finally:
+            stream.close()
+
+    async def hang_up(self, stream: Stream) -> None:
+        """Let go of a stream whose answer is complete, waiting a moment for its formal end to keep the connection."""
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                while await stream.read():
+                    pass
+        except (TimeoutError, WireError):
+            pass
+        finally:
+            stream.close()
+
+    def failure(self, error: WireError, heard: str | None = None) -> ModelError:
+        """Say what a failure of the wire means for a model call.
+
+        Args:
+            error: the failure.
+            heard: the text that had arrived, where an answer was being streamed.
+        """
+        message = f"{self.provider}: {error}"
+        if isinstance(error, TooLargeError):
+            return InvalidResponseError(message, provider=self.provider)
+        if heard is not None and not isinstance(error, ReadTimeoutError):
+            return StreamBrokenError(
+                f"{message}; {len(heard)} characters had arrived", text=heard, provider=self.provider
+            )
+        if isinstance(error, ReadTimeoutError | PoolTimeoutError):
+            return ModelTimeoutError(message, provider=self.provider)
+        if isinstance(error, ConnectError):
+            return ModelConnectionError(message, provider=self.provider)
+        return ModelConnectionError(f"{message}; the connection to {self.url} broke", provider=self.provider)
+
+    def invalid(self, what: str, data: bytes) -> InvalidResponseError:
+        """The error of an answer that is not the provider's protocol."""
+        shown = data[:_SHOWN_ERROR_CHARS].decode("utf-8", "replace")
+        return InvalidResponseError(
+            f"{self.provider} answered with {what}: {shown!r}", provider=self.provider, body=shown
+        )
+
+    async def _refusal(self, stream: Stream) -> ModelError:
+        """Read an answer that is an error."""
+        data = b""
+        try:
+            while len(data) < _MAX_ERROR_BYTES and (piece := await stream.read()):
+                data += piece
+        except WireError:
+            pass  # the status says enough
+        finally:
+            stream.close()
+        retry_after = _retry_after(stream.headers.get("retry-after"))
+        request_id = stream.headers.get("x-request-id") or stream.headers.get("request-id")
+        return error_for(self.provider, stream.status, data, retry_after, request_id)
+
+    def _endpoint_for(self, seconds: float | None) -> Endpoint:
+        assert seconds is not None
+        if len(self._endpoints) >= _MAX_ENDPOINTS:
+            self._endpoints = {None: self._endpoints[None]}
+        timeouts = msgspec.structs.replace(self._timeouts, read=seconds)
+        endpoint = self._endpoints[seconds] = Endpoint(
+            self.url, headers=self._headers, timeouts=timeouts, ca_file=self._ca_file
+        )
+        return endpoint
+
+
+def error_for(
+    provider: str,
+    status: int | None,
+    data: bytes,
+    retry_after: float | None = None,
+    request_id: str | None = None,
+) -> ModelError:
+    """Give the error that a provider's answer means, whatever its body: JSON, HTML or nothing.
+
+    Args:
+        provider: named in the message.
+        status: the HTTP status; None for an error in the middle of a stream.
+        data: the body.
+        retry_after: seconds to wait, as the provider asked.
+        request_id: the provider's id.
+    """
+    code, message = _read_error(data)
+    shown = message[:_SHOWN_ERROR_CHARS]
+    status = status or _status_of(code)
+    hint = ""
+    if status in {401, 403}:
+        kind, hint = AuthenticationError, "; check the key and what it may use"
+    elif status == 404:
+        kind, hint = NotFoundError, "; check the model's name and the base URL"
+    elif status == 408:
+        kind = ModelTimeoutError
+    elif status == 429:
+        kind = RateLimitError
+    elif status == 413 or _CONTEXT_LENGTH.search(f"{code} {message}"):
+        kind, hint = (
+            ContextLengthError,
+            "; send fewer or shorter messages, with Session(window=…) for example",
+        )
+    elif _CONTENT_FILTER.search(code):
+        kind = ContentFilterError
+    elif status in {503, 529}:
+        kind = OverloadedError
+    elif status is not None and status >= 500:
+        kind = ProviderError
+    elif status is not None and status >= 400:
+        kind = InvalidRequestError
+    else:
+        kind = ProviderError
+    told = f"{provider} answered {status if status is not None else 'with an error'}"
+    return kind(
+        f"{told}: {shown or 'an empty body'}{hint}",
+        provider=provider,
+        status=status,
+        retry_after=retry_after,
+        request_id=request_id,
+        body=data[:_MAX_ERROR_BYTES].decode("utf-8", "replace"),
+    )
+
+
+def _read_error(data: bytes) -> tuple[str, str]:
+    """Find code and message in the forms that providers use; any other body is its own message."""
+    text = data.decode("utf-8", "replace").strip()
+    try:
+        body: Any = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return "", re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
+    error: Any = body.get("error", body) if is_object(body) else body
+    if not is_object(error):
+        return "", str(error)
+    code = error.get("code") or error.get("type") or error.get("status") or ""
+    return str(code), str(error.get("message") or error.get("detail") or text)
+
+
+def _status_of(code: str) -> int | None:
+    """The status behind a code that came inside a stream, where there is no status."""
+    if code.isdigit():
+        return int(code)
+    lowered = code.lower()
+    if "rate_limit" in lowered or "quota" in lowered:
+        return 429
+    if "overloaded" in lowered or "unavailable" in lowered:
+        return 503
+    if "invalid_request" in lowered:
+        return 400
+    return None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if not value:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
