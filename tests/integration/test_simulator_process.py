@@ -14,7 +14,6 @@ from pathlib import Path
 import openai
 import pytest
 
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "simulator_script.json"
 
 
