@@ -88,17 +88,17 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             or self.output is not str
         ):
             _check(self)
-        tools = self.tools
+        tools: Any = self.tools
         if tools:
             if type(tools) is not list:
                 _settle_tools(self)
             else:
-                for tool in tools:
-                    if type(tool) is not Tool:
+                for tool in tools:  # pyright: ignore[reportUnknownVariableType]
+                    if type(tool) is not Tool:  # pyright: ignore[reportUnknownArgumentType]
                         _settle_tools(self)
                         break
                 else:
-                    force_setattr(self, "tools", tuple(tools))
+                    force_setattr(self, "tools", tuple(tools))  # pyright: ignore[reportUnknownArgumentType]
         if metrics.recorder is not None:
             metrics.recorder.agent_created()
 
@@ -342,13 +342,14 @@ def _check(agent: Agent[Any, Any]) -> None:
         raise ArgumentError(f"settings must be a ModelSettings, not {type(agent.settings).__name__}")
     if agent.output is not str:
         output_schema(agent.output)
-    if type(agent.middleware) is not tuple:
-        if not isinstance(agent.middleware, list):
-            raise ArgumentError(f"middleware must be a list, not {type(agent.middleware).__name__}")
-        force_setattr(agent, "middleware", tuple(agent.middleware))
-    for one in agent.middleware:
-        if not isinstance(one, Middleware):  # pyright: ignore[reportUnnecessaryIsInstance]
+    middleware: Any = agent.middleware
+    if type(middleware) not in {list, tuple}:
+        raise ArgumentError(f"middleware must be a list, not {type(middleware).__name__}")
+    items: tuple[Any, ...] = tuple(middleware)
+    for one in items:
+        if not isinstance(one, Middleware):
             raise ArgumentError(f"middleware must be made of Middleware, not {type(one).__name__}")
+    force_setattr(agent, "middleware", items)
 
 
 def _settle_tools(agent: Agent[Any, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -46,11 +47,10 @@ async def ask_model(
             return await model.respond(request)
         return await _stream(context, model, request, layers, emit, heard)
 
-    if layers is not None and layers.model:
-        call = wrap_model(layers.model, context, call)
+    wrapped: CallModel = call if layers is None else wrap_model(layers.model, context, call)
     if context.budget is None:
-        return await call(request)
-    return await _ask_within(context.budget, price_of(model), call, request)
+        return await wrapped(request)
+    return await _ask_within(context.budget, price_of(model), wrapped, request)
 
 
 async def _ask_within(
@@ -146,10 +146,10 @@ async def read_output(schema: OutputSchema, message: Message) -> Any:
         if isinstance(part, Refusal):
             raise OutputError(f"the model refused to answer: {part.text}", text=part.text)
     try:
-        value = schema.decode(text)
+        value: Any = schema.decode(text)
         for validator in schema.validators:
             value = validator(value)
-            if isinstance(value, Awaitable):
+            if inspect.isawaitable(value):
                 value = await value
     except (ModelRetry, TypeError) as error:
         raise ValueError(str(error)) from error

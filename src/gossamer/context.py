@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -124,7 +125,7 @@ class AgentLike(Protocol):
         ...
 
     @property
-    def middleware(self) -> tuple[Any, ...]:
+    def middleware(self) -> Sequence[Any]:
         """Middleware, outermost first."""
         ...
 

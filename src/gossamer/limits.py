@@ -60,7 +60,7 @@ class Limits(msgspec.Struct, frozen=True):
             if value is None and name != "max_turns":
                 continue
             number = type(value) is int or (type(value) is float and name in {"max_cost", "max_seconds"})
-            if not number or value <= 0:
+            if value is None or not number or value <= 0:
                 raise ArgumentError(
                     f"{name} must be a number above 0, not {value!r}; leave it out for no limit"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from gossamer.approval import decide
@@ -151,12 +151,12 @@ def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
     Raises:
         ArgumentError: not a sequence, or an item that cannot be called.
     """
-    if isinstance(tools, str | bytes) or not isinstance(tools, Iterable):
+    if isinstance(tools, str | bytes) or not hasattr(tools, "__iter__"):
         raise ArgumentError(
             f"tools must be a list of tools or a function of the context, not {type(tools).__name__}"
         )
-    items: Iterable[Any] = tools
-    return tuple(item if isinstance(item, Tool) else as_tool(item) for item in items)
+    items: tuple[Any, ...] = tuple(tools)
+    return tuple([item if isinstance(item, Tool) else as_tool(item) for item in items])
 
 
 def with_reader(tools: Toolset) -> Toolset:

@@ -83,16 +83,16 @@ async def execute(
     settings = agent.settings if settings is None else settings.over(agent.settings)
     output = agent.output if output is None else output
     schema = None if output is str else output_schema(output)
-    wrapped = layers(agent.middleware) if agent.middleware else None
+    wrapped = layers(tuple(agent.middleware)) if agent.middleware else None
     limits = limits or agent.limits
     if limits is not None or context.parent is not None:
         context.budget = budget_for(limits, None if context.parent is None else context.parent.budget)
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
-    tools = agent.tools if tools is None else tools
-    if type(tools) is tuple:  # an agent's own, settled when it was built
-        kit = toolset(tools)
+    own: Any = agent.tools
+    if tools is None and type(own) is tuple:  # settled when the agent was built
+        kit = toolset(own)
     else:
-        kit = await tools_of(tools, context)
+        kit = await tools_of(own if tools is None else tools, context)
     session = context.session
     if session is None and kit.can_pause:
         session = context.session = Session()

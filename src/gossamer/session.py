@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias
@@ -32,8 +31,9 @@ from gossamer.records import (
     ViewMovedRecord,
     decode_as,
 )
+from gossamer.schema import is_object
 from gossamer.tools.offload import Offload
-from gossamer.view import EncodedMessages, MessageView
+from gossamer.view import MessageView, View
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -48,10 +48,6 @@ __all__ = ["OpenTurn", "Session", "WhenBusy"]
 
 # What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
 WhenBusy: TypeAlias = Literal["wait", "refuse"]
-
-# When the view outgrows its window it is cut back to three quarters, so that the beginning of what the provider
-# sees, and with it the provider's prompt cache, stays the same for a quarter of a window.
-_KEPT_SHARE = 0.75
 
 
 class OpenTurn(msgspec.Struct, eq=False):
@@ -99,23 +95,19 @@ class Session(Generic[State]):
     __slots__ = (
         "__weakref__",
         "_children",
-        "_encodings",
         "_holder",
         "_initial_state",
-        "_items",
         "_journal",
         "_merge",
         "_offload",
-        "_places",
         "_run",
-        "_start",
         "_state",
+        "_view",
         "_waiting",
         "id",
         "max_waiting",
         "turn",
         "when_busy",
-        "window",
     )
 
     def __init__(
@@ -133,15 +125,11 @@ class Session(Generic[State]):
         if when_busy not in {"wait", "refuse"}:
             raise ArgumentError(f"when_busy must be 'wait' or 'refuse', not {when_busy!r}")
         self.id = id or new_id()
-        self.window = window
-        self.when_busy = when_busy
+        self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
         self.turn: OpenTurn | None = None
         self._journal: list[Record] = []
-        self._items: list[Message] = []
-        self._places: list[int] = []
-        self._start = 0
-        self._encodings: dict[str, EncodedMessages] = {}
+        self._view = View(window)
         self._state: Any = state
         self._initial_state: Any = state
         self._merge: Any = merge
@@ -159,9 +147,14 @@ class Session(Generic[State]):
         return tuple(self._journal)
 
     @property
+    def window(self) -> int:
+        """How many messages the view holds when a run begins."""
+        return self._view.window
+
+    @property
     def messages(self) -> MessageView:
         """What the model sees: the view, without a turn whose calls have no results yet. O(1)."""
-        return MessageView(self._items, self._start, len(self._items), self._encodings)
+        return self._view.snapshot()
 
     @property
     def state(self) -> State:
@@ -219,7 +212,7 @@ class Session(Generic[State]):
         elif isinstance(record, StateRecord):
             self._state = self._merged(record.patch)
         elif isinstance(record, ViewMovedRecord):
-            self._splice(record)
+            self._view.replace(record.begin, record.end, record.insert)
         elif isinstance(record, ApprovalAskedRecord):
             if self.turn is not None:
                 self.turn.asked[record.pending.call_id] = record.pending
@@ -251,21 +244,10 @@ class Session(Generic[State]):
 
     def trim(self) -> None:
         """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
-        size = len(self._items) - self._start
-        if size <= self.window:
-            return
-        items = self._items
-        first = len(items) - max(int(self.window * _KEPT_SHARE), 1)
-        cut = first
-        while cut < len(items) and items[cut].role != "user":
-            cut += 1
-        if cut == len(items):  # no question in the younger part: cut at least no pair
-            cut = first
-            while cut > self._start and items[cut].role == "tool":
-                cut -= 1
-        if cut > self._start:
+        place = self._view.outgrown()
+        if place is not None:
             run = self._run.run if self._run else ""
-            self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=self._places[cut]))
+            self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=place))
 
     def rewind(self, place: int) -> None:
         """Let everything from a place on leave the view; the journal keeps it.
@@ -412,10 +394,8 @@ class Session(Generic[State]):
         """Record that a run failed or was stopped. A prompt that nothing followed leaves the view."""
         began = self._began_at(record.run)
         self.record(record)
-        first = bisect_left(self._places, began, lo=self._start)
-        if first < len(self._items) and not any(
-            message.role == "assistant" for message in self._items[first:]
-        ):
+        added = self._view.since(began)
+        if added and not any(message.role == "assistant" for message in added):
             self.record(
                 ViewMovedRecord(run=record.run, reason="failed", begin=began, end=len(self._journal) - 1)
             )
@@ -497,7 +477,8 @@ class Session(Generic[State]):
             raise DecodeError(
                 f"this session has schema version {exported.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
             )
-        initial = exported.state if state is None else msgspec.convert(exported.state, type(state))
+        kind: Any = type(state)
+        initial: Any = exported.state if state is None else msgspec.convert(exported.state, kind)
         session = cls(
             exported.id,
             window=exported.window,
@@ -522,8 +503,7 @@ class Session(Generic[State]):
         if calls:  # enters the view together with its results
             self.turn = OpenTurn(message, place, calls, set(), {}, {}, {})
         else:
-            self._items.append(message)
-            self._places.append(place)
+            self._view.append(message, place)
 
     def _take_result(self, result: ToolResult, at: float) -> None:
         turn = self.turn
@@ -532,43 +512,19 @@ class Session(Generic[State]):
         turn.results.setdefault(result.call_id, result)
         if len(turn.results) == len(turn.calls):
             results = tuple(turn.results[call.id] for call in turn.calls)
-            self._items += (turn.message, Message("tool", results, None, at))
-            self._places += (turn.place, turn.place)
+            self._view.append(turn.message, turn.place)
+            self._view.append(Message("tool", results, None, at), turn.place)
             self.turn = None
 
-    def _splice(self, move: ViewMovedRecord) -> None:
-        begin = bisect_left(self._places, move.begin, lo=self._start)
-        end = bisect_left(self._places, move.end, lo=self._start)
-        if begin == self._start and not move.insert:
-            self._start = end
-            if end > self.window:
-                self._forget(end)
-            return
-        # Views given out share the old list, so a new one takes its place.
-        self._items = [*self._items[self._start : begin], *move.insert, *self._items[end:]]
-        kept = self._places[self._start : begin]
-        self._places = [*kept, *([move.begin] * len(move.insert)), *self._places[end:]]
-        self._start = 0
-        self._encodings = {}
-
-    def _forget(self, count: int) -> None:
-        """Drop messages that have left the view from memory, once they are more than a window."""
-        self._items = self._items[count:]
-        self._places = self._places[count:]
-        self._encodings = {key: bodies.rebased(count) for key, bodies in self._encodings.items()}
-        self._start = 0
-
     def _merged(self, patch: dict[str, Any]) -> Any:
+        state: Any = self._state
         if self._merge is not None:
-            return self._merge(self._state, patch)
-        if self._state is None or isinstance(self._state, dict):
-            state: dict[str, Any] = self._state or {}
-            return {**state, **patch}
-        if isinstance(self._state, msgspec.Struct) or dataclasses.is_dataclass(self._state):
-            return msgspec.convert({**msgspec.to_builtins(self._state), **patch}, type(self._state))
-        raise ArgumentError(
-            f"a state of type {type(self._state).__name__} needs a merge rule: Session(merge=…)"
-        )
+            return self._merge(state, patch)
+        if state is None or is_object(state):
+            return {**(state or {}), **patch}
+        if isinstance(state, msgspec.Struct) or dataclasses.is_dataclass(state):
+            return msgspec.convert({**msgspec.to_builtins(state), **patch}, type(state))
+        raise ArgumentError(f"a state of type {type(state).__name__} needs a merge rule: Session(merge=…)")
 
     def _began_at(self, run_id: str) -> int:
         for place in range(len(self._journal) - 1, -1, -1):

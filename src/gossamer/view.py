@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import msgspec
 
 from gossamer.messages import Message
 
-__all__ = ["EncodedMessages", "MessageView"]
+__all__ = ["EncodedMessages", "MessageView", "View"]
 
 # Beyond this, bodies are encoded again at each request rather than held in memory: long histories of text stay
 # far below it, sessions full of media do not.
 MAX_ENCODED_BYTES = 16 * 1024 * 1024
+
+# When the view outgrows its window it is cut back to three quarters, so that the beginning of what the provider
+# sees, and with it the provider's prompt cache, stays the same for a quarter of a window.
+_KEPT_SHARE = 0.75
 
 
 class EncodedMessages:
@@ -79,6 +84,88 @@ class EncodedMessages:
         self.first += count
 
 
+class View:
+    """What of a journal the model sees, and where in the journal each message stands.
+
+    Lists only grow at their end; whatever else changes makes new ones, so that views given out stay as they are.
+
+    Args:
+        window: see `Session`.
+    """
+
+    __slots__ = ("encodings", "items", "places", "start", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.items: list[Message] = []
+        self.places: list[int] = []
+        self.start = 0
+        self.encodings: dict[str, EncodedMessages] = {}
+
+    def __len__(self) -> int:
+        return len(self.items) - self.start
+
+    def snapshot(self) -> MessageView:
+        """Give the view as it is now. O(1)."""
+        return MessageView(self.items, self.start, len(self.items), self.encodings)
+
+    def append(self, message: Message, place: int) -> None:
+        """Add a message that stands at a place of the journal. O(1)."""
+        self.items.append(message)
+        self.places.append(place)
+
+    def since(self, place: int) -> list[Message]:
+        """Give the messages in view that stand at a place or behind it."""
+        return self.items[bisect_left(self.places, place, lo=self.start) :]
+
+    def outgrown(self) -> int | None:
+        """Tell where a view that has outgrown its window should begin: the place, or None where it has not.
+
+        The cut goes before a user's message where there is one, and never between a call and its result.
+        """
+        if len(self) <= self.window:
+            return None
+        items = self.items
+        first = len(items) - max(int(self.window * _KEPT_SHARE), 1)
+        cut = first
+        while cut < len(items) and items[cut].role != "user":
+            cut += 1
+        if cut == len(items):
+            cut = first
+            while cut > self.start and items[cut].role == "tool":
+                cut -= 1
+        return self.places[cut] if cut > self.start else None
+
+    def replace(self, begin: int, end: int, insert: Sequence[Message]) -> None:
+        """Let messages leave the view and put others in their stead.
+
+        Cost: O(1), amortised, where the oldest leave; else a copy of the lists.
+
+        Args:
+            begin: the first place that leaves.
+            end: the place just behind the last.
+            insert: what stands there from now on.
+        """
+        first = bisect_left(self.places, begin, lo=self.start)
+        last = bisect_left(self.places, end, lo=first)
+        if first == self.start and not insert:
+            self.start = last
+            if last > self.window:
+                self._forget(last)
+            return
+        self.items = [*self.items[self.start : first], *insert, *self.items[last:]]
+        self.places = [*self.places[self.start : first], *([begin] * len(insert)), *self.places[last:]]
+        self.start = 0
+        self.encodings = {}
+
+    def _forget(self, count: int) -> None:
+        """Drop messages that have left the view from memory, once they are more than a window."""
+        self.items = self.items[count:]
+        self.places = self.places[count:]
+        self.encodings = {key: bodies.rebased(count) for key, bodies in self.encodings.items()}
+        self.start = 0
+
+
 class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A read-only sequence of messages: a window on a list that only ever grows at its end.
 
@@ -99,6 +186,10 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def __iter__(self) -> Iterator[Message]:
         for position in range(self.start, self.stop):
+            yield self.items[position]
+
+    def __reversed__(self) -> Iterator[Message]:
+        for position in range(self.stop - 1, self.start - 1, -1):
             yield self.items[position]
 
     @overload

@@ -19,7 +19,7 @@ __all__ = ["OfflineModel", "example_of"]
 
 _NOTE = "(offline model: no provider was asked)"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_QUOTED = re.compile(r"[\"'“‘]([^\"'”’]+)[\"'”’]")
+_QUOTED = re.compile(r"[\"“]([^\"”]+)[\"”]")
 _WORD = re.compile(r"\S+\s*|\s+")
 
 
@@ -67,7 +67,7 @@ _ONE_CALL = Usage(model_calls=1)
 def _answer(request: ModelRequest) -> Part:
     results: list[ToolResult] = []
     question = ""
-    for message in reversed(request.messages[:]):
+    for message in reversed(request.messages):
         if message.role == "user":
             question = message.text
             break
@@ -115,14 +115,16 @@ def example_of(schema: dict[str, Any], definitions: dict[str, Any] | None = None
         schema: the schema, as `json_schema` makes it.
         definitions: what `$ref` refers to; the schema's own `$defs` where None.
     """
-    definitions = schema.get("$defs", {}) if definitions is None else definitions
+    if definitions is None:
+        definitions = {**schema.get("$defs", {})}
     if "$ref" in schema:
         return example_of(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
     if "enum" in schema:
-        return schema["enum"][0]
+        choices: list[Any] = schema["enum"]
+        return choices[0]
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
             return example_of(schema[key][0], definitions)

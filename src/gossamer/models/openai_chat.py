@@ -21,7 +21,7 @@ from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
 from gossamer.models.transport import MAX_ANSWER_BYTES, Transport, error_for
-from gossamer.schema import ToolSchema
+from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 from gossamer.wire import SSEDecoder, Timeouts
@@ -303,13 +303,11 @@ def _split_content(items: list[Any]) -> tuple[str, str]:
     """Take text and thinking out of content that is a list of parts, as Mistral sends it."""
     text: list[str] = []
     thinking: list[str] = []
-    for item in items:
-        if isinstance(item, dict):
-            part: dict[str, Any] = item
-            if part.get("type") == "thinking":
-                thinking += [str(piece.get("text", "")) for piece in part.get("thinking", ())]
-            else:
-                text.append(str(part.get("text", "")))
+    for part in items:
+        if is_object(part) and part.get("type") == "thinking":
+            thinking += [str(piece.get("text", "")) for piece in part.get("thinking", ())]
+        elif is_object(part):
+            text.append(str(part.get("text", "")))
     return "".join(text), "".join(thinking)
 
 
