@@ -155,8 +155,8 @@ def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
         raise ArgumentError(
             f"tools must be a list of tools or a function of the context, not {type(tools).__name__}"
         )
-    items: tuple[Any, ...] = tuple(tools)
-    return tuple([item if isinstance(item, Tool) else as_tool(item) for item in items])
+    items: list[Any] = list(tools)
+    return tuple(item if item.__class__ is Tool else as_tool(item) for item in items)
 
 
 def with_reader(tools: Toolset) -> Toolset:

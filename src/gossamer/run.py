@@ -89,7 +89,7 @@ async def execute(
         context.budget = budget_for(limits, None if context.parent is None else context.parent.budget)
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
     own: Any = agent.tools
-    if tools is None and type(own) is tuple:  # settled when the agent was built
+    if tools is None and own.__class__ is tuple:  # settled when the agent was built
         kit = toolset(own)
     else:
         kit = await tools_of(own if tools is None else tools, context)

@@ -477,7 +477,7 @@ class Session(Generic[State]):
             raise DecodeError(
                 f"this session has schema version {exported.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
             )
-        kind: Any = type(state)
+        kind = state.__class__
         initial: Any = exported.state if state is None else msgspec.convert(exported.state, kind)
         session = cls(
             exported.id,

@@ -321,7 +321,7 @@ async def _drain_async(generator: Any, turn: ToolTurn, call: ToolCall) -> Any:
 
 def _content(context: RunContext[Any], tool: Tool[..., Any], value: Any) -> Any:
     """Turn what a tool returned into the content of a result, keeping aside what is too long."""
-    kind: Any = type(value)
+    kind = value.__class__
     if kind in _MEDIA:
         return (value,)
     if (kind is tuple or kind is list) and value and all(type(item) in _MEDIA for item in value):
