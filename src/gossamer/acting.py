@@ -18,13 +18,16 @@ __all__ = ["act", "act_and_tell"]
 _MAX_UNTOLD = 1000
 
 
-def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> Awaitable[None]:
+def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> Awaitable[None] | None:
     """Run the calls of a turn, those that may; results, waiting calls and signals go into the turn.
 
     Args:
         turn: the turn.
         calls: the calls, as the model wrote them.
         can_pause: whether a call may have to wait for a decision, or has a past in the journal.
+
+    Returns:
+        What to await, or None where everything is done.
     """
     if can_pause or turn.context.budget is not None:
         return _act_on_what_may_run(turn, calls, can_pause)
@@ -41,8 +44,8 @@ async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pa
             turn.finish(call, ToolResult(call.id, call.name, words, "not_run"))
         turn.refused = len(ready) - allowed
         ready = ready[:allowed]
-    if ready:
-        await run_calls(turn, ready)
+    if ready and (work := run_calls(turn, ready)) is not None:
+        await work
     if turn.pending:
         ask(turn)
 
@@ -71,21 +74,29 @@ async def act_and_tell(
 
     turn.notify = notify
     if len(calls) == 1 and not reports:
-        await act(turn, calls, can_pause)
+        work = act(turn, calls, can_pause)
+        if work is not None:
+            await work
     else:
-        work = asyncio.ensure_future(act(turn, calls, can_pause))
+        task = asyncio.ensure_future(_act_in_task(turn, calls, can_pause))
         try:
-            while not work.done():
-                await asyncio.wait((work, woken), return_when=asyncio.FIRST_COMPLETED)
+            while not task.done():
+                await asyncio.wait((task, woken), return_when=asyncio.FIRST_COMPLETED)
                 woken = loop.create_future()
                 while untold:
                     await emit(untold.popleft())
         except BaseException:
-            work.cancel()
-            await asyncio.wait((work,), timeout=CLEANUP_SECONDS)
+            task.cancel()
+            await asyncio.wait((task,), timeout=CLEANUP_SECONDS)
             raise
-        work.result()
+        task.result()
     while untold:
         await emit(untold.popleft())
     for pending in turn.pending:
         await emit(ApprovalNeeded(pending))
+
+
+async def _act_in_task(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> None:
+    work = act(turn, calls, can_pause)
+    if work is not None:
+        await work

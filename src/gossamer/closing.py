@@ -16,7 +16,7 @@ from gossamer.telemetry import metrics
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 
-__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "view_of"]
+__all__ = ["fail", "finish", "leave_whole", "say", "say_results"]
 
 
 def say(context: RunContext[Any], message: Message, usage: Usage | None = None) -> None:
@@ -33,14 +33,9 @@ def say_results(
     if context.session is not None:
         context.new.append(context.session.messages[-1])
     else:
-        context.new.append(Message("tool", tuple([results[call.id] for call in calls])))
-
-
-def view_of(context: RunContext[Any]) -> MessageView:
-    """Give what the model sees now. Of a run without a session, its own messages are all there is."""
-    if context.session is not None:
-        return context.session.messages
-    return MessageView(context.new, 0, len(context.new), context.bodies)
+        one = len(calls) == 1
+        parts = tuple(results.values()) if one else tuple([results[call.id] for call in calls])
+        context.new.append(Message("tool", parts))
 
 
 def finish(
@@ -66,7 +61,9 @@ def finish(
         metrics.recorder.run_finished(context.agent, reason, duration)
     return Result(
         value,
-        view_of(context),
+        MessageView(context.new, 0, len(context.new), context.bodies)
+        if session is None
+        else session.messages,
         context.run_id,
         context.usage,
         reason,

@@ -269,7 +269,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in the message, in order."""
-        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+        return tuple([part for part in self.parts if type(part) is ToolCall])
 
 
 def as_parts(parts: tuple[str | Part, ...]) -> tuple[Part, ...]:

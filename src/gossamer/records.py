@@ -6,8 +6,9 @@ results of one turn become one tool message when the last of them is there, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -20,6 +21,7 @@ from gossamer.messages import (
     Message,
     ProviderBlock,
     Refusal,
+    Role,
     Text,
     Thinking,
     ToolCall,
@@ -49,6 +51,7 @@ __all__ = [
     "ToolStartedRecord",
     "ViewMovedRecord",
     "decode_as",
+    "encode",
 ]
 
 SCHEMA_VERSION = 1
@@ -247,6 +250,14 @@ Record: TypeAlias = (
 
 _PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)
 _PART_TAGS = frozenset(str(part.__struct_config__.tag) for part in _PARTS)
+_ROLES = frozenset(get_args(Role))
+
+# The dialect of parts written by another version of this library, and how such a part begins in JSON.
+_UNKNOWN = "gossamer"
+_KEPT_PART = b'{"type":"provider_block","dialect":"gossamer"'
+
+# Fields of records and exports whose content is not ours.
+_OPAQUE = frozenset(("state", "patch", "offload", "args", "value"))
 
 
 def decode_as(data: bytes | str, type_: Any) -> Any:
@@ -267,10 +278,10 @@ def decode_as(data: bytes | str, type_: Any) -> Any:
     """
     try:
         return msgspec.json.decode(data, type=type_)
-    except msgspec.DecodeError as first:
+    except (ValueError, RecursionError) as first:
         try:
             return msgspec.convert(_keep_unknown_parts(msgspec.json.decode(data)), type_, str_keys=True)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             reason = error if isinstance(first, msgspec.ValidationError) else first
             raise DecodeError(
                 f"cannot read this data as schema version {SCHEMA_VERSION}: {reason}. "
@@ -278,20 +289,47 @@ def decode_as(data: bytes | str, type_: Any) -> Any:
             ) from error
 
 
+def encode(value: Any) -> bytes:
+    """Encode messages and records, alone or inside other things, as JSON for `decode_as`.
+
+    A part of an unknown kind, kept by `decode_as`, is written as it came. Cost: one encoding; a second one only
+    where there may be such a part.
+    """
+    data = msgspec.json.encode(value)
+    if _KEPT_PART not in data:
+        return data
+    return msgspec.json.encode(_restore_unknown_parts(msgspec.to_builtins(value)))
+
+
 def _keep_unknown_parts(value: Any) -> Any:
     """Copy JSON data, wrapping every part of an unknown kind into a `ProviderBlock`."""
+    return _copy(value, _wrapped)
+
+
+def _restore_unknown_parts(value: Any) -> Any:
+    """Copy JSON data, taking parts of unknown kinds out of their `ProviderBlock` again."""
+    return _copy(value, _unwrapped)
+
+
+def _copy(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Copy JSON data with the parts of its messages changed; what users and providers put there stays as it is."""
     if is_array(value):
-        return [_keep_unknown_parts(item) for item in value]
+        return [_copy(item, change) for item in value]
     if not is_object(value):
         return value
-    fields = {key: _keep_unknown_parts(item) for key, item in value.items()}
-    parts = fields.get("parts")
-    if "role" in fields and is_array(parts):
-        fields["parts"] = [_known_part(part) for part in parts]
-    return fields
+    parts = value.get("parts")
+    if value.get("role") in _ROLES and is_array(parts):
+        return {**value, "parts": [change(part) for part in parts]}
+    return {key: item if key in _OPAQUE else _copy(item, change) for key, item in value.items()}
 
 
-def _known_part(part: Any) -> Any:
+def _wrapped(part: Any) -> Any:
     if not is_object(part) or part.get("type") in _PART_TAGS:
         return part
-    return {"type": "provider_block", "dialect": "gossamer", "raw": part}
+    return {"type": "provider_block", "dialect": _UNKNOWN, "raw": part}
+
+
+def _unwrapped(part: Any) -> Any:
+    if part.get("type") == "provider_block" and part.get("dialect") == _UNKNOWN:
+        return part["raw"]
+    return part

@@ -14,7 +14,7 @@ from typing import Any
 
 from gossamer.acting import act, act_and_tell
 from gossamer.asking import Emit, ask_model, does_not_fit, read_output, repair_request
-from gossamer.closing import fail, finish, leave_whole, say, say_results, view_of
+from gossamer.closing import fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
 from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunStarted, UsageUpdated
@@ -41,6 +41,8 @@ from gossamer.session import Session
 from gossamer.telemetry import metrics
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import toolset
+from gossamer.usage import Usage
+from gossamer.view import MessageView
 
 __all__ = ["execute"]
 
@@ -99,12 +101,13 @@ async def execute(
     if session is not None:
         await session.hold(context)
 
-    turns = 0
+    turns = started = 0
     repaired = False
     answered_by = ""
     heard: list[str] = []
     calls: Sequence[ToolCall] = ()
     context.new = new
+    bodies = context.bodies
     try:
         if decisions is not None:
             turns, calls = reopen_run(context, decisions)
@@ -123,7 +126,9 @@ async def execute(
                     raise too_many_turns(turns)
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
-                context.messages = view_of(context)
+                context.messages = (
+                    MessageView(new, 0, len(new), bodies) if session is None else session.messages
+                )
                 request = ModelRequest(
                     context.messages,
                     instructions or None,
@@ -144,8 +149,12 @@ async def execute(
                 turns += 1
                 message = response.message
                 answered_by = response.model
-                context.usage = context.usage + response.usage if turns > 1 else response.usage
-                say(context, message, response.usage)
+                context.usage = response.usage if turns == 1 else context.usage.plus(response.usage, started)
+                started = 0
+                if session is None:
+                    new.append(message)
+                else:
+                    say(context, message, response.usage)
                 if emit is not None:
                     await emit(MessageFinished(message))
                     await emit(UsageUpdated(context.usage))
@@ -178,21 +187,26 @@ async def execute(
                 turn.max_parallel = limits.max_parallel_tools
             can_pause = kit.can_pause or decisions is not None
             if emit is None:
-                await act(turn, calls, can_pause)
+                work = act(turn, calls, can_pause)
+                if work is not None:
+                    await work
             else:
                 await act_and_tell(turn, calls, can_pause, kit.reports, emit)
-            context.usage = context.usage.with_tool_calls(turn.started)
+            started = turn.started  # counted with the next model call, or at the end
             if turn.pending:
+                context.usage += Usage(tool_calls=started)
                 result = finish(context, began, "paused", answered_by, pending=tuple(turn.pending))
                 break
             say_results(context, calls, turn.results)
             if turn.ended is not None:
+                context.usage += Usage(tool_calls=started)
                 result = finish(context, began, "ended_by_tool", answered_by, turn.ended.output)
                 break
             if turn.refused:
                 raise too_many_tool_calls(context.budget)
             calls = ()
     except LimitError as limit:
+        context.usage += Usage(tool_calls=started)
         leave_whole(context, heard)
         result = finish(context, began, "limit", answered_by, stopped=limit)
     except BaseException as error:
@@ -200,6 +214,7 @@ async def execute(
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):
             fail(context, error)
             raise
+        context.usage += Usage(tool_calls=started)
         result = finish(context, began, "limit", answered_by, stopped=context.stopped)
     finally:
         if session is not None:

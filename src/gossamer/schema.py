@@ -184,9 +184,12 @@ def encode_value(value: Any) -> str:
 
     Raises:
         TypeError: the value has no JSON form.
+        UnicodeEncodeError: text with half of a surrogate pair, which no provider takes.
     """
-    if type(value) is str:
-        return value
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+        return str.__str__(value)
     if value is None:
         return ""
     return _encode(value).decode()

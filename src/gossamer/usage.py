@@ -37,21 +37,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
-    def with_tool_calls(self, count: int) -> Usage:
-        """The same with `count` more tool calls."""
-        return Usage(
-            self.input_tokens,
-            self.output_tokens,
-            self.cached_tokens,
-            self.cache_write_tokens,
-            self.reasoning_tokens,
-            self.model_calls,
-            self.tool_calls + count,
-            self.cost,
-            self.unpriced_calls,
-        )
-
     def __add__(self, other: Usage) -> Usage:
+        return self.plus(other)
+
+    def plus(self, other: Usage, tool_calls: int = 0) -> Usage:
+        """Add a usage, and tools that were started beside it."""
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
@@ -59,7 +49,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
             self.cache_write_tokens + other.cache_write_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.model_calls + other.model_calls,
-            self.tool_calls + other.tool_calls,
+            self.tool_calls + other.tool_calls + tool_calls,
             self.cost + other.cost,
             self.unpriced_calls + other.unpriced_calls,
         )

@@ -197,10 +197,12 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
     @overload
     def __getitem__(self, index: slice) -> tuple[Message, ...]: ...
     def __getitem__(self, index: int | slice) -> Message | tuple[Message, ...]:
-        positions = range(self.start, self.stop)[index]
-        if isinstance(positions, int):
-            return self.items[positions]
-        return tuple(self.items[position] for position in positions)
+        if isinstance(index, slice):
+            return tuple([self.items[position] for position in range(self.start, self.stop)[index]])
+        position = index + (self.stop if index < 0 else self.start)
+        if not self.start <= position < self.stop:
+            raise IndexError(f"message {index} of a view of {self.stop - self.start}")
+        return self.items[position]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, MessageView | tuple | list):

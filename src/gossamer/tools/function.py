@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import typing
@@ -70,6 +71,17 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     delegates: bool = False
     max_result_chars: int = 50_000
 
+    def __post_init__(self) -> None:
+        _check_name(self.schema.name)
+        if self.run_by not in get_args(RunBy):
+            raise ArgumentError(f"run_by must be 'agent', 'caller' or 'person', not {self.run_by!r}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ArgumentError(f"timeout must be above 0 seconds, not {self.timeout}")
+        if self.retries < 0:
+            raise ArgumentError(f"retries must not be negative, not {self.retries}")
+        if self.max_result_chars < 1:
+            raise ArgumentError(f"max_result_chars must be at least 1, not {self.max_result_chars}")
+
     @property
     def name(self) -> str:
         """The name under which the model calls it."""
@@ -88,7 +100,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         """Make a changed copy; `name` and `description` change the schema.
 
         Raises:
-            ArgumentError: there is no such field.
+            ArgumentError: there is no such field, or its value is out of range.
         """
         schema_changes = {key: changes.pop(key) for key in ("name", "description") if key in changes}
         if schema_changes:
@@ -179,16 +191,10 @@ def tool(
         raise ArgumentError(f"a tool is made of something callable, not of {type(function).__name__}")
     if isinstance(function, Tool):
         raise ArgumentError(f"{function.name!r} is a tool already; change it with .replace()")
-    if timeout is not None and timeout <= 0:
-        raise ArgumentError(f"timeout must be above 0 seconds, not {timeout}")
-    if retries < 0:
-        raise ArgumentError(f"retries must not be negative, not {retries}")
-    if max_result_chars < 1:
-        raise ArgumentError(f"max_result_chars must be at least 1, not {max_result_chars}")
     signature = _read_signature(function, dict(preset or {}))
     kind = _kind_of(function, inline)
     schema = ToolSchema(
-        name=_checked_name(name or _name_of(function)),
+        name=name or _name_of(function),
         description=description if description is not None else signature.description,
         parameters=signature.parameters,
         strict=is_strict(signature.parameters),
@@ -209,9 +215,16 @@ def tool(
     )
 
 
-@functools.lru_cache(maxsize=4096)
 def as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
-    """Give the tool of a plain function, built at the first call."""
+    """Give the tool of a plain function, built at the first call.
+
+    A callable object that cannot be hashed has its tool built at each call.
+    """
+    return _as_tool(function) if type(function).__hash__ is not None else tool(function)  # pyright: ignore[reportUnnecessaryComparison] - None where a class defines __eq__ alone
+
+
+@functools.lru_cache(maxsize=4096)
+def _as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
     return tool(function)
 
 
@@ -267,26 +280,29 @@ def _read_signature(function: Callable[..., Any], preset: dict[str, Any]) -> _Si
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     context_name: str | None = None
     parameters = inspect.signature(function).parameters
+    # Values that a partial holds are as fixed as presets, and no more the model's business.
+    fixed = {*preset, *_held_by_partial(function)}
     positional = not preset
     for position, parameter in enumerate(parameters.values()):
+        if parameter.name in fixed:
+            continue
         hint = hints.get(parameter.name, Any)
+        positional = positional and parameter.kind is not parameter.KEYWORD_ONLY
         if _is_context(hint):
             context_name = parameter.name
             positional = positional and position == 0
-            continue
-        if parameter.name in preset:
             continue
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             raise ArgumentError(
                 f"{name}: *{parameter.name} cannot be described to a model; name the parameters"
             )
-        if parameter.kind is parameter.POSITIONAL_ONLY and not positional:
+        if parameter.name in {"self", "cls"} and parameter.name not in hints:
             raise ArgumentError(
-                f"{name}: the positional-only {parameter.name!r} cannot follow preset arguments"
+                f"{name}: a method has no {parameter.name!r} before it is bound; make the tool of an object's method: tool(object.{name})"
             )
-        positional = positional and parameter.kind is not parameter.KEYWORD_ONLY
-        if described.get(parameter.name):
-            hint = Annotated[hint, msgspec.Meta(description=described[parameter.name])]
+        words = described.get(parameter.name) or _words_in(hint)
+        if words:
+            hint = Annotated[hint, msgspec.Meta(description=words)]
         if parameter.default is parameter.empty:
             fields.append((parameter.name, hint))
         else:
@@ -307,7 +323,9 @@ def _read_signature(function: Callable[..., Any], preset: dict[str, Any]) -> _Si
         description=description,
         parameters=schema,
         decode=decode,
-        invoke=_invoker(function, names, context_name, preset, positional=positional),
+        invoke=_straight_invoker(function, context_name)
+        if positional
+        else _invoker(function, names, context_name, preset, parameters),
     )
 
 
@@ -322,25 +340,44 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     return prose, {param.arg_name: param.description or "" for param in parsed.params}
 
 
+def _held_by_partial(function: Any) -> Sequence[str]:
+    return tuple(function.keywords) if isinstance(function, functools.partial) else ()
+
+
+def _words_in(hint: Any) -> str | None:
+    """The description in `Annotated[int, "how many"]`."""
+    if get_origin(hint) is not Annotated:
+        return None
+    return next((note for note in get_args(hint)[1:] if isinstance(note, str)), None)
+
+
+def _straight_invoker(
+    function: Callable[..., Any], context_name: str | None
+) -> Callable[[RunContext[Any], Any], Any]:
+    """How to call a function whose arguments go in by position, the context first."""
+    astuple = msgspec.structs.astuple
+    if context_name is None:
+        return lambda _, arguments: function(*astuple(arguments))
+    return lambda context, arguments: function(context, *astuple(arguments))
+
+
 def _invoker(
     function: Callable[..., Any],
     names: Sequence[str],
     context_name: str | None,
     preset: dict[str, Any],
-    *,
-    positional: bool,
+    parameters: Mapping[str, inspect.Parameter],
 ) -> Callable[[RunContext[Any], Any], Any]:
+    """How to call any other function: by name, but for what is positional-only."""
     astuple = msgspec.structs.astuple
-    if positional and context_name is None:
-        return lambda _, arguments: function(*astuple(arguments))
-    if positional:
-        return lambda context, arguments: function(context, *astuple(arguments))
+    leading = [one.name for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
 
     def invoke(context: RunContext[Any], arguments: Any) -> Any:
         named = dict(zip(names, astuple(arguments), strict=True))
         if context_name is not None:
             named[context_name] = context
-        return function(**named, **preset)
+        named.update(preset)
+        return function(*[named.pop(name) for name in leading], **named)
 
     return invoke
 
@@ -348,7 +385,9 @@ def _invoker(
 def _default(value: Any) -> Any:
     if isinstance(value, list | dict | set):
         return msgspec.field(default_factory=value.copy)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType, reportUnknownVariableType]
-    return value
+    if value is None or isinstance(value, str | int | float | enum.Enum):
+        return value
+    return msgspec.field(default_factory=lambda: value)  # as in a call from Python, and not for the schema
 
 
 def _is_context(hint: Any) -> bool:
@@ -365,7 +404,8 @@ def _described(function: Callable[..., Any]) -> Any:
         function = function.func
     if inspect.isroutine(function) or inspect.isclass(function):
         return function
-    return type(function).__call__ if not type(function).__doc__ else function
+    call = type(function).__call__
+    return call if call.__doc__ else function
 
 
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -386,7 +426,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
 
 
-def _checked_name(name: str) -> str:
+def _check_name(name: str) -> None:
     if name == "<lambda>":
         raise ArgumentError("a lambda has no name; pass tool(name=…)")
     if not 0 < len(name) <= 64 or not all(
@@ -395,7 +435,6 @@ def _checked_name(name: str) -> str:
         raise ArgumentError(
             f"{name!r} is no name for a tool: providers take 1 to 64 letters, digits, '_' and '-'"
         )
-    return name
 
 
 def _kind_of(function: Callable[..., Any], inline: bool) -> Kind:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
+
 from gossamer.errors import ToolError
 
 __all__ = ["Offload"]
@@ -95,11 +98,8 @@ class Offload:
 
 
 def _search(text: str, words: str) -> str:
-    lowered, wanted = text.casefold(), words.casefold()
     found: list[str] = []
-    place = lowered.find(wanted)
-    while place >= 0 and len(found) < _MAX_MATCHES:
-        around = text[max(place - 100, 0) : place + len(words) + 200].replace("\n", " ")
-        found.append(f"at {place}: …{around}…")
-        place = lowered.find(wanted, place + len(wanted))
+    for match in islice(re.finditer(re.escape(words), text, re.IGNORECASE), _MAX_MATCHES):
+        around = text[max(match.start() - 100, 0) : match.end() + 200].replace("\n", " ")
+        found.append(f"at {match.start()}: …{around}…")
     return "\n".join(found) or f"{words!r} does not occur in it."

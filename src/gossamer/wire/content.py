@@ -42,12 +42,13 @@ def inflater_for(coding: str | None) -> Inflater | None:
 class Inflater:
     """Undoes one content coding. Holds back what does not fit into a piece, so that a bomb cannot burst."""
 
-    __slots__ = ("_coded", "_gzip", "_more", "_zlib")
+    __slots__ = ("_coded", "_fed", "_gzip", "_more", "_zlib")
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
         self._zlib = zlib.decompressobj(_GZIP) if gzip else None
         self._coded: bytes = b""
+        self._fed = False
         self._more = False
 
     @property
@@ -70,6 +71,7 @@ class Inflater:
         coded = self._coded + data if self._coded else data
         self._coded = b""
         self._more = False
+        self._fed |= bool(coded)
         inflate = self._zlib
         if inflate is None:
             if len(coded) < 2:
@@ -91,12 +93,12 @@ class Inflater:
         return out
 
     def finish(self) -> None:
-        """Check that the coding came to its end; O(1). Called only after a body that had bytes.
+        """Check that the coding came to its end, unless there was no body at all; O(1).
 
         Raises:
             ProtocolError: the body was cut off.
         """
-        if self._zlib is None or not self._zlib.eof:
+        if self._fed and (self._zlib is None or not self._zlib.eof):
             raise ProtocolError("the compressed body ended before its last byte")
 
 

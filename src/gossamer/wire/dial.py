@@ -9,7 +9,7 @@ import socket
 import ssl
 from itertools import chain, zip_longest
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -26,6 +26,7 @@ _HEAD_START = 0.25
 _ADDRESS_TTL = 30.0
 _ADDRESS_LIMIT = 1_000
 _TRIED_LIMIT = 8
+_EARLY_LIMIT = 64 * 1024
 
 
 class Route(msgspec.Struct, frozen=True, cache_hash=True):
@@ -111,7 +112,7 @@ class Resolver:
             del self._running[host]
 
 
-async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Transport:  # noqa: ASYNC109 - it is part of every message
+async def dial(route: Route, resolver: Resolver, timeout: float) -> tuple[asyncio.Transport, bytes]:  # noqa: ASYNC109 - it is part of every message
     """Open a connection for `route`: TCP, the proxy's tunnel where there is one, TLS where it is asked for.
 
     Args:
@@ -120,7 +121,7 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Tran
         timeout: seconds for all of it together.
 
     Returns:
-        A transport that has no protocol yet.
+        A transport that has no protocol of its own yet, and what it received meanwhile.
 
     Raises:
         ConnectError: it did not come about; the message names the step and what to do.
@@ -136,7 +137,8 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Tran
             except OSError:
                 resolver.forget(host)
                 raise
-            return await _secure(transport, route)
+            transport = await _secure(transport, route)
+            return transport, _early(transport)
     except TimeoutError as error:
         raise ConnectError(
             f"no connection to {where} within {timeout:g} s; check the network or raise timeouts.connect"
@@ -167,7 +169,7 @@ async def _connect(addresses: Sequence[str], port: int) -> asyncio.Transport:
     """
     loop = asyncio.get_running_loop()
     if len(addresses) == 1:
-        transport, _ = await loop.create_connection(asyncio.Protocol, addresses[0], port)
+        transport, _ = await loop.create_connection(_Unbound, addresses[0], port)
         return transport
     tasks: set[asyncio.Task[asyncio.Transport]] = set()
     errors: list[OSError] = []
@@ -219,12 +221,36 @@ async def _start_tls(transport: asyncio.Transport, host: str, route: Route) -> a
     if transport.is_closing():
         # The handshake of a closed transport would never come to an end.
         raise ConnectionResetError(errno.ECONNRESET, f"{host} closed the connection before the TLS handshake")
-    secured = await asyncio.get_running_loop().start_tls(
-        transport, asyncio.Protocol(), context, server_hostname=host
-    )
+    if _early(transport):
+        raise ConnectionResetError(errno.EPROTO, f"{host} sent bytes before the TLS handshake")
+    secured = await asyncio.get_running_loop().start_tls(transport, _Unbound(), context, server_hostname=host)
     if secured is None:
         raise ConnectionResetError(errno.ECONNRESET, f"{host} closed the connection during the TLS handshake")
     return secured
+
+
+class _Unbound(asyncio.Protocol):
+    """Keeps what a hasty server sends before the connection is in use, such as a refusal at the door."""
+
+    def __init__(self) -> None:
+        self.early = b""
+        self._transport: asyncio.Transport | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.early += data
+        if len(self.early) > _EARLY_LIMIT and self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
+        self._transport = None
+
+
+def _early(transport: asyncio.Transport) -> bytes:
+    protocol = transport.get_protocol()
+    return protocol.early if isinstance(protocol, _Unbound) else b""
 
 
 def _is_address(host: str) -> bool:

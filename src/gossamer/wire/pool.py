@@ -257,12 +257,12 @@ class HostPool:
         # In a context of its own: a connection outlives the run that opened it and must not keep it alive.
         opening = self._loop.create_task(dial(self.route, self._pool.resolver, left), context=self.context)
         try:
-            transport = await opening
+            transport, early = await opening
         except BaseException as error:
             self._places -= 1
             if opening.done() and not opening.cancelled() and opening.exception() is None:
                 # Connected in the very moment of the cancellation.
-                opening.result().abort()
+                opening.result()[0].abort()
             if (
                 isinstance(error, ConnectError)
                 and left < connect
@@ -282,6 +282,9 @@ class HostPool:
         if transport.is_closing():
             # Its end was told to nobody, so it is not told again.
             connection.connection_lost(None)
+        elif early:
+            # By then the request is under way, and this may be its answer.
+            self._loop.call_soon(connection.data_received, early, context=self.context)
         return connection
 
 
