@@ -172,7 +172,7 @@ async def cpu_of_awaits(function) -> float:
 def created(build) -> dict:
     """Measure `build`: µs of CPU each, and bytes each keeps while AGENTS of them are alive.
 
-    A rival too heavy for that many within two minutes keeps fewer; `agents` says how many.
+    Where building one takes over 2 ms, 1,000 are kept; `agents` says how many.
     """
     cost = cpu_of_calls(build)
     count = AGENTS if cost < 2_000 else 1_000
@@ -246,7 +246,7 @@ async def turn_costs(given=None, kept=None) -> dict:
 
 
 def import_cost(code: str) -> dict:
-    """Measure `code` in fresh processes: CPU ms beyond a bare interpreter, the minimum of five each."""
+    """Measure `code` in fresh processes: CPU ms beyond a bare interpreter, the least of six each."""
     tail = "\nimport time, sys; sys.stdout.write('@' + repr(time.process_time()))"
 
     def least(source: str) -> float:
