@@ -20,7 +20,7 @@ from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta,
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
-from gossamer.models.transport import MAX_ANSWER_BYTES, Transport, error_for
+from gossamer.models.transport import MAX_ANSWER_BYTES, UNREADABLE, Transport, error_for
 from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage
 from gossamer.view import MessageView
@@ -92,7 +92,7 @@ class _Answer(msgspec.Struct, gc=False):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     model: str | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -222,13 +222,19 @@ def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
 
 
 class _Assembly:
-    """What has been streamed so far; pieces are joined once, at the end."""
+    """What has been streamed so far; pieces are joined once, at the end.
+
+    Args:
+        output_tool: the tool whose arguments are the answer itself, or None.
+    """
 
     __slots__ = (
         "arguments",
         "calls",
         "finish_reason",
         "model",
+        "output_tool",
+        "places",
         "refusal",
         "size",
         "text",
@@ -236,12 +242,14 @@ class _Assembly:
         "usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, output_tool: str | None) -> None:
+        self.output_tool = output_tool
         self.text: list[str] = []
         self.thinking: list[str] = []
         self.refusal: list[str] = []
         self.calls: list[tuple[str, str, str | None]] = []  # our id, name, the provider's id
         self.arguments: list[list[str]] = []
+        self.places: dict[int, int] = {}  # the provider's index → place in `calls`
         self.finish_reason: str | None = None
         self.model = ""
         self.usage: _Usage | None = None
@@ -270,19 +278,34 @@ class _Assembly:
 
     def _take_call(self, call: _ToolCall, deltas: list[Delta]) -> None:
         function = call.function or _Function()
-        index = call.index if call.index is not None else max(len(self.calls) - 1, 0)
-        known = index < len(self.calls)
-        # Some servers give every call the index 0 and tell them apart by id.
-        if known and call.id and function.name and self.calls[index][2] not in {None, call.id}:
-            index, known = len(self.calls), False
-        if not known:
-            index = len(self.calls)
-            self.calls.append((new_id(), function.name or "", call.id))
+        name, arguments = function.name or "", function.arguments
+        place = self._place_of(call, name)
+        if place is None:
+            place = len(self.calls)
+            self.calls.append((new_id(), name, call.id or None))
             self.arguments.append([])
-            deltas.append(ToolCallStarted(self.calls[index][0], function.name or ""))
-        if function.arguments:
-            self.arguments[index].append(function.arguments)
-            deltas.append(ToolArgumentsDelta(self.calls[index][0], function.arguments))
+            if call.index is not None:
+                self.places[call.index] = place
+            if name != self.output_tool:
+                deltas.append(ToolCallStarted(self.calls[place][0], name))
+        if arguments:
+            self.arguments[place].append(arguments)
+            our_id, known_name, _ = self.calls[place]
+            answers = known_name == self.output_tool
+            deltas.append(TextDelta(arguments) if answers else ToolArgumentsDelta(our_id, arguments))
+
+    def _place_of(self, call: _ToolCall, name: str) -> int | None:
+        """Find the call that this is a piece of; None where it begins a new one."""
+        if call.index is None:
+            # Without an index a name begins a call, unless it comes again with the same id.
+            if not self.calls or (name and not (call.id and call.id == self.calls[-1][2])):
+                return None
+            return len(self.calls) - 1
+        place = self.places.get(call.index)
+        # Some servers give every call the index 0 and tell them apart by id.
+        if place is not None and call.id and name and self.calls[place][2] not in {None, call.id}:
+            return None
+        return place
 
     def parts(self) -> tuple[Part, ...]:
         """The whole message."""
@@ -391,14 +414,17 @@ class OpenAIChat:
         data = await self._transport.read_whole(stream)
         try:
             answer = _decode(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise self._transport.invalid(f"something that is no chat completion ({error})", data) from error
         if answer.error is not None:
             raise error_for(self.provider, None, data)
         if not answer.choices or answer.choices[0].message is None:
             raise self._transport.invalid("no choices", data)
-        assembly = _Assembly()
-        assembly.take(answer.choices[0].message)
+        assembly = _Assembly(self._output_tool(request))
+        said = answer.choices[0].message
+        for place, call in enumerate(said.tool_calls or ()):
+            call.index = place  # each is a whole call, whatever ids it lacks
+        assembly.take(said)
         assembly.finish_reason = answer.choices[0].finish_reason
         assembly.usage = answer.usage
         assembly.model = answer.model or self.name
@@ -408,7 +434,8 @@ class OpenAIChat:
         """Answer piece by piece; see `Model.stream`."""
         transport = self._transport
         stream = await transport.send(self._body(request, stream=True), request.settings)
-        assembly = _Assembly()
+        await transport.must_be_events(stream)
+        assembly = _Assembly(self._output_tool(request))
         texts = assembly.text
         decoder = SSEDecoder()
         try:
@@ -424,7 +451,7 @@ class OpenAIChat:
                         break
                     try:
                         chunk = _decode(payload)
-                    except msgspec.DecodeError as error:
+                    except UNREADABLE as error:
                         raise transport.invalid(f"a chunk that is none ({error})", payload) from error
                     if chunk.choices:
                         choice = chunk.choices[0]
@@ -436,6 +463,8 @@ class OpenAIChat:
                                 and text
                                 and said.tool_calls is None
                                 and said.reasoning_content is None
+                                and said.reasoning is None
+                                and said.refusal is None
                             ):
                                 texts.append(text)
                                 yield TextDelta(text)
@@ -463,6 +492,10 @@ class OpenAIChat:
         finally:
             stream.close()
         yield self._response(assembly, request)
+
+    def _output_tool(self, request: ModelRequest) -> str | None:
+        """Name the tool through which the answer comes, or None where it comes as text."""
+        return None if request.output_schema is None or self.capabilities.native_schema else _OUTPUT_TOOL
 
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
         """Encode a request. Messages are encoded once for all requests of their conversation."""

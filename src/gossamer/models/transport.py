@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -35,10 +36,13 @@ from gossamer.models.base import ModelSettings
 from gossamer.schema import is_object
 from gossamer.wire import Endpoint, Stream, Timeouts
 
-__all__ = ["MAX_ANSWER_BYTES", "Transport", "error_for"]
+__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Transport", "error_for"]
 
 # A longer answer is an error: no answer of a model is, and memory is not for the server to take.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+
+# What decoding raises for bytes that are no JSON, no UTF-8, or nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _MAX_ERROR_BYTES = 64 * 1024
 _SHOWN_ERROR_CHARS = 500
@@ -115,6 +119,26 @@ class Transport:
         finally:
             stream.close()
 
+    async def must_be_events(self, stream: Stream) -> None:
+        """Check that an answer that was asked for as a stream is one, as far as its headers tell.
+
+        Closes the stream where it is not.
+
+        Raises:
+            ModelError: a page or a JSON object came instead, such as an error with the status of a success.
+        """
+        kind = stream.headers.get("content-type", "") or ""
+        if "json" not in kind and "html" not in kind:
+            return
+        data = await self._read_some(stream)
+        try:
+            error = msgspec.json.decode(data).get("error")
+        except (*UNREADABLE, AttributeError):
+            error = None
+        if error is not None:
+            raise error_for(self.provider, None, data)
+        raise self.invalid(f"{kind} instead of a stream of events", data)
+
     async def hang_up(self, stream: Stream) -> None:
         """Let go of a stream whose answer is complete, waiting a moment for its formal end to keep the connection."""
         try:
@@ -155,17 +179,31 @@ class Transport:
 
     async def _refusal(self, stream: Stream) -> ModelError:
         """Read an answer that is an error."""
+        data = await self._read_some(stream)
+        if stream.status < 400:
+            return InvalidResponseError(
+                f"{self.provider} answered {stream.status} and points to "
+                f"{stream.headers.get('location') or 'no other place'}; redirects are not followed, as they would "
+                "take the key along: set base_url to where the API is",
+                provider=self.provider,
+                status=stream.status,
+                body=data[:_MAX_ERROR_BYTES].decode("utf-8", "replace"),
+            )
+        retry_after = _retry_after(stream.headers.get("retry-after"))
+        request_id = stream.headers.get("x-request-id") or stream.headers.get("request-id")
+        return error_for(self.provider, stream.status, data, retry_after, request_id)
+
+    async def _read_some(self, stream: Stream) -> bytes:
+        """Read the beginning of an answer that is an error, as far as it comes, and close it."""
         data = b""
         try:
             while len(data) < _MAX_ERROR_BYTES and (piece := await stream.read()):
                 data += piece
         except WireError:
-            pass  # the status says enough
+            pass  # what is known by now says enough
         finally:
             stream.close()
-        retry_after = _retry_after(stream.headers.get("retry-after"))
-        request_id = stream.headers.get("x-request-id") or stream.headers.get("request-id")
-        return error_for(self.provider, stream.status, data, retry_after, request_id)
+        return data
 
     def _endpoint_for(self, seconds: float | None) -> Endpoint:
         assert seconds is not None
@@ -237,7 +275,7 @@ def _read_error(data: bytes) -> tuple[str, str]:
     text = data.decode("utf-8", "replace").strip()
     try:
         body: Any = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return "", re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
     error: Any = body.get("error", body) if is_object(body) else body
     if not is_object(error):
@@ -265,9 +303,11 @@ def _retry_after(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     try:
         when = email.utils.parsedate_to_datetime(value)
     except ValueError:
