@@ -20,7 +20,7 @@ from gossamer.wire.tls import tls_context
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Resolver", "Route", "dial"]
+__all__ = ["Resolver", "Route", "dial", "take_early"]
 
 _HEAD_START = 0.25
 _ADDRESS_TTL = 30.0
@@ -112,7 +112,7 @@ class Resolver:
             del self._running[host]
 
 
-async def dial(route: Route, resolver: Resolver, timeout: float) -> tuple[asyncio.Transport, bytes]:  # noqa: ASYNC109 - it is part of every message
+async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Transport:  # noqa: ASYNC109 - it is part of every message
     """Open a connection for `route`: TCP, the proxy's tunnel where there is one, TLS where it is asked for.
 
     Args:
@@ -121,7 +121,7 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> tuple[asynci
         timeout: seconds for all of it together.
 
     Returns:
-        A transport that has no protocol of its own yet, and what it received meanwhile.
+        A transport that has no protocol of its own yet; `take_early` tells what it received meanwhile.
 
     Raises:
         ConnectError: it did not come about; the message names the step and what to do.
@@ -137,8 +137,7 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> tuple[asynci
             except OSError:
                 resolver.forget(host)
                 raise
-            transport = await _secure(transport, route)
-            return transport, _early(transport)
+            return await _secure(transport, route)
     except TimeoutError as error:
         raise ConnectError(
             f"no connection to {where} within {timeout:g} s; check the network or raise timeouts.connect"
@@ -221,7 +220,7 @@ async def _start_tls(transport: asyncio.Transport, host: str, route: Route) -> a
     if transport.is_closing():
         # The handshake of a closed transport would never come to an end.
         raise ConnectionResetError(errno.ECONNRESET, f"{host} closed the connection before the TLS handshake")
-    if _early(transport):
+    if take_early(transport):
         raise ConnectionResetError(errno.EPROTO, f"{host} sent bytes before the TLS handshake")
     secured = await asyncio.get_running_loop().start_tls(transport, _Unbound(), context, server_hostname=host)
     if secured is None:
@@ -248,7 +247,8 @@ class _Unbound(asyncio.Protocol):
         self._transport = None
 
 
-def _early(transport: asyncio.Transport) -> bytes:
+def take_early(transport: asyncio.Transport) -> bytes:
+    """Return what came over a dialled transport before it got a protocol of its own."""
     protocol = transport.get_protocol()
     return protocol.early if isinstance(protocol, _Unbound) else b""
 

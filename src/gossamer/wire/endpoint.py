@@ -202,18 +202,14 @@ class Endpoint:
         host = pool_of(loop).host(self._route, loop)
         connection = await host.acquire(connect=timeouts.connect, patience=timeouts.pool, deadline=deadline)
         try:
-            try:
-                return await connection.exchange(
-                    request, bodiless=bodiless, silence=timeouts.read, deadline=deadline
-                )
-            except StaleConnectionError:
-                connection = await host.replace(connection, connect=timeouts.connect, deadline=deadline)
-                return await connection.exchange(
-                    request, bodiless=bodiless, silence=timeouts.read, deadline=deadline
-                )
-        except BaseException:
-            host.vacate(connection)
-            raise
+            return await connection.exchange(
+                request, bodiless=bodiless, silence=timeouts.read, deadline=deadline
+            )
+        except StaleConnectionError:
+            connection = await host.replace(connection, connect=timeouts.connect, deadline=deadline)
+            return await connection.exchange(
+                request, bodiless=bodiless, silence=timeouts.read, deadline=deadline
+            )
 
     def _encode_head(self, method: str, path: str | None, headers: Mapping[str, str]) -> bytes:
         if not _TOKEN.fullmatch(method) or method == "CONNECT":

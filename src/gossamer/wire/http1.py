@@ -170,7 +170,13 @@ class Http1Connection(asyncio.Protocol):
         due = self._heard + silence if deadline is None else min(self._heard + silence, deadline)
         if self._timer is None or due < self._timer_due:
             self._set_timer(due)
-        await stream._arrival()
+        try:
+            await stream._arrival()
+        except asyncio.CancelledError:
+            # The place of a stale connection is kept for a second try, which will not come.
+            if isinstance(stream._error, StaleConnectionError):
+                self._vacate()
+            raise
         return stream
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 import msgspec
 
 from gossamer.errors import ConnectError, PoolTimeoutError, ReadTimeoutError
-from gossamer.wire.dial import Resolver, Route, dial
+from gossamer.wire.dial import Resolver, Route, dial, take_early
 from gossamer.wire.http1 import BufferedHttp1Connection, Http1Connection
 
 if TYPE_CHECKING:
@@ -257,12 +257,12 @@ class HostPool:
         # In a context of its own: a connection outlives the run that opened it and must not keep it alive.
         opening = self._loop.create_task(dial(self.route, self._pool.resolver, left), context=self.context)
         try:
-            transport, early = await opening
+            transport = await opening
         except BaseException as error:
             self._places -= 1
             if opening.done() and not opening.cancelled() and opening.exception() is None:
                 # Connected in the very moment of the cancellation.
-                opening.result()[0].abort()
+                opening.result().abort()
             if (
                 isinstance(error, ConnectError)
                 and left < connect
@@ -277,6 +277,7 @@ class HostPool:
             self._admit()
         connection = self._pool.connection_class(self, self._loop)
         self._pool.connections.add(connection)
+        early = take_early(transport)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if transport.is_closing():
