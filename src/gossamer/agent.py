@@ -272,6 +272,32 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         limits = limits or self.limits
         return run if limits is None else run_limited(run, context, limits)
 
+    def resume_stream(
+        self,
+        session: Session[Any],
+        decisions: Mapping[str, Decision] | None = None,
+        *,
+        deps: Any = None,
+        user: str | None = None,
+        output: Any = None,
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+    ) -> RunStream[OutputT]:
+        """Go on with a session's unfinished run and read the events as they come.
+
+        Arguments and errors as for `resume`.
+
+        Returns:
+            The stream; nothing happens before its first event is asked for.
+        """
+        current = current_call.get()
+        context = RunContext(self.name, deps, user, session, None if current is None else current[0])
+        start = _run_wrapped if self.middleware else execute
+        decided = dict(decisions or {})
+        run = start(self, context, None, output, limits, settings, tools, decided, "raise", emit)
+        return RunStream(run, context, limits or self.limits)
+
     def as_tool(self, name: str, description: str) -> Tool[..., Any]:
         """Make a tool of this agent, for another one to delegate to.
 
