@@ -19,7 +19,7 @@ from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
 
-__all__ = ["Emit", "Heard", "ask_model", "does_not_fit", "read_output", "repair_request"]
+__all__ = ["Emit", "Heard", "ask_model", "does_not_fit", "read_output", "refusal_of", "repair_request"]
 
 # Hands an event to whoever listens; returns when it has been taken.
 Emit: TypeAlias = Callable[[Event], Awaitable[None]]
@@ -141,12 +141,10 @@ async def read_output(schema: OutputSchema, message: Message) -> Any:
         OutputError: the model refused.
         ValueError: the answer does not fit; the text says how.
     """
-    text = message.text
-    for part in message.parts:
-        if isinstance(part, Refusal):
-            raise OutputError(f"the model refused to answer: {part.text}", text=part.text)
+    if refused := refusal_of(message):
+        raise OutputError(f"the model refused to answer: {refused}", text=refused)
     try:
-        value: Any = schema.decode(text)
+        value: Any = schema.decode(message.text)
         for validator in schema.validators:
             value = validator(value)
             if inspect.isawaitable(value):
@@ -154,6 +152,11 @@ async def read_output(schema: OutputSchema, message: Message) -> Any:
     except (ModelRetry, TypeError) as error:
         raise ValueError(str(error)) from error
     return value
+
+
+def refusal_of(message: Message) -> str:
+    """The words in which a model refused to answer; empty where it did not."""
+    return "".join(part.text for part in message.parts if isinstance(part, Refusal))
 
 
 def repair_request(reason: ValueError) -> Message:

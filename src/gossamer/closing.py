@@ -56,6 +56,8 @@ def finish(
             session.record(record)
         else:
             session.end_run(record)
+    if context.parent is not None:
+        context.parent.usage += context.usage
     duration = perf_counter() - began
     if metrics.recorder is not None:
         metrics.recorder.run_finished(context.agent, reason, duration)
@@ -90,6 +92,8 @@ def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
 
 def fail(context: RunContext[Any], error: BaseException) -> None:
     """Record and count the failure of a run."""
+    if context.parent is not None:
+        context.parent.usage += context.usage
     cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
     kind = "Cancelled" if cancelled else type(error).__name__
     if metrics.recorder is not None:

@@ -51,7 +51,6 @@ def delegation(delegate: Delegate, name: str, description: str) -> Tool[..., Any
             return _last_answer(inner)
         else:
             result = await delegate.run(prompt, session=inner, deps=context.deps, user=context.user)
-        context.usage += result.usage
         if result.pending:
             raise CallPaused(result.pending)
         return result.output

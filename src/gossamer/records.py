@@ -257,7 +257,7 @@ _UNKNOWN = "gossamer"
 _KEPT_PART = b'{"type":"provider_block","dialect":"gossamer"'
 
 # Fields of records and exports whose content is not ours.
-_OPAQUE = frozenset(("state", "patch", "offload", "args", "value"))
+_OPAQUE = frozenset(("state", "patch", "offload", "args", "value", "provider"))
 
 
 def decode_as(data: bytes | str, type_: Any) -> Any:
@@ -298,7 +298,7 @@ def encode(value: Any) -> bytes:
     data = msgspec.json.encode(value)
     if _KEPT_PART not in data:
         return data
-    return msgspec.json.encode(_restore_unknown_parts(msgspec.to_builtins(value)))
+    return msgspec.json.encode(_restore_unknown_parts(msgspec.json.decode(data)))
 
 
 def _keep_unknown_parts(value: Any) -> Any:

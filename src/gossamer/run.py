@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from gossamer.acting import act, act_and_tell
-from gossamer.asking import Emit, ask_model, does_not_fit, read_output, repair_request
+from gossamer.asking import Emit, ask_model, does_not_fit, read_output, refusal_of, repair_request
 from gossamer.closing import fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
@@ -164,7 +164,7 @@ async def execute(
                         calls = message.tool_calls
                         break
                 else:  # No calls: this is the answer.
-                    value = message.text
+                    value = message.text or refusal_of(message)
                     if schema is not None:
                         try:
                             value = await read_output(schema, message)

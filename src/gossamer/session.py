@@ -30,6 +30,7 @@ from gossamer.records import (
     ToolStartedRecord,
     ViewMovedRecord,
     decode_as,
+    encode,
 )
 from gossamer.schema import is_object
 from gossamer.tools.offload import Offload
@@ -435,7 +436,7 @@ class Session(Generic[State]):
 
     def export(self) -> bytes:
         """Give the whole session as JSON: journal, state, inner sessions and what was kept aside."""
-        return msgspec.json.encode(self._exported())
+        return encode(self._exported())
 
     @classmethod
     def from_export(

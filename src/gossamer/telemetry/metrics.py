@@ -43,8 +43,8 @@ class Recorder:
         )
         self._models = Histogram(
             "gossamer_model_call_duration_seconds",
-            "Duration of model calls, streams to their end.",
-            ["model", "outcome"],
+            "Duration of model calls that were answered, streams to their end.",
+            ["model"],
             buckets=_RUN_BUCKETS,
             registry=registry,
         )
@@ -111,9 +111,9 @@ class Recorder:
 
     def model_called(self, model: str, seconds: float, usage: Usage) -> None:
         """Note a model call that was answered."""
-        observe = self._observe.get((model, "ok", "model"))
+        observe = self._observe.get((model, "model"))
         if observe is None:
-            observe = self._bind((model, "ok", "model"), self._observe, self._models, "observe")
+            observe = self._bind((model, "model"), self._observe, self._models, "observe")
         observe(seconds)
         if usage.input_tokens:
             self._add_tokens(model, "input", usage.input_tokens)
@@ -125,12 +125,6 @@ class Recorder:
             key = (model, "cost")
             count = self._count.get(key) or self._bind(key, self._count, self._cost, "inc")
             count(usage.cost)
-
-    def model_failed(self, model: str, seconds: float) -> None:
-        """Note a model call that ended in an error."""
-        key = (model, "error", "model")
-        observe = self._observe.get(key) or self._bind(key, self._observe, self._models, "observe")
-        observe(seconds)
 
     def first_delta(self, model: str, seconds: float) -> None:
         """Note how long a stream took to begin."""

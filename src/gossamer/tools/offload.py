@@ -64,7 +64,8 @@ class Offload:
         """Take over texts that were exported."""
         self.texts = dict(texts)
         self._size = sum(map(len, texts.values()))
-        self._next = 1 + max((int(reference.rpartition("-")[2]) for reference in texts), default=0)
+        numbers = [reference.rpartition("-")[2] for reference in texts]
+        self._next = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def reference(self, text: str) -> str:
         """Keep a text and give the words that stand in its place in the view."""

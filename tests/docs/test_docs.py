@@ -1,0 +1,42 @@
+"""Every Python block of the documentation runs, and prints what its `#>` lines say."""
+
+import ast
+import contextlib
+import inspect
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def expected(block: str) -> list[str]:
+    return [line[3:] for line in block.splitlines() if line.startswith("#> ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+async def test_code_blocks(page: Path) -> None:
+    namespace: dict = {"__name__": f"docs_{page.stem}"}
+    for match in BLOCK.finditer(page.read_text()):
+        block = match.group(1)
+        line = page.read_text()[: match.start()].count("\n") + 1
+        code = compile("\n" * line + block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            value = eval(code, namespace)  # noqa: S307 - our own documentation
+            if inspect.iscoroutine(value):
+                await value
+        if expected(block):
+            lines = [text.rstrip() for text in printed.getvalue().splitlines()]
+            assert lines == [text.rstrip() for text in expected(block)], f"{page.name}, line {line}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
