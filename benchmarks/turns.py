@@ -1,0 +1,123 @@
+"""Does a turn cost the same at message 10 and at 10,000? The loop and the encoding of the request, bytes apart.
+
+Each turn runs in a session of so many messages; the model encodes the whole request as `OpenAIChat` does and then
+answers at once. A request as long as that must be put together once: this copy is the floor, and taken off where
+turns are compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+from benchmarks.measure import Row, publish, quick, rival, rival_row, run_loop
+from benchmarks.prebuilt import PrebuiltModel
+from gossamer import Agent, Message, Session
+from gossamer.models import ModelRequest, ModelResponse, OpenAIChat
+
+LENGTHS = (10, 100, 1_000, 10_000)
+QUESTION = "What is the distance from the Earth to the Moon, and how long does light take for it?"
+REPEATS = 2 if quick() else 9
+
+
+class EncodingModel(PrebuiltModel):
+    """Encodes each request for the wire, and answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chat = OpenAIChat("gpt-4o-mini", base_url="http://127.0.0.1:9/v1", api_key="sk-none")
+        self.body = b""
+
+    async def respond(self, request: ModelRequest) -> ModelResponse:
+        """Encode, then answer."""
+        self.body = self.chat._body(request, stream=True)
+        return self.answer
+
+
+def conversation(count: int) -> Session[Any]:
+    """A session of so many messages, all in view."""
+    session: Session[Any] = Session(window=1_000_000)
+    for number in range(count // 2):
+        session.add(Message.user(f"{QUESTION} ({number})"))
+        session.add(Message.assistant(f"384,400 km; 1.28 seconds. ({number})"))
+    return session
+
+
+def cpu_of_copy(body: bytes) -> float:
+    """µs to copy so many bytes once."""
+    pieces = [memoryview(body), b"]}"]
+    number = max(20, 20_000_000 // len(body))
+    best = float("inf")
+    for _ in range(REPEATS):
+        start = time.process_time()
+        for _ in range(number):
+            b"".join(pieces)
+        best = min(best, (time.process_time() - start) / number * 1e6)
+    return best
+
+
+async def cpu_of_turn(count: int) -> tuple[float, float, int]:
+    """µs of a turn at that length, µs of copying its request once, and the request's bytes."""
+    model = EncodingModel()
+    agent = Agent(model, instructions="Be brief.")
+    sessions = [conversation(count - 4) for _ in range(8 if count >= 1_000 else 200)]
+    turns = [functools.partial(agent.run, QUESTION, session=session) for session in sessions]
+    for turn in turns:
+        await turn()
+    best = float("inf")
+    # A turn adds two messages, so few are run in each session.
+    for _ in range(REPEATS if count >= 1_000 else 3):
+        start = time.process_time()
+        for turn in turns:
+            await turn()
+        best = min(best, (time.process_time() - start) / len(turns) * 1e6)
+    grown = len(sessions[0].messages)
+    assert count <= grown <= count + 2 * REPEATS + 2
+    # The body holds the instructions and every message but the answer, which came after it.
+    assert model.body.count(b'"role":') == grown
+    assert model.body.endswith(b'light take for it?"}]}')
+    return best, cpu_of_copy(model.body), len(model.body)
+
+
+async def measured() -> dict[int, tuple[float, float, int]]:
+    return {count: await cpu_of_turn(count) for count in LENGTHS}
+
+
+def cheaper_way(line: dict[str, Any], count: int) -> float:
+    """A rival's better figure at a length: history handed over by the caller, or kept by the framework."""
+    return min(line[way][str(count)] for way in ("given_at", "kept_at") if way in line)
+
+
+def main() -> None:
+    costs = run_loop(measured())
+    rows: list[Row] = []
+    for count, (cost, copy, _) in costs.items():
+        # The rivals' turns encode nothing for the wire, and end at 1,000.
+        rivals = rival_row("turns", functools.partial(cheaper_way, count=count)) if count <= 1_000 else {}
+        rows.append(Row(f"turn at message {count:,}", "µs", cost, copy, rivals))
+    rows += [
+        Row(f"bytes of the request at message {count:,}", "B", size) for count, (_, _, size) in costs.items()
+    ]
+    first, last = (costs[count][0] - costs[count][1] for count in (10, 10_000))
+    growth: dict[str, float | str] = {}
+    for name in rival_row("turns"):
+        line = rival(name, "turns")
+        growth[name] = line.get("unsupported") or round(cheaper_way(line, 1_000) / cheaper_way(line, 10), 2)
+    target = "≤ 1.5x"
+    rows.append(
+        Row(
+            "turn at message 10,000 against message 10, one copy of the bytes apart (rivals: 1,000 against 10)",
+            "x",
+            last / first,
+            None,
+            growth,
+            target,
+            last / first <= 1.5,
+        )
+    )
+    publish("turns", rows)
+
+
+if __name__ == "__main__":
+    main()
