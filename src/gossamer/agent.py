@@ -82,14 +82,15 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             (model if type(model) is str else type(model)) not in _checked_models
             or type(self.instructions) is not str
             or type(self.name) is not str
-            or self.middleware
+            or not self.name
+            or self.middleware is not _NONE
             or self.limits is not None
             or self.settings is not None
             or self.output is not str
         ):
             _check(self)
         tools: Any = self.tools
-        if tools:
+        if tools is not _NONE:
             if type(tools) is not list:
                 _settle_tools(self)
             else:
@@ -339,6 +340,9 @@ async def _run_wrapped(
     return await wrap_run(layers(tuple(agent.middleware)).run, context, innermost)()
 
 
+# The one empty tuple: an empty list is settled too, for its owner may add to it later.
+_NONE: tuple[Any, ...] = ()
+
 # What an agent may be built with, checked once: model strings, and the types of model objects. Building an agent
 # costs one look-up here.
 _checked_models: set[Any] = set()
@@ -350,6 +354,8 @@ def _check(agent: Agent[Any, Any]) -> None:
     model = agent.model
     if isinstance(model, str):
         check_model(model)
+    elif isinstance(model, type):
+        raise ArgumentError(f"model must be a Model, not the class; write {model.__name__}(…)")
     elif not all(hasattr(model, name) for name in ("respond", "stream", "name", "dialect", "capabilities")):
         raise ArgumentError(
             f"model must be a Model or a string such as 'openai:gpt-5-mini', not {type(model).__name__}"
@@ -367,7 +373,10 @@ def _check(agent: Agent[Any, Any]) -> None:
     if agent.settings is not None and not isinstance(agent.settings, ModelSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"settings must be a ModelSettings, not {type(agent.settings).__name__}")
     if agent.output is not str:
-        output_schema(agent.output)
+        try:
+            output_schema(agent.output)
+        except ArgumentError as error:
+            raise ArgumentError(f"output: {error}") from error
     middleware: Any = agent.middleware
     if type(middleware) not in {list, tuple}:
         raise ArgumentError(f"middleware must be a list, not {type(middleware).__name__}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from gossamer.approval import decide
@@ -11,18 +11,22 @@ from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError
 from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, ToolCall, as_parts
+from gossamer.models.base import ModelSettings
 from gossamer.records import Decision, MessageRecord, RunStartedRecord
+from gossamer.session import Session
 from gossamer.tools.function import Tool, Toolset, as_tool, toolset
-from gossamer.tools.reading import READ_OFFLOADED
+from gossamer.tools.reading import reading_tool
 
 __all__ = [
     "OnPending",
     "Prompt",
     "as_messages",
     "budget_for",
+    "hold",
     "instructions_of",
     "open_run",
     "reopen_run",
+    "settings_over",
     "tools_of",
     "with_reader",
 ]
@@ -68,6 +72,28 @@ def as_messages(prompt: Prompt) -> list[Message]:
     if parts:
         messages.append(Message("user", as_parts(tuple(parts))))
     return messages
+
+
+def settings_over(base: ModelSettings | None, settings: ModelSettings) -> ModelSettings:
+    """Lay the settings of a run over its agent's.
+
+    Raises:
+        ArgumentError: they are of another type.
+    """
+    if not isinstance(settings, ModelSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"settings must be a ModelSettings, not {type(settings).__name__}")
+    return settings.over(base)
+
+
+def hold(session: Session[Any], context: RunContext[Any]) -> Awaitable[None]:
+    """Hold a session for a run; see `Session.hold`.
+
+    Raises:
+        ArgumentError: it is no session.
+    """
+    if not isinstance(session, Session):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"session must be a Session, not {type(session).__name__}")
+    return session.hold(context)
 
 
 def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
@@ -161,9 +187,10 @@ def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
 
 def with_reader(tools: Toolset) -> Toolset:
     """Add the tool that reads what was kept aside, once something was."""
-    if READ_OFFLOADED.name in tools.by_name:
+    reader = reading_tool()
+    if reader.name in tools.by_name:
         return tools
-    return toolset((*tools.by_name.values(), READ_OFFLOADED))
+    return toolset((*tools.by_name.values(), reader))
 
 
 def budget_for(limits: Limits | None, outer: Budget | None) -> Budget | None:

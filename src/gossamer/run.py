@@ -28,9 +28,11 @@ from gossamer.opening import (
     Prompt,
     as_messages,
     budget_for,
+    hold,
     instructions_of,
     open_run,
     reopen_run,
+    settings_over,
     tools_of,
     with_reader,
 )
@@ -82,7 +84,7 @@ async def execute(
     began = perf_counter()
     new = [Message("user", (Text(prompt),))] if type(prompt) is str and prompt else as_messages(prompt)
     model: Model = resolve(agent.model) if type(agent.model) is str else agent.model
-    settings = agent.settings if settings is None else settings.over(agent.settings)
+    settings = agent.settings if settings is None else settings_over(agent.settings, settings)
     output = agent.output if output is None else output
     schema = None if output is str else output_schema(output)
     wrapped = layers(tuple(agent.middleware)) if agent.middleware else None
@@ -99,7 +101,7 @@ async def execute(
     if session is None and kit.can_pause:
         session = context.session = Session()
     if session is not None:
-        await session.hold(context)
+        await hold(session, context)
 
     turns = started = 0
     repaired = False
@@ -208,7 +210,7 @@ async def execute(
     except LimitError as limit:
         context.usage += Usage(tool_calls=started)
         leave_whole(context, heard)
-        result = finish(context, began, "limit", answered_by, stopped=limit)
+        result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
         leave_whole(context, heard)
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):

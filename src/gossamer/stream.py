@@ -69,9 +69,9 @@ class RunStream(Generic[OutputT]):
         context: RunContext[Any],
         limits: Limits | None = None,
     ) -> None:
+        self._max_seconds = _max_seconds(limits, loop)
         self._loop: Coroutine[Any, Any, Result[OutputT]] | None = loop
         self._context = context
-        self._max_seconds = None if limits is None else limits.max_seconds
         self._timer: asyncio.TimerHandle | None = None
         self._result: Result[OutputT] | None = None
         self._failure: BaseException | None = None
@@ -89,9 +89,11 @@ class RunStream(Generic[OutputT]):
         """The result, once the last event has been read.
 
         Raises:
-            ArgumentError: the stream has not been read to its end.
+            ArgumentError: the stream has not been read to its end, or the run was cancelled.
             GossamerError: the run failed with this error.
         """
+        if self._cancelled and self._result is None:
+            raise ArgumentError("the run was cancelled before it had a result")
         if self._failure is not None:
             raise self._failure
         if self._result is None:
@@ -207,7 +209,16 @@ def run_limited(
     loop: Coroutine[Any, Any, Result[OutputT]], context: RunContext[Any], limits: Limits
 ) -> Coroutine[Any, Any, Result[OutputT]]:
     """Give a coroutine that drives a run nobody listens to, and stops it when its time is over."""
-    return loop if limits.max_seconds is None else _run_within(loop, context, limits)
+    return loop if _max_seconds(limits, loop) is None else _run_within(loop, context, limits)
+
+
+def _max_seconds(limits: Limits | None, loop: Coroutine[Any, Any, Any]) -> float | None:
+    if limits is None:
+        return None
+    if not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
+        loop.close()  # it will not run, and must not be missed
+        raise ArgumentError(f"limits must be a Limits, not {type(limits).__name__}")
+    return limits.max_seconds
 
 
 async def _run_within(

@@ -75,7 +75,11 @@ def run_blocking(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
     tasks: list[asyncio.Task[T]] = []
 
     def begin() -> None:
-        task = loop.create_task(start())
+        try:
+            task = loop.create_task(start())
+        except BaseException as error:  # noqa: BLE001 - the caller waits, and must hear of it
+            outcome.set_exception(error)
+            return
         tasks.append(task)
         task.add_done_callback(settle)
 

@@ -24,7 +24,7 @@ _KEPT_SHARE = 0.75
 class EncodedMessages:
     """Bodies of messages in one dialect, each encoded once, laid end to end.
 
-    The buffer is a cache: it may be dropped at any time and holds at most 16 MiB, beyond which it starts over.
+    The buffer is a cache: it may be dropped at any time, and is dropped after a request where it outgrew 16 MiB.
 
     Args:
         first: the position in the list of messages of the first body to be held.
@@ -54,7 +54,7 @@ class EncodedMessages:
             The bodies, joined.
         """
         buffer, ends = self._buffer, self._ends
-        if start < self.first or start > self.first + len(ends) or len(buffer) > MAX_ENCODED_BYTES:
+        if start < self.first or start > self.first + len(ends):
             self.first = start
             self._buffer = buffer = bytearray()
             self._ends = ends = []
@@ -64,7 +64,9 @@ class EncodedMessages:
         begin = ends[start - self.first - 1] if start > self.first else 0
         end = ends[stop - self.first - 1] if stop > self.first else 0
         body = bytes(memoryview(buffer)[begin:end])
-        if begin > len(buffer) // 2:
+        if len(buffer) > MAX_ENCODED_BYTES:
+            self.first, self._buffer, self._ends = stop, bytearray(), []
+        elif begin > len(buffer) // 2:
             self._drop(start - self.first, begin)
         return body
 

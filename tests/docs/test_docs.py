@@ -27,7 +27,7 @@ async def test_code_blocks(page: Path) -> None:
         code = compile("\n" * line + block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            value = eval(code, namespace)  # noqa: S307 - our own documentation
+            value = eval(code, namespace)
             if inspect.iscoroutine(value):
                 await value
         if expected(block):

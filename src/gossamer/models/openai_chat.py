@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gossamer.errors import AuthenticationError, StreamBrokenError, WireError
+from gossamer.errors import ArgumentError, AuthenticationError, StreamBrokenError, WireError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
@@ -358,7 +358,7 @@ class OpenAIChat:
         model: the model's name, as in `gpt-5-mini`.
         base_url: where the API begins, as in `http://localhost:8000/v1`; `OPENAI_BASE_URL`, then OpenAI, where None.
         api_key: the key; `OPENAI_API_KEY` where None. A server at a `base_url` of yours may need none.
-        provider: named in errors and metrics.
+        provider: named in errors and metrics; any but `openai` needs a `base_url`.
         capabilities: what the model can do.
         price: what it costs.
         timeouts: how long to wait for the server.
@@ -367,7 +367,7 @@ class OpenAIChat:
 
     Raises:
         AuthenticationError: there is no key, and no `base_url` that may do without.
-        ArgumentError: the URL cannot be used.
+        ArgumentError: the URL cannot be used, or is missing for a provider that is not OpenAI.
     """
 
     __slots__ = ("_send_thinking", "_transport", "capabilities", "name", "price", "provider")
@@ -387,8 +387,12 @@ class OpenAIChat:
         ca_file: str | None = None,
         send_thinking: bool = False,
     ) -> None:
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL")
-        api_key = api_key or (os.environ.get("OPENAI_API_KEY") if provider == "openai" else None)
+        if provider == "openai":
+            base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+            api_key = api_key or os.environ.get("OPENAI_API_KEY")
+        elif not base_url:
+            # The key of one provider must never go to another.
+            raise ArgumentError(f"OpenAIChat(provider={provider!r}) needs the base_url= of that provider")
         if not api_key and not base_url:
             raise AuthenticationError(
                 "OpenAIChat has no key: set OPENAI_API_KEY, or pass api_key= or the base_url= of a server that needs none",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from gossamer.context import RunContext
-from gossamer.tools.function import tool
+from gossamer.tools.function import Tool, tool
 
-__all__ = ["READ_OFFLOADED"]
+__all__ = ["reading_tool"]
 
 
 def read_offloaded(
@@ -26,4 +27,7 @@ def read_offloaded(
     return "Nothing was kept aside." if kept is None else kept.read(reference, start, length, find)
 
 
-READ_OFFLOADED = tool(inline=True, max_result_chars=30_000)(read_offloaded)
+@functools.cache
+def reading_tool() -> Tool[..., Any]:
+    """Give the tool; built when something is kept aside for the first time."""
+    return tool(inline=True, max_result_chars=30_000)(read_offloaded)
