@@ -1,5 +1,7 @@
 """How many calls a second? Build client and agent, make one call to a server that answers after 1 ms."""
 
+# ruff: noqa: A005 - run as `python -m benchmarks.http`; nothing imports it by its bare name
+
 from __future__ import annotations
 
 from benchmarks.measure import LOOP, RIVALS, Row, child, figures, publish, quick, rival_row, simulator
