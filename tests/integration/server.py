@@ -18,6 +18,7 @@ class Request:
     target: str
     headers: dict[str, str]
     raw: bytes
+    connection: Connection = field(repr=False)
 
     @property
     def body(self):
@@ -45,7 +46,7 @@ class Connection:
             raw = await self.reader.readexactly(int(headers.get("content-length", 0)))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        return Request(first.split(" ")[1], headers, raw)
+        return Request(first.split(" ")[1], headers, raw, self)
 
     async def send(self, *pieces):
         """Send each piece in a packet of its own; False where the client has gone."""
@@ -102,8 +103,15 @@ class Server:
         return self
 
     async def __aexit__(self, kind, error, trace):
+        try:
+            if error is None:
+                self._assert_nothing_leaked()
+        finally:
+            await self._close()
         if error is None:
-            await self._nothing_leaked()
+            assert not self.failures, self.failures
+
+    async def _close(self):
         self._server.close()
         for connection in self.connections:
             connection.writer.transport.abort()
@@ -111,10 +119,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
-        if error is None:
-            assert not self.failures, self.failures
 
-    async def _nothing_leaked(self):
+    def _assert_nothing_leaked(self):
         for host in wire.statistics():
             assert host.open == host.idle, f"a connection is still in use: {host}"
             assert host.waiting == 0, f"a request still waits: {host}"
@@ -134,6 +140,8 @@ class Server:
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 if callable(answer):
                     await answer(connection, request)
+                del request  # it may be large, and the next one long in coming
+                if callable(answer):
                     continue
                 pieces = answer if isinstance(answer, list) else [answer]
                 await connection.send(*pieces)
