@@ -139,7 +139,8 @@ class RunStream(Generic[OutputT]):
             self._result = stop.value
             self._end()
         except BaseException as error:
-            self._failure = error
+            if not self._cancelled:  # what was wanted is no failure, and its traceback would hold the agent
+                self._failure = error
             self._end()
             if isinstance(error, Exception):
                 return RunFailed(type(error).__name__, str(error))
