@@ -7,10 +7,10 @@ import tracemalloc
 import zlib
 
 import pytest
+from tests.wire.peer import CHUNKED, OK, Peer, answer, bytewise, chunk, collect
 
 from gossamer.errors import ProtocolError, TooLargeError, WireError
 from gossamer.wire import Endpoint
-from tests.wire.peer import CHUNKED, OK, Peer, answer, bytewise, chunk, collect
 
 TEXT = b"The quick brown fox jumps over the lazy dog. " * 200
 
@@ -21,7 +21,11 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 def coded(coding: bytes, body: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding, len(body), body)
+    return b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (
+        coding,
+        len(body),
+        body,
+    )
 
 
 CODINGS = [

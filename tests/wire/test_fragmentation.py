@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.wire.peer import CHUNKED, OK, Peer, chunk, collect
 
 from gossamer.errors import WireError
 from gossamer.wire import Endpoint
-from tests.wire.peer import CHUNKED, OK, Peer, chunk, collect
 
 
 @st.composite
@@ -18,7 +19,9 @@ def answers(draw):
     """An answer as bytes, and the body it stands for."""
     parts = draw(st.lists(st.binary(min_size=1, max_size=40), max_size=6))
     body = b"".join(parts)
-    interim = draw(st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n"]))
+    interim = draw(
+        st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n"])
+    )
     fields = draw(st.sampled_from([b"", b"X-A: b\r\n", b"Server: s\r\nX-Long: " + b"l" * 300 + b"\r\n"]))
     coded = draw(st.booleans())
     if coded:
@@ -38,7 +41,7 @@ def answers(draw):
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     bounds = [0, *sorted(c for c in cuts if c < len(data)), len(data)]
-    return [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    return [data[a:b] for a, b in itertools.pairwise(bounds) if a < b]
 
 
 CUTS = st.lists(st.integers(1, 500), max_size=10, unique=True)
@@ -68,7 +71,11 @@ def test_answers_in_any_fragments_on_one_connection(loop_factory, cases):
 
 
 @SETTINGS
-@given(case=answers(), cuts=CUTS, damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3))
+@given(
+    case=answers(),
+    cuts=CUTS,
+    damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3),
+)
 def test_damaged_answers_end_in_a_body_or_a_typed_error_and_nothing_leaks(loop_factory, case, cuts, damage):
     data = bytearray(case[0])
     for place, value in damage:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.wire.peer import CHUNKED, OK, Peer, answer, bytewise, chunk, collect
 
 from gossamer.errors import ProtocolError, TooLargeError, WireError
 from gossamer.wire import Endpoint, statistics
-from tests.wire.peer import CHUNKED, OK, Peer, answer, bytewise, chunk, collect
 
 WHOLE = [
     pytest.param(OK, b"ok", id="length"),
@@ -135,7 +135,9 @@ CUT = [
     pytest.param(b"HTTP/1.1 200 OK\r\nContent-", "inside the headers", id="header"),
     pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", "inside the headers", id="after 100"),
     pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", "middle of the body", id="no body"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "middle of the body", id="half a body"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "middle of the body", id="half a body"
+    ),
     pytest.param(CHUNKED, "middle of the body", id="no chunk"),
     pytest.param(CHUNKED + b"5\r\nhe", "middle of the body", id="in a chunk"),
     pytest.param(CHUNKED + chunk(b"hello"), "middle of the body", id="between chunks"),
@@ -196,7 +198,9 @@ BROKEN = [
     pytest.param(b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", id="null in a header"),
     pytest.param(b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n", id="folded header"),
     pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", id="transfer coding"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx", id="content coding"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx", id="content coding"
+    ),
     pytest.param(CHUNKED + b"zz\r\n", id="chunk size"),
     pytest.param(CHUNKED + b"ffffffffffffffffff\r\n", id="chunk size overflow"),
     pytest.param(CHUNKED + b"2\r\nokXX", id="chunk end"),
@@ -307,9 +311,9 @@ async def test_large_bodies_arrive_whole_whatever_they_are_made_of():
 
     async def script(connection):
         while request := await connection.request():
-            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%b" % (
-                b"ok" if request.body == body else b"no"
-            ))
+            connection.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%b" % (b"ok" if request.body == body else b"no")
+            )
 
     async with Peer(script) as peer:
         endpoint = Endpoint(peer.url)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.wire.peer import CHUNKED, Peer, answer, chunk
 
 from gossamer.errors import TooLargeError
 from gossamer.wire import Endpoint, Frame, SSEDecoder
-from tests.wire.peer import CHUNKED, Peer, answer, chunk
 
 
 def reference(data: bytes) -> list[Frame]:
@@ -100,18 +101,19 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     lines=LINES,
     endings=st.lists(st.sampled_from([b"\n", b"\n", b"\r\n", b"\r"]), min_size=12, max_size=12),
     start=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xef\xbb"]),
     cuts=st.lists(st.integers(0, 200), max_size=12),
 )
+@example(lines=[b": c", b"x", b"data", b""], endings=[b"\r"] + [b"\n"] * 11, start=b"", cuts=[5])
 @example(lines=[b"data: a", b""], endings=[b"\r", b"\n"] * 6, start=b"", cuts=[8])
 def test_fragmentation_changes_nothing(lines, endings, start, cuts):
     data = start + b"".join(line + ending for line, ending in zip(lines, endings, strict=False))
     bounds = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    pieces = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [data[a:b] for a, b in itertools.pairwise(bounds)]
     assert decode(pieces) == reference(data)
 
 

@@ -7,10 +7,10 @@ import socket
 import time
 
 import pytest
+from tests.wire.peer import CHUNKED, OK, Peer, chunk, collect, until
 
 from gossamer.errors import ArgumentError, ConnectError, ReadTimeoutError
 from gossamer.wire import Endpoint, Timeouts, statistics
-from tests.wire.peer import CHUNKED, OK, Peer, chunk, collect, until
 
 
 async def silent(connection):

@@ -156,11 +156,7 @@ class Http1Connection(asyncio.Protocol):
         self._bodiless = bodiless
         self._complete = False
         self._interim = False
-        if sum(map(len, request)) <= _JOIN_LIMIT:
-            transport.write(b"".join(request))
-        else:
-            for part in request:
-                transport.write(part)
+        _write(transport, request)
         if not self.is_reused:
             request.clear()
         self._unsent = transport.get_write_buffer_size()
@@ -424,6 +420,15 @@ class Http1Connection(asyncio.Protocol):
             )
             return
         self._set_timer(due if deadline is None else min(due, deadline))
+
+
+def _write(transport: asyncio.Transport, request: list[bytes]) -> None:
+    # A function of its own, for no name may hold the body while the answer is waited for.
+    if sum(map(len, request)) <= _JOIN_LIMIT:
+        transport.write(b"".join(request))
+    else:
+        for part in request:
+            transport.write(part)
 
 
 class BufferedHttp1Connection(Http1Connection, asyncio.BufferedProtocol):

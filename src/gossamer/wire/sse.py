@@ -123,7 +123,7 @@ class SSEDecoder:
             self._keep_partial(data)
             return frames
         whole, rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        self._skip_lf = whole.endswith(b"\r")
+        self._skip_lf = not rest and whole.endswith(b"\r")
         if self._line:
             self._line += whole
             whole = bytes(self._line)
