@@ -81,6 +81,9 @@ def finish(
 def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
     """After a failure: keep the text that was finished, and give every call a result that says what became of it."""
     session = context.session
+    if session is None:
+        _complete(context.new, heard)
+        return
     if not _is_open(context):
         return
     if heard:
@@ -88,6 +91,18 @@ def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
         context.new.append(message)
         session.record(MessageRecord(run=context.run_id, message=message, interrupted=True))
     session.close_turn(context.run_id, "the run was stopped")
+
+
+def _complete(new: list[Message], heard: list[str]) -> None:
+    """Do for the messages of a run without a session what the journal does for those of one."""
+    if heard:
+        new.append(Message("assistant", (Text("".join(heard)),)))
+    calls = new[-1].tool_calls if new and new[-1].role == "assistant" else ()
+    if calls:
+        words = "The outcome is unknown: the run was stopped."
+        new.append(
+            Message("tool", tuple([ToolResult(call.id, call.name, words, "unknown") for call in calls]))
+        )
 
 
 def fail(context: RunContext[Any], error: BaseException) -> None:
