@@ -39,10 +39,10 @@ class EncodedMessages:
 
     def bodies(
         self, messages: list[Message], start: int, stop: int, encode: Callable[[Message], bytes]
-    ) -> bytes:
+    ) -> memoryview:
         """Give the bodies of `messages[start:stop]`, encoding only those not seen before.
 
-        Cost: one encoding per new message, and a copy of the bytes.
+        Cost: one encoding per new message; nothing is copied.
 
         Args:
             messages: the list that this buffer follows; it only grows.
@@ -51,24 +51,22 @@ class EncodedMessages:
             encode: makes one body with whatever goes behind it.
 
         Returns:
-            The bodies, joined.
+            The bodies, end to end, as they lie in the buffer: to be copied and let go before anything is awaited,
+            for the buffer cannot grow while it is looked at.
         """
+        if start < self.first or start > self.first + len(self._ends):
+            self.first, self._buffer, self._ends = start, bytearray(), []
+        elif start > self.first and (gone := self._ends[start - self.first - 1]) > len(self._buffer) // 2:
+            self._drop(start - self.first, gone)
         buffer, ends = self._buffer, self._ends
-        if start < self.first or start > self.first + len(ends):
-            self.first = start
-            self._buffer = buffer = bytearray()
-            self._ends = ends = []
         for position in range(self.first + len(ends), stop):
             buffer += encode(messages[position])
             ends.append(len(buffer))
         begin = ends[start - self.first - 1] if start > self.first else 0
         end = ends[stop - self.first - 1] if stop > self.first else 0
-        body = bytes(memoryview(buffer)[begin:end])
         if len(buffer) > MAX_ENCODED_BYTES:
             self.first, self._buffer, self._ends = stop, bytearray(), []
-        elif begin > len(buffer) // 2:
-            self._drop(start - self.first, begin)
-        return body
+        return memoryview(buffer)[begin:end]
 
     def rebased(self, count: int) -> EncodedMessages:
         """Give a copy that follows the same list without its first `count` messages."""
@@ -214,7 +212,7 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
-    def encoded(self, dialect: str, encode: Callable[[Message], bytes]) -> bytes:
+    def encoded(self, dialect: str, encode: Callable[[Message], bytes]) -> bytes | memoryview:
         """Give the view's messages in a dialect, each encoded once for all views on the same list.
 
         Args:
@@ -223,7 +221,7 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
             encode: makes the body of one message with the separator that goes behind it.
 
         Returns:
-            The bodies, joined.
+            The bodies, end to end; to be copied and let go before anything is awaited, see `EncodedMessages`.
         """
         if self.encodings is None:
             return b"".join([encode(message) for message in self])

@@ -31,6 +31,8 @@ __all__ = ["OpenAIChat"]
 # The tool through which a model without native schemas gives a structured answer.
 _OUTPUT_TOOL = "final_answer"
 
+_COMMA = ord(",")
+
 _FINISH_REASONS: dict[str | None, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -522,24 +524,29 @@ class OpenAIChat:
         if tools and choice is not None:
             named = {"type": "function", "function": {"name": choice}}
             fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
-        pieces = [_encode(fields)[:-1], b',"messages":[']
+        pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
         if request.instructions:
             pieces += (_encode({"role": "system", "content": request.instructions}), b",")
-        pieces.append(self._bodies(request.messages))
-        body = b"".join(pieces).removesuffix(b",")
-        if not tools:
-            return body + b"]}"
-        return b"".join((body, b'],"tools":', _encode_tools(tools, self.provider == "openai"), b"}"))
+        pieces += self._bodies(request.messages)
+        while pieces[-1] == b"":
+            pieces.pop()
+        if pieces[-1][-1] == _COMMA:
+            pieces[-1] = pieces[-1][:-1]
+        if tools:
+            pieces += (b'],"tools":', _encode_tools(tools, self.provider == "openai"), b"}")
+        else:
+            pieces.append(b"]}")
+        return b"".join(pieces)
 
-    def _bodies(self, messages: MessageView) -> bytes:
+    def _bodies(self, messages: MessageView) -> tuple[bytes | memoryview, ...]:
         if not self._send_thinking:
-            return messages.encoded(self.dialect, _encode_message)
+            return (messages.encoded(self.dialect, _encode_message),)
         begin = len(messages)  # the tool loop that is under way begins behind the last question
         while begin > 0 and messages[begin - 1].role != "user":
             begin -= 1
         settled = messages.part(0, begin).encoded(self.dialect, _encode_message)
         loop = messages.part(begin, len(messages)).encoded(f"{self.dialect}:loop", _encode_in_tool_loop)
-        return settled + loop
+        return settled, loop
 
     def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:
         parts = assembly.parts()
