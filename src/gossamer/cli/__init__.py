@@ -71,7 +71,7 @@ def _dispatch(tokens: list[str]) -> int:
     app: App = App(name="gossamer", help=_ABOUT, version=__version__, help_format="plaintext")
     for name, summary in _COMMANDS.items():
         app.command(f"gossamer.cli.{name}:{name}", name=name, help=summary)
-    app.register_install_completion_command(help=_COMPLETION)
+    app.register_install_completion_command(help=_COMPLETION)  # pyright: ignore[reportUnknownMemberType] - its **kwargs have no type
     try:
         return app(
             tokens, print_error=False, exit_on_error=False, result_action="return_int_as_exit_code_else_zero"

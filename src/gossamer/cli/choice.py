@@ -75,7 +75,9 @@ def choose_agent(target: str | None, model: str | None, instructions: str | None
         ArgumentError: there is no such file, module or agent, or the model names no known provider.
     """
     if target is None:
-        return Agent(model or default_model(), instructions or "Be brief. Use tools to calculate.", tools=[convert])
+        return Agent(
+            model or default_model(), instructions or "Be brief. Use tools to calculate.", tools=[convert]
+        )
     agent = _load(target)
     changes: dict[str, Any] = {}
     if model is not None:
@@ -119,4 +121,6 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ArgumentError(f"there is no module {error.name!r}; write package.module:agent or app.py:agent") from error
+        raise ArgumentError(
+            f"there is no module {error.name!r}; write package.module:agent or app.py:agent"
+        ) from error

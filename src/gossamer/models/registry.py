@@ -72,7 +72,7 @@ def resolve(name: str) -> Model:
 
     Raises:
         ArgumentError: no provider of that name.
-        AuthenticationError: its key is not set.
+        AuthenticationError: its key is not set, and it is not asked at another URL.
     """
     check_model(name)
     if name == "offline":
@@ -82,7 +82,8 @@ def resolve(name: str) -> Model:
     provider, _, model = name.partition(":")
     preset = PRESETS[provider]
     key = os.environ.get(preset.key_env) if preset.key_env else None
-    if preset.key_env and not key:
+    url = os.environ.get(preset.url_env) if preset.url_env else None
+    if preset.key_env and not key and not url:  # a server of the user's own may want no key
         raise AuthenticationError(
             f"{preset.key_env} is not set, and model {name!r} needs it; set it, or use 'offline' to try without a key",
             provider=provider,
@@ -91,7 +92,7 @@ def resolve(name: str) -> Model:
 
     return OpenAIChat(
         model,
-        base_url=(os.environ.get(preset.url_env) if preset.url_env else None) or preset.base_url,
+        base_url=url or preset.base_url,
         api_key=key,
         provider=provider,
         send_thinking=preset.send_thinking,

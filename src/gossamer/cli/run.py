@@ -1,0 +1,163 @@
+"""`gossamer run`: one run, shown as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from gossamer.agent import Agent
+from gossamer.cli.choice import QUESTION, choose_agent, describe_model
+from gossamer.cli.screen import Screen, describe_usage
+from gossamer.errors import ArgumentError, RunPausedError
+from gossamer.events import Event, RunFinished
+from gossamer.messages import ToolCall, ToolResult
+from gossamer.models.registry import resolve
+from gossamer.result import Result
+from gossamer.schema import encode_value
+
+__all__ = ["loop_factory", "run"]
+
+
+def run(
+    prompt: str | None = None,
+    target: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    instructions: str | None = None,
+    stream: bool | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run an agent once and show its tool calls and its answer.
+
+    Without a prompt, an agent with a tool answers a question. The model is offline unless OPENAI_API_KEY,
+    OPENAI_BASE_URL or GOSSAMER_MODEL is set.
+
+    Args:
+        prompt: what is asked.
+        target: your agent, as app.py:agent or package.module:agent.
+        model: provider:model, or offline; in place of the agent's.
+        instructions: the system prompt; in place of the agent's.
+        stream: show the answer as it comes; the default, but with --json. With --json: a line of JSON an event.
+        json: print the result as JSON, and nothing else.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        GossamerError: one of its children says what went wrong.
+    """
+    if prompt is None and target is not None:
+        raise ArgumentError(f"nothing is asked of {target}; write gossamer run PROMPT {target}")
+    agent = choose_agent(target, model, instructions)
+    if isinstance(agent.model, str):
+        resolve(agent.model)  # a missing key is told before anything is printed
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        if json:
+            return runner.run(_print_json(agent, prompt or QUESTION, stream=bool(stream)))
+        return runner.run(_show(agent, prompt, stream=stream is not False))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give what makes an event loop: uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _show(agent: Agent[Any, Any], prompt: str | None, *, stream: bool) -> int:
+    screen = Screen()
+    screen.note(f"model: {describe_model(agent.model)}")
+    if prompt is None:
+        screen.line(f"> {QUESTION}", "bold")
+    if stream:
+        async with agent.stream(prompt or QUESTION) as events:
+            async for event in events:
+                screen.show(event)
+        result = events.result
+        screen.end_line()
+        if result.finish_reason == "ended_by_tool" and result.value is not None:
+            screen.line(encode_value(result.value))
+    else:
+        result = await agent.run(prompt or QUESTION)
+        _show_whole(screen, result)
+    screen.note(f"{describe_usage(result.usage)}, {result.duration:.2f} s")
+    if result.pending:
+        names = ", ".join(pending.call.name for pending in result.pending)
+        raise RunPausedError(
+            f"the run waits for a decision about {names}; decide in gossamer chat", pending=result.pending
+        )
+    if result.stopped is not None:
+        raise result.stopped
+    return 0
+
+
+def _show_whole(screen: Screen, result: Result[Any]) -> None:
+    calls: dict[str, ToolCall] = {}
+    for message in result.new:
+        for part in message.parts:
+            if isinstance(part, ToolCall):
+                calls[part.id] = part
+                screen.show_call(part)
+            elif isinstance(part, ToolResult):
+                screen.show_result(calls[part.call_id], part)
+    if result.value is not None:
+        screen.line(encode_value(result.value))
+
+
+async def _print_json(agent: Agent[Any, Any], prompt: str, *, stream: bool) -> int:
+    if not stream:
+        result = await agent.run(prompt)
+        _print_line(_as_data(result))
+    else:
+        async with agent.stream(prompt) as events:
+            async for event in events:
+                _print_line(_event_data(event))
+        result = events.result
+    if result.stopped is not None or result.pending:
+        return 1
+    return 0
+
+
+def _event_data(event: Event) -> Any:
+    if isinstance(event, RunFinished):
+        return {"type": "run_finished", "result": _as_data(event.result)}
+    return event
+
+
+def _as_data(result: Result[Any]) -> dict[str, Any]:
+    """Lay out a result as JSON data: what it says, not the session or the agent behind it."""
+    return {
+        "output": result.value,
+        "finish_reason": result.finish_reason,
+        "run_id": result.run_id,
+        "model": result.model,
+        "duration": round(result.duration, 6),
+        "usage": result.usage,
+        "messages": result.new,
+        "pending": result.pending,
+        "stopped": None if result.stopped is None else str(result.stopped),
+    }
+
+
+def _print_line(data: Any) -> None:
+    sys.stdout.write(_encode(data).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _encode_foreign(value: Any) -> Any:
+    """Encode what an agent's output type or a tool brought along."""
+    try:
+        return msgspec.Raw(encode_value(value).encode())
+    except TypeError:
+        return str(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_encode_foreign).encode

@@ -1,0 +1,143 @@
+"""What a command shows: the answer as it comes, tool calls and notes around it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gossamer.events import (
+    Event,
+    MessageFinished,
+    OutputRestarted,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallFinished,
+    ToolProgress,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gossamer.messages import ToolCall, ToolResult
+    from gossamer.usage import Usage
+
+__all__ = ["Screen", "describe_usage"]
+
+_SHOWN_CHARS = 300
+
+# A model or a tool must not move the cursor, recolour or retitle the terminal, or fake a question of ours.
+_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
+del _CONTROL[ord("\n")], _CONTROL[ord("\t")]
+
+
+class Screen:
+    """Standard output: plain where it is a file or a pipe, styled and cleaned of control characters on a terminal."""
+
+    def __init__(self) -> None:
+        self._out = sys.stdout
+        self._is_terminal = self._out.isatty()
+        self._console: Console | None = None
+        self._in_line = ""  # the kind of text that the line under way holds; empty at the start of a line
+
+    def show(self, event: Event) -> None:
+        """Show an event of a stream."""
+        match event:
+            case TextDelta(text):
+                self.write(text)
+            case ThinkingDelta(text):
+                if self._is_terminal:  # in plain text it could not be told from the answer
+                    self.write(text, "dim")
+            case OutputRestarted(reason):
+                self.note(f"the answer did not fit and is written anew: {reason}")
+            case MessageFinished(message):
+                for call in message.tool_calls:
+                    self.show_call(call)
+            case ToolProgress(call, value):
+                self.line(f"  … {call.name}: {_shortened(str(value))}", "dim")
+            case ToolCallFinished(call, result):
+                self.show_result(call, result)
+            case _:
+                pass
+
+    def show_call(self, call: ToolCall) -> None:
+        """Show that a tool is called."""
+        self.line(f"→ {call.name} {_shortened(call.arguments)}", "cyan")
+
+    def show_result(self, call: ToolCall, result: ToolResult) -> None:
+        """Show what a tool gave."""
+        outcome = "" if result.outcome == "ok" else f" ({result.outcome})"
+        style = "green" if result.outcome == "ok" else "red"
+        self.line(f"← {call.name}{outcome}: {_shortened(result.text)}", style)
+
+    def write(self, text: str, style: str = "") -> None:
+        """Write a piece of the answer, at once."""
+        if not text:
+            return
+        if self._in_line and self._in_line != (style or "plain"):
+            self.end_line()
+        if style and self._is_terminal:
+            self._styled(text, style, end="")
+        else:
+            self._out.write(self._clean(text))
+        self._in_line = "" if text.endswith("\n") else style or "plain"
+        self._out.flush()
+
+    def line(self, text: str, style: str = "") -> None:
+        """Write a line of its own."""
+        self.end_line()
+        if style and self._is_terminal:
+            self._styled(text, style, end="\n")
+        else:
+            self._out.write(self._clean(text) + "\n")
+        self._out.flush()
+
+    def note(self, text: str) -> None:
+        """Write a line about the run rather than of it."""
+        self.line(f"[{text}]", "dim")
+
+    def end_line(self) -> None:
+        """Go to the start of a line."""
+        if self._in_line:
+            self._out.write("\n")
+            self._in_line = ""
+
+    def _styled(self, text: str, style: str, end: str) -> None:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(file=self._out)
+        self._console.print(
+            self._clean(text),
+            style=style,
+            end=end,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    def _clean(self, text: str) -> str:
+        return text.translate(_CONTROL) if self._is_terminal else text
+
+
+def describe_usage(usage: Usage) -> str:
+    """Say what a run used, in one line."""
+    words = [_count(usage.model_calls, "model call")]
+    if usage.tool_calls:
+        words.append(_count(usage.tool_calls, "tool call"))
+    if usage.total_tokens:
+        cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+        words.append(f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out")
+    if usage.cost:
+        least = "at least " if usage.unpriced_calls else ""
+        words.append(f"{least}${usage.cost:.4f}")
+    return ", ".join(words)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _shortened(text: Any) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= _SHOWN_CHARS else f"{line[:_SHOWN_CHARS]}… ({len(line):,} characters)"
