@@ -85,8 +85,10 @@ async def act_and_tell(
                 woken = loop.create_future()
                 while untold:
                     await emit(untold.popleft())
-        except BaseException:
+        except BaseException as error:
             task.cancel()
+            if isinstance(error, GeneratorExit):  # the stream was dropped; nothing may be awaited any more
+                raise
             await asyncio.wait((task,), timeout=CLEANUP_SECONDS)
             raise
         task.result()

@@ -12,10 +12,11 @@ from gossamer.errors import ArgumentError
 from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, ToolCall, as_parts
 from gossamer.models.base import ModelSettings
-from gossamer.records import Decision, MessageRecord, RunStartedRecord
+from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
 from gossamer.session import Session
 from gossamer.tools.function import Tool, Toolset, as_tool, toolset
 from gossamer.tools.reading import reading_tool
+from gossamer.usage import Usage
 
 __all__ = [
     "OnPending",
@@ -137,10 +138,16 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> t
     decide(session, run_id, decisions)
     context.run_id = run_id
     turns = 0
+    started: set[str] = set()
     for record in session.journal:
-        if isinstance(record, MessageRecord) and record.run == run_id and record.usage is not None:
+        if record.run != run_id:
+            continue
+        if isinstance(record, ToolStartedRecord):
+            started.add(record.call_id)
+        elif isinstance(record, MessageRecord) and record.usage is not None:
             context.usage += record.usage
             turns += 1
+    context.usage += Usage(tool_calls=len(started))
     return turns, session.turn.calls if session.turn is not None else ()
 
 

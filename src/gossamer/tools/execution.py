@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from gossamer.context import CallPaused, RunContext, current_call
-from gossamer.errors import EndRun, GossamerError, ModelRetry, ToolError
+from gossamer.errors import EndRun, ModelRetry, ToolError
 from gossamer.events import Event, ToolCallFinished, ToolProgress
 from gossamer.messages import Audio, File, Image, Outcome, Text, ToolCall, ToolResult
 from gossamer.records import PendingCall, ToolResultRecord, ToolStartedRecord
@@ -69,7 +69,7 @@ class ToolTurn(msgspec.Struct, eq=False):
         """Keep the result of a call, in the journal too: from here on the call never runs again."""
         self.results[call.id] = result
         context = self.context
-        if context.session is not None:
+        if context.session is not None and context.session.turn is not None:
             context.session.record(ToolResultRecord(run=context.run_id, result=result))
         if self.notify is not None:
             self.notify(ToolCallFinished(call, result))
@@ -98,7 +98,7 @@ def run_calls(turn: ToolTurn, calls: Sequence[ToolCall]) -> Awaitable[None] | No
 
 
 async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
-    tasks: list[asyncio.Task[None]] = []
+    together: list[ToolCall] = []
     alone: list[ToolCall] = []
     slots = asyncio.Semaphore(turn.max_parallel) if turn.max_parallel else None
     for call in calls:
@@ -108,10 +108,10 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
         elif tool is not None and tool.kind == "inline" and not turn.interceptions:
             _run_inline(turn, tool, call)
         else:
-            work = _run(turn, call) if slots is None else _run_in_turn(slots, turn, call)
-            tasks.append(asyncio.ensure_future(work))
-    if tasks:
-        await _wait(tasks)
+            together.append(call)
+    if together:  # only now, when no inline tool can fail any more and leave tasks behind
+        works = [_run(turn, call) if slots is None else _run_in_turn(slots, turn, call) for call in together]
+        await _wait([asyncio.ensure_future(work) for work in works])
     for call in alone:
         await _run(turn, call)
 
@@ -127,9 +127,11 @@ async def _wait(tasks: list[asyncio.Task[None]]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
-    except BaseException:
+    except BaseException as error:
         for task in tasks:
             task.cancel()
+        if isinstance(error, GeneratorExit):  # the run was dropped; nothing may be awaited any more
+            raise
         await asyncio.wait(tasks, timeout=CLEANUP_SECONDS)
         for task in tasks:
             if task.done() and not task.cancelled():
@@ -146,8 +148,12 @@ def _run_inline(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> None:
         result = ToolResult(
             call.id, call.name, _content(turn.context, tool, tool.invoke(turn.context, arguments))
         )
-    except Exception as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
-        result = _result_of_failure(turn, tool, call, error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
+        try:
+            result = _result_of_failure(turn, tool, call, error)
+        except ToolError as fatal:
+            turn.finish(call, _result(call, str(fatal), "error"))
+            raise
     finally:
         current_call.set(outer)
     _keep(turn, call, result, began)
@@ -162,6 +168,9 @@ async def _run(turn: ToolTurn, call: ToolCall) -> None:
         turn.pending += paused.pending
     except asyncio.CancelledError:
         turn.finish(call, _result(call, "The call was interrupted.", "interrupted"))
+        raise
+    except ToolError as error:
+        turn.finish(call, _result(call, str(error), "error"))
         raise
     else:
         _keep(turn, call, result, began)
@@ -226,7 +235,7 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
         return ToolResult(call.id, call.name, _content(context, tool, value))
     except CallPaused:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
         return _result_of_failure(turn, tool, call, error)
     finally:
         current_call.set(outer)  # not reset(token): a cancelled stream may be closed from another context
@@ -245,14 +254,19 @@ def begin_call(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
             f"Invalid arguments for {tool.name}: {error}. Correct them and call again."
         ) from error
     context = turn.context
-    if context.session is not None:
-        context.session.record(ToolStartedRecord(run=context.run_id, call_id=call.id))
-    turn.started += 1
+    session = context.session
+    if session is None:
+        turn.started += 1
+    else:
+        turn.started += call.id not in session.turn.started  # one that goes on was counted when it began
+        session.record(ToolStartedRecord(run=context.run_id, call_id=call.id))
     current_call.set((context, call))
     return arguments
 
 
-def _result_of_failure(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall, error: Exception) -> ToolResult:
+def _result_of_failure(
+    turn: ToolTurn, tool: Tool[..., Any], call: ToolCall, error: Exception | SystemExit
+) -> ToolResult:
     """Turn what a tool raised into words for the model.
 
     Raises:
@@ -371,7 +385,7 @@ async def _drain_async(generator: Any, turn: ToolTurn, call: ToolCall) -> Any:
 def _content(context: RunContext[Any], tool: Tool[..., Any], value: Any) -> Any:
     """Turn what a tool returned into the content of a result, keeping aside what is too long."""
     kind = value.__class__
-    if kind is str and len(value) <= tool.max_result_chars:
+    if kind is str and len(value) <= tool.max_result_chars and value.isascii():
         return value
     if kind is int:
         return str(value)
@@ -408,9 +422,11 @@ def _hand_back(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall, r
 def _safe_text(value: Any) -> str:
     try:
         return encode_value(value)
-    except (TypeError, GossamerError):
+    except (TypeError, ValueError, RecursionError):
         return str(value)
 
 
 def _result(call: ToolCall, text: str, outcome: Outcome = "ok") -> ToolResult:
+    if not text.isascii():
+        text = text.encode(errors="replace").decode()  # half a surrogate pair would break the journal
     return ToolResult(call.id, call.name, text, outcome)
