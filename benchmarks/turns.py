@@ -11,6 +11,8 @@ import functools
 import time
 from typing import Any
 
+import msgspec
+
 from benchmarks.measure import Row, publish, quick, rival, rival_row, run_loop
 from benchmarks.prebuilt import PrebuiltModel
 from gossamer import Agent, Message, Session
@@ -19,6 +21,7 @@ from gossamer.models import ModelRequest, ModelResponse, OpenAIChat
 LENGTHS = (10, 100, 1_000, 10_000)
 QUESTION = "What is the distance from the Earth to the Moon, and how long does light take for it?"
 REPEATS = 2 if quick() else 9
+SESSIONS = 8 if quick() else 30
 
 
 class EncodingModel(PrebuiltModel):
@@ -27,11 +30,12 @@ class EncodingModel(PrebuiltModel):
     def __init__(self) -> None:
         super().__init__()
         self.chat = OpenAIChat("gpt-4o-mini", base_url="http://127.0.0.1:9/v1", api_key="sk-none")
-        self.body = b""
+        self.bytes = 0
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Encode, then answer."""
-        self.body = self.chat._body(request, stream=True)
+        # Not kept: what was sent is let go, and the next request takes its place in memory.
+        self.bytes = len(self.chat._body(request, stream=True))
         return self.answer
 
 
@@ -46,7 +50,7 @@ def conversation(count: int) -> Session[Any]:
 
 def cpu_of_copy(body: bytes) -> float:
     """µs to copy so many bytes once."""
-    pieces = [memoryview(body), b"]}"]
+    pieces = (memoryview(body), b"]}")
     number = max(20, 20_000_000 // len(body))
     best = float("inf")
     for _ in range(REPEATS):
@@ -61,23 +65,25 @@ async def cpu_of_turn(count: int) -> tuple[float, float, int]:
     """µs of a turn at that length, µs of copying its request once, and the request's bytes."""
     model = EncodingModel()
     agent = Agent(model, instructions="Be brief.")
-    sessions = [conversation(count - 4) for _ in range(8 if count >= 1_000 else 200)]
-    turns = [functools.partial(agent.run, QUESTION, session=session) for session in sessions]
-    for turn in turns:
-        await turn()
     best = float("inf")
-    # A turn adds two messages, so few are run in each session.
-    for _ in range(REPEATS if count >= 1_000 else 3):
-        start = time.process_time()
-        for turn in turns:
+    for _ in range(SESSIONS):
+        session = conversation(count - 6)
+        turn = functools.partial(agent.run, QUESTION, session=session)
+        # A turn adds two messages, so few are run in each session; the first encodes what was said before it.
+        for _ in range(2):
             await turn()
-        best = min(best, (time.process_time() - start) / len(turns) * 1e6)
-    grown = len(sessions[0].messages)
-    assert count <= grown <= count + 2 * REPEATS + 2
-    # The body holds the instructions and every message but the answer, which came after it.
-    assert model.body.count(b'"role":') == grown
-    assert model.body.endswith(b'light take for it?"}]}')
-    return best, cpu_of_copy(model.body), len(model.body)
+        start = time.process_time()
+        for _ in range(4):
+            await turn()
+        best = min(best, (time.process_time() - start) / 4 * 1e6)
+        messages = session.messages
+        assert len(messages) == count + 6
+    body = model.chat._body(ModelRequest(messages, "Be brief."), stream=True)
+    said = msgspec.json.decode(body)["messages"]
+    assert [one["content"] for one in said] == ["Be brief.", *(message.text for message in messages)]
+    # The last request held all but the answer, which came after it.
+    assert 0 < len(body) - model.bytes < 100
+    return best, cpu_of_copy(body), len(body)
 
 
 async def measured() -> dict[int, tuple[float, float, int]]:
