@@ -1,0 +1,47 @@
+"""Each example runs as written: offline, without a key, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# What each example prints beyond the offline model's own words.
+SAYS = {
+    "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
+    "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
+    "quickstart.py": ["You said: What is an agent?"],
+    "session.py": ["4 messages:", "2 messages after", "ticket-42 goes on: You said: Who am I?"],
+    "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
+    "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
+    "tools.py": ["convert gave 22.0", "look_up gave London"],
+}
+
+
+def test_every_example_is_checked():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_example(name, tmp_path):
+    keys = [key for key in os.environ if key.endswith(("_API_KEY", "_BASE_URL")) or key == "GOSSAMER_MODEL"]
+    environment = {key: value for key, value in os.environ.items() if key not in keys}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stderr == ""
+    assert ran.returncode == 0
+    for said in SAYS[name]:
+        assert said in ran.stdout
+    assert list(tmp_path.iterdir()) == []
