@@ -10,7 +10,7 @@ from gossamer.approval import decide
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError
 from gossamer.limits import Budget, Limits
-from gossamer.messages import Message, Part, Text, ToolCall, as_parts
+from gossamer.messages import Message, Part, Text, as_parts
 from gossamer.models.base import ModelSettings
 from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
 from gossamer.session import Session
@@ -124,11 +124,12 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
         session.record(MessageRecord(run=context.run_id, message=message))
 
 
-def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> tuple[int, Sequence[ToolCall]]:
+def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> tuple[int, Message | None]:
     """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
 
     Returns:
-        How many model calls the run has made, and the calls that have no result yet.
+        How many model calls the run has made, and the answer to go on from: one whose calls have no results yet, or a
+        last one after which nothing was recorded. None where the model is to be asked.
 
     Raises:
         ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
@@ -138,17 +139,21 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> t
     decide(session, run_id, decisions)
     context.run_id = run_id
     turns = 0
+    answer: Message | None = None
     started: set[str] = set()
     for record in session.journal:
         if record.run != run_id:
             continue
         if isinstance(record, ToolStartedRecord):
             started.add(record.call_id)
-        elif isinstance(record, MessageRecord) and record.usage is not None:
-            context.usage += record.usage
-            turns += 1
+        elif isinstance(record, MessageRecord):
+            answer = record.message if record.message.role == "assistant" else None
+            if record.usage is not None:
+                context.usage += record.usage
+                turns += 1
     context.usage += Usage(tool_calls=len(started))
-    return turns, session.turn.calls if session.turn is not None else ()
+    is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
+    return turns, answer if is_open else None
 
 
 async def instructions_of(agent: AgentLike, context: RunContext[Any]) -> str | None:

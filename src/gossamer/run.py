@@ -21,7 +21,7 @@ from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunSt
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
 from gossamer.middleware import layers
-from gossamer.models.base import Model, ModelRequest, ModelSettings, tool_choice
+from gossamer.models.base import FinishReason, Model, ModelRequest, ModelSettings, tool_choice
 from gossamer.models.registry import resolve
 from gossamer.opening import (
     OnPending,
@@ -107,12 +107,13 @@ async def execute(
     repaired = False
     answered_by = ""
     heard: list[str] = []
-    calls: Sequence[ToolCall] = ()
+    message: Message | None = None
+    reason: FinishReason = "stop"
     context.new = new
     bodies = context.bodies
     try:
         if decisions is not None:
-            turns, calls = reopen_run(context, decisions)
+            turns, message = reopen_run(context, decisions)
         elif session is not None:
             open_run(context, new, on_pending)
         if emit is not None:
@@ -122,7 +123,7 @@ async def execute(
             instructions = await instructions_of(agent, context)
 
         while True:
-            if not calls:
+            if message is None:
                 # Build a request.
                 if turns >= max_turns:
                     raise too_many_turns(turns)
@@ -140,7 +141,7 @@ async def execute(
                     settings,
                 )
 
-                # Ask the model.
+                # Ask the model and append its answer.
                 asked = perf_counter() if metrics.recorder is not None else 0.0
                 if emit is None and wrapped is None and context.budget is None:
                     response = await model.respond(request)
@@ -148,9 +149,10 @@ async def execute(
                     response = await ask_model(context, model, request, wrapped, emit, heard)
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
-                turns += 1
                 message = response.message
+                reason = response.finish_reason
                 answered_by = response.model
+                turns += 1
                 context.usage = response.usage if turns == 1 else context.usage.plus(response.usage, started)
                 started = 0
                 if session is None:
@@ -161,25 +163,29 @@ async def execute(
                     await emit(MessageFinished(message))
                     await emit(UsageUpdated(context.usage))
 
-                for part in message.parts:
-                    if type(part) is ToolCall:
-                        calls = message.tool_calls
-                        break
-                else:  # No calls: this is the answer.
-                    value = message.text or refusal_of(message)
-                    if schema is not None:
-                        try:
-                            value = await read_output(schema, message)
-                        except ValueError as error:
-                            if repaired:
-                                raise does_not_fit(error, value) from error
-                            repaired = True
-                            say(context, repair_request(error))
-                            if emit is not None:
-                                await emit(OutputRestarted(str(error)))
-                            continue
-                    result = finish(context, began, response.finish_reason, answered_by, value)
+            calls: Sequence[ToolCall] = ()
+            for part in message.parts:
+                if type(part) is ToolCall:
+                    calls = message.tool_calls
                     break
+
+            # No calls: this is the answer.
+            if not calls:
+                value = message.text or refusal_of(message)
+                if schema is not None:
+                    try:
+                        value = await read_output(schema, message)
+                    except ValueError as error:
+                        if repaired:
+                            raise does_not_fit(error, value) from error
+                        repaired = True
+                        message = None
+                        say(context, repair_request(error))
+                        if emit is not None:
+                            await emit(OutputRestarted(str(error)))
+                        continue
+                result = finish(context, began, reason, answered_by, value)
+                break
 
             # Run the tools and append their results.
             turn = ToolTurn(context, kit.by_name)
@@ -206,7 +212,7 @@ async def execute(
                 break
             if turn.refused:
                 raise too_many_tool_calls(context.budget)
-            calls = ()
+            message = None
     except LimitError as limit:
         context.usage += Usage(tool_calls=started)
         leave_whole(context, heard)

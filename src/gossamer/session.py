@@ -508,8 +508,8 @@ class Session(Generic[State]):
 
     def _take_result(self, result: ToolResult, at: float) -> None:
         turn = self.turn
-        if turn is None:
-            return
+        if turn is None or all(call.id != result.call_id for call in turn.calls):
+            return  # of a tool that outlived its turn
         turn.results.setdefault(result.call_id, result)
         if len(turn.results) == len(turn.calls):
             results = tuple(turn.results[call.id] for call in turn.calls)

@@ -139,12 +139,15 @@ class RunStream(Generic[OutputT]):
             self._result = stop.value
             self._end()
         except BaseException as error:
-            if not self._cancelled:  # what was wanted is no failure, and its traceback would hold the agent
+            wanted = self._cancelled
+            if isinstance(error, Exception):
                 self._failure = error
+            else:  # kept, it would cancel whoever reads the stream next, and hold the agent by its traceback
+                self._cancelled = True
             self._end()
             if isinstance(error, Exception):
                 return RunFailed(type(error).__name__, str(error))
-            if not self._cancelled:
+            if not wanted:
                 raise
         finally:
             self._waited_for = None
@@ -170,8 +173,9 @@ class RunStream(Generic[OutputT]):
             return
         self.cancel()
         if self._reading:  # by another task, which has just been woken
-            self._ended = asyncio.get_running_loop().create_future()
-            await self._ended
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
             return
         async for _ in self:
             pass
