@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.integration.server import DONE, call_entry, completion, frame, say, stream
 
@@ -49,11 +51,12 @@ def agent(server, *, send_thinking=False, capabilities=Capabilities(), **options
 
 
 async def ask(agent, prompt, streamed, **options):
-    """Run either way; the result, and the events of a stream."""
-    if not streamed:
-        return await agent.run(prompt, **options), []
-    async with agent.stream(prompt, **options) as running:
-        events = [event async for event in running]
+    """Run either way, for 20 seconds at most; the result, and the events of a stream."""
+    async with asyncio.timeout(20):
+        if not streamed:
+            return await agent.run(prompt, **options), []
+        async with agent.stream(prompt, **options) as running:
+            events = [event async for event in running]
     return running.result, events
 
 

@@ -126,8 +126,9 @@ class Server:
             assert host.waiting == 0, f"a request still waits: {host}"
         left = asyncio.all_tasks() - self._before - set(self._tasks) - {asyncio.current_task()}
         assert not left, f"tasks were left behind: {left}"
+        # Executors of loops and the loop behind `run_sync` stay for the process.
         new = [thread.name for thread in threading.enumerate()[self._threads :]]
-        kept = [name for name in new if not name.startswith(("asyncio_", "gossamer"))]
+        kept = [name for name in new if not name.startswith(("asyncio_", "uvloop_", "gossamer"))]
         assert not kept, f"threads were left behind: {kept}"
 
     async def _serve(self, reader, writer):

@@ -11,7 +11,17 @@ from functools import partial
 
 import pytest
 from tests.integration.asking import TWO, agent, ask, calling, convert, reply, streamed_and_not
-from tests.integration.server import STREAM_HEAD, Close, Server, chunk, completion, frame, http
+from tests.integration.server import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Close,
+    Server,
+    chunk,
+    completion,
+    frame,
+    http,
+    say,
+)
 
 from gossamer import Agent, Limits, Session, wire
 from gossamer.errors import RateLimitError
@@ -29,6 +39,19 @@ async def test_one_connection_carries_many_runs(streamed):
         assert server.accepted == 1
         (host,) = [host for host in wire.statistics() if str(server.port) in host.host]
         assert (host.open, host.idle) == (1, 1)
+
+
+async def test_the_formal_end_of_a_stream_may_come_in_a_packet_of_its_own():
+    async def in_two(connection, request):
+        await connection.send(STREAM_HEAD + b"".join(chunk(event) for event in say("ok")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await connection.send(LAST_CHUNK)
+
+    async with Server(in_two) as server:
+        for _ in range(3):
+            await ask(agent(server), "hi", streamed=True)
+        assert server.accepted == 1
 
 
 @streamed_and_not
@@ -80,6 +103,40 @@ async def test_a_server_that_closed_an_idle_one_is_asked_on_a_new_one(streamed):
             assert result.output == expected
         assert server.accepted == 2
         assert len(server.requests) == 2
+
+
+async def test_a_slow_reader_slows_the_server():
+    sent = 0
+    held = asyncio.Event()
+
+    async def flood(connection, request):
+        nonlocal sent
+        connection.writer.write(STREAM_HEAD)
+        piece = chunk(frame({"content": "x" * 1000}))
+        # The kernel takes a few MiB; that the rest is held back shows in a writer that does not drain.
+        while sent < 30 << 20:
+            connection.writer.write(piece)
+            sent += len(piece)
+            try:
+                await asyncio.wait_for(connection.writer.drain(), 0.3)
+            except TimeoutError:
+                held.set()
+                break
+        await connection.wait_closed_by_client()
+
+    async with Server(flood) as server:
+        async with agent(server).stream("hi") as running:
+            async for event in running:
+                if isinstance(event, TextDelta):
+                    break
+            await asyncio.wait_for(held.wait(), 20)
+            more = 0
+            async for event in running:
+                more += isinstance(event, TextDelta)
+                if more == 100:
+                    break
+        await hung_up(server)
+    assert sent < 30 << 20
 
 
 # --- cancelled ----------------------------------------------------------------------------------------------
