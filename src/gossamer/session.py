@@ -125,6 +125,8 @@ class Session(Generic[State]):
             raise ArgumentError(f"window must be at least 1 message, not {window}")
         if when_busy not in {"wait", "refuse"}:
             raise ArgumentError(f"when_busy must be 'wait' or 'refuse', not {when_busy!r}")
+        if max_waiting < 0:
+            raise ArgumentError(f"max_waiting must not be negative, not {max_waiting}")
         self.id = id or new_id()
         self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
@@ -241,7 +243,9 @@ class Session(Generic[State]):
             **fields: the same as keyword arguments.
         """
         merged = msgspec.to_builtins({**(patch or {}), **fields})
-        self.record(StateRecord(run=self._run.run if self._run else "", patch=merged))
+        state = self._merged(merged)  # first: a patch that does not fit must not reach the journal
+        self._journal.append(StateRecord(run=self._run.run if self._run else "", patch=merged))
+        self._state = state
 
     def trim(self) -> None:
         """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
@@ -344,7 +348,7 @@ class Session(Generic[State]):
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # handed over in the very moment of the cancellation
                 self.release()
-            else:
+            elif turn in self._waiting:  # it is not where the session was let go in that moment
                 self._waiting.remove(turn)
             raise
         self._holder = context

@@ -231,7 +231,7 @@ async def test_events_of_a_failure_then_the_error_itself():
     events = []
     with pytest.raises(ValueError, match="no more"):
         async for event in stream:
-            events.append(event)
+            events.append(event)  # noqa: PERF401 - what came before the error is wanted
     assert events[-1] == RunFailed("ValueError", "no more")
     assert kinds(events).count("RunFailed") == 1
     assert "RunFinished" not in kinds(events)
@@ -246,7 +246,7 @@ async def test_events_of_an_answer_that_does_not_fit():
     events = []
     with pytest.raises(OutputError) as caught:
         async for event in stream:
-            events.append(event)
+            events.append(event)  # noqa: PERF401 - what came before the error is wanted
     assert caught.value.text == "still {}"
     assert kinds(events)[-1] == "RunFailed"
 
