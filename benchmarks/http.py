@@ -9,7 +9,7 @@ from benchmarks.measure import LOOP, RIVALS, Row, child, figures, publish, quick
 # A Go port of agno, as its documentation and measurements on this class of machine have it; not run here.
 GO_PORT = {1: 704.0, 8: 3_610.0, 32: 3_691.0}
 GO_PORT_NAME = "a Go port (published)"
-SECONDS = 1.0 if quick() else 3.0
+SECONDS = 1.0 if quick() else 2.0
 
 
 def rows_for(url: str, concurrency: int) -> list[Row]:
