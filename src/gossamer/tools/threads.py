@@ -74,10 +74,7 @@ class _Threads:
     def submit(self, job: _Job) -> None:
         with self.lock:
             if self.abandoned >= MAX_ABANDONED:
-                raise ToolError(
-                    f"{self.abandoned} threads are stuck in synchronous tools that were given up; no more are started. "
-                    "Make those tools async or let them return in time"
-                )
+                raise _stuck(self.abandoned)
             if self.idle:
                 self.idle.pop().put(job)
             elif self.threads < MAX_THREADS:
@@ -91,7 +88,10 @@ class _Threads:
                 )
 
     def give_up(self, job: _Job) -> None:
-        """Stop waiting for a job: drop it where it has not begun, else abandon its thread and replace it."""
+        """Stop waiting for a job: drop it where it has not begun, else abandon its thread and replace it.
+
+        Past the bound threads are replaced no more; when none is left, the calls that wait are refused.
+        """
         with self.lock:
             if job.abandoned:
                 return
@@ -102,9 +102,13 @@ class _Threads:
                 return
             self.abandoned += 1
             self.threads -= 1
-            if self.waiting:
-                self.threads += 1
-                self._start(self.waiting.popleft())
+            if self.abandoned < MAX_ABANDONED:
+                if self.waiting:
+                    self.threads += 1
+                    self._start(self.waiting.popleft())
+            elif not self.threads:
+                while self.waiting:
+                    _deliver(self.waiting.popleft(), None, _stuck(self.abandoned))
 
     def _start(self, job: _Job) -> None:
         Thread(target=self._work, args=(job,), name="gossamer-tool", daemon=True).start()
@@ -126,6 +130,13 @@ class _Threads:
                     self.idle.append(inbox)
             if job is None:
                 job = inbox.get()
+
+
+def _stuck(count: int) -> ToolError:
+    return ToolError(
+        f"{count} threads are stuck in synchronous tools that were given up; no more are started. "
+        "Make those tools async or let them return in time"
+    )
 
 
 def _run(job: _Job) -> None:
