@@ -38,12 +38,15 @@ async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pa
     ready = await admit(turn, calls) if can_pause else calls
     budget = turn.context.budget
     if budget is not None and ready:
-        allowed = budget.take_tool_calls(len(ready))
-        for call in ready[allowed:]:
+        session = turn.context.session
+        begun: set[str] = session.turn.started if session is not None else set()  # counted when they began
+        fresh = [call for call in ready if call.id not in begun]
+        refused = fresh[budget.take_tool_calls(len(fresh)) :]
+        for call in refused:
             words = "Not run: the limit of tool calls is reached."
             turn.finish(call, ToolResult(call.id, call.name, words, "not_run"))
-        turn.refused = len(ready) - allowed
-        ready = ready[:allowed]
+        turn.refused = len(refused)
+        ready = [call for call in ready if call not in refused] if refused else ready
     if ready and (work := run_calls(turn, ready)) is not None:
         await work
     if turn.pending:

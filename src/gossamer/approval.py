@@ -103,6 +103,12 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             )
         if isinstance(decision, Answer) and pending.kind == "approval":
             raise ResumeError(f"call {call_id!r} wants Approve or Deny, not an Answer")
+        if isinstance(decision, Approve) and not isinstance(decision.args, dict | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ResumeError(f"args of the Approve for {call_id!r} must be a dict, not {decision.args!r}")
+        try:
+            msgspec.json.encode(decision)  # it goes into the journal
+        except (TypeError, ValueError) as error:
+            raise ResumeError(f"the decision about {call_id!r} has no JSON form: {error}") from error
     for call_id, decision in decisions.items():
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
 

@@ -151,7 +151,9 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> t
             if record.usage is not None:
                 context.usage += record.usage
                 turns += 1
-    context.usage += Usage(tool_calls=len(started))
+    context.usage += Usage(tool_calls=len(started)) + session.used_inside(started)
+    if context.budget is not None:
+        context.budget.count(context.usage)
     is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
     return turns, answer if is_open else None
 

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias
 
 import msgspec
@@ -34,6 +35,7 @@ from gossamer.records import (
 )
 from gossamer.schema import is_object
 from gossamer.tools.offload import Offload
+from gossamer.usage import Usage
 from gossamer.view import MessageView, View
 
 if TYPE_CHECKING:
@@ -313,6 +315,16 @@ class Session(Generic[State]):
         if call_id not in self._children:
             self._children[call_id] = Session(f"{self.id}/{call_id}", window=self.window)
         return self._children[call_id]
+
+    def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
+        """Add up what the runs inside calls used, those that will not go on."""
+        total = Usage()
+        for call_id, child in (self._children or {}).items():
+            if call_id in call_ids and child.unfinished is None:
+                for record in child.journal:
+                    if isinstance(record, RunFinishedRecord):
+                        total += record.usage
+        return total
 
     # --- runs -------------------------------------------------------------------------------------------------
 
