@@ -231,7 +231,17 @@ def _tidy(schema: Any, definitions: dict[str, Any]) -> Any:
     if node.get("type") == "object" and "properties" in node:
         node.setdefault("additionalProperties", False)
         node.setdefault("required", [])
+    if is_array(node.get("anyOf")):
+        node["anyOf"] = sorted(node["anyOf"], key=_place_of_choice)
     return node
+
+
+def _place_of_choice(schema: Any) -> tuple[bool, bytes]:
+    """Order the members of a union alike in every process, null last: Python keeps no order of its own.
+
+    A provider's prompt cache lives by it.
+    """
+    return is_object(schema) and schema.get("type") == "null", msgspec.json.encode(schema)
 
 
 def _mentions(schema: Any, reference: str) -> bool:

@@ -112,3 +112,20 @@ def test_the_repository_speaks_of_gossamer_alone() -> None:
         text = path.read_text()
         for host in hosts:
             assert host not in text, f"{path}: {host}"
+
+
+def test_schemas_are_the_same_in_every_process() -> None:
+    program = (
+        "import typing; {first}; from gossamer.schema import json_schema; import msgspec\n"
+        "class A(msgspec.Struct):\n    x: {x}\nprint(msgspec.json.encode(json_schema(A)))"
+    )
+    outs = {
+        subprocess.run(
+            [sys.executable, "-c", program.format(first=first, x="typing.Optional[str] | int")],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for first in ("typing.Union[None, str]", "typing.Union[int, None, str]", "typing.Union[str, None]")
+    }
+    assert len(outs) == 1
