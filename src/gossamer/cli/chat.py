@@ -112,7 +112,7 @@ class _Chat:
         """Drive a run and show it; None where it was cancelled or failed, which has been told then."""
         try:
             return self.runner.run(self.show(start))
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             self.screen.note("cancelled")
         except GossamerError as error:
             self.screen.line(f"{type(error).__name__}: {error}", "red")
@@ -120,12 +120,19 @@ class _Chat:
             self.screen.line(f"{type(error).__name__}: {error}", "red")
         return None
 
-    async def show(self, start: Callable[[], RunStream[Any]]) -> Result[Any]:
+    async def show(self, start: Callable[[], RunStream[Any]]) -> Result[Any] | None:
         stream = start()
         loop = asyncio.get_running_loop()
+        cancelled = False
+
+        def cancel() -> None:
+            nonlocal cancelled
+            cancelled = True
+            stream.cancel()
+
         # Windows has no signal handlers on a loop; there the runner cancels the task.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(signal.SIGINT, stream.cancel)
+            loop.add_signal_handler(signal.SIGINT, cancel)
         try:
             async with stream:
                 async for event in stream:
@@ -133,6 +140,12 @@ class _Chat:
                         self.running = event.usage
                     self.screen.show(event)
             result = stream.result
+        except GossamerError:
+            if not cancelled:
+                raise
+            self.screen.note("cancelled")
+            return None
+        else:
             self.running = result.usage
             self.screen.end_line()
             return result

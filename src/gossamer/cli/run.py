@@ -57,10 +57,15 @@ def run(
     agent = choose_agent(target, model, instructions)
     if isinstance(agent.model, str):
         resolve(agent.model)  # a missing key is told before anything is printed
+    question = QUESTION if prompt is None else prompt
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if json:
-            return runner.run(_print_json(agent, prompt or QUESTION, stream=bool(stream)))
-        return runner.run(_show(agent, prompt, stream=stream is not False))
+            return runner.run(_print_json(agent, question, stream=bool(stream)))
+        screen = Screen()
+        screen.note(f"model: {describe_model(agent.model)}")
+        if prompt is None:
+            screen.line(f"> {QUESTION}", "bold")
+        return runner.run(_show(screen, agent, question, stream=stream is not False))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -72,13 +77,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _show(agent: Agent[Any, Any], prompt: str | None, *, stream: bool) -> int:
-    screen = Screen()
-    screen.note(f"model: {describe_model(agent.model)}")
-    if prompt is None:
-        screen.line(f"> {QUESTION}", "bold")
+async def _show(screen: Screen, agent: Agent[Any, Any], prompt: str, *, stream: bool) -> int:
     if stream:
-        async with agent.stream(prompt or QUESTION) as events:
+        async with agent.stream(prompt) as events:
             async for event in events:
                 screen.show(event)
         result = events.result
@@ -86,7 +87,7 @@ async def _show(agent: Agent[Any, Any], prompt: str | None, *, stream: bool) -> 
         if result.finish_reason == "ended_by_tool" and result.value is not None:
             screen.line(encode_value(result.value))
     else:
-        result = await agent.run(prompt or QUESTION)
+        result = await agent.run(prompt)
         _show_whole(screen, result)
     screen.note(f"{describe_usage(result.usage)}, {result.duration:.2f} s")
     if result.pending:
