@@ -1,0 +1,156 @@
+"""The public API as a type checker sees it. Never run; a test lets pyright check it in strict mode.
+
+`assert_type` states a type. An ignore comment states an error: pyright complains where it is not needed.
+"""
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true, reportUnusedFunction=false
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, assert_type
+
+import msgspec
+
+from gossamer import (
+    Agent,
+    Approve,
+    Deny,
+    Limits,
+    Message,
+    ModelSettings,
+    Result,
+    RunContext,
+    RunStream,
+    Session,
+    Text,
+    Tool,
+    tool,
+)
+from gossamer.events import Event, TextDelta, ToolProgress
+from gossamer.models import Model, OpenAIChat, ScriptedModel
+
+
+class Quote(msgspec.Struct):
+    amount: float
+
+
+class Deps:
+    name = "deps"
+
+
+# --- agents and results --------------------------------------------------------------------------------------------
+
+plain: Agent[Deps, str] = Agent("offline")
+quoting = Agent[Deps, Quote]("offline", output=Quote)
+assert_type(Agent("offline").run_sync("hi").output, str)
+assert_type(Agent("offline", output=Quote).run_sync("hi").output, Quote)
+model: Model = ScriptedModel(["hello"])
+other: Model = OpenAIChat("gpt-5-mini", api_key="k")
+Agent(model, instructions="Be brief.", limits=Limits(max_turns=3), settings=ModelSettings(temperature=0))
+Agent(7)  # pyright: ignore[reportArgumentType]
+Agent("offline", temperature=1)  # pyright: ignore[reportCallIssue]
+plain.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def runs() -> None:
+    assert_type(await plain.run("hi"), Result[str])
+    assert_type((await plain.run("hi")).output, str)
+    assert_type((await quoting.run("hi")).output, Quote)
+    assert_type((await plain.run("hi", output=Quote)).output, Quote)
+    assert_type((await plain.run("hi", output=int)).output, int)
+    assert_type((await plain.run("hi", output=list[int])).output, list[int])
+    assert_type((await plain("hi")).output, str)
+    assert_type(plain.run_sync("hi").output, str)
+    assert_type((await plain.run([Text("look"), Message.user("hi")])).output, str)
+    await plain.run(7)  # pyright: ignore[reportArgumentType]
+    await plain.run("hi", pending="maybe")  # pyright: ignore[reportArgumentType]
+
+
+async def streams() -> None:
+    async with plain.stream("hi") as stream:
+        assert_type(stream, RunStream[str])
+        async for event in stream:
+            assert_type(event, Event)
+            match event:
+                case TextDelta(text):
+                    assert_type(text, str)
+                case ToolProgress(call, _):
+                    assert_type(call.name, str)
+                case _:
+                    pass
+    assert_type(stream.result, Result[str])
+    async with quoting.stream("hi") as quotes:
+        pass
+    assert_type(quotes.result.output, Quote)
+
+
+async def sessions() -> None:
+    session = Session(state={"seen": 1})
+    assert_type(session, Session[dict[str, int]])
+    assert_type(session.state, dict[str, int])
+    assert_type(
+        (await quoting.resume(session, {"1": Approve(), "2": Deny("no")})).output,
+        Quote,
+    )
+    assert_type(Session.from_export(b"{}"), Session[Any])
+
+
+# --- tools ---------------------------------------------------------------------------------------------------------
+
+
+@tool
+def convert(amount: float, rate: float = 1.0) -> float:
+    return amount * rate
+
+
+@tool(inline=True, timeout=3.0)
+def shout(context: RunContext[Deps], words: str) -> str:
+    assert_type(context.deps, Deps)
+    return words + context.deps.name
+
+
+@tool
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@tool
+def count(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+@tool(exclusive=True)
+async def watch() -> AsyncIterator[str]:
+    yield "a"
+
+
+assert_type(convert(1.0), float)
+assert_type(convert(amount=1.0, rate=2.0), float)
+fetched: Coroutine[Any, Any, bytes] = fetch("u")
+assert_type(count(3), Iterator[int])
+assert_type(watch(), AsyncIterator[str])
+assert_type(convert.replace(name="change")(1.0), float)
+assert_type(convert.name, str)
+convert("one")  # pyright: ignore[reportArgumentType]
+convert(1.0, 2.0, 3.0)  # pyright: ignore[reportCallIssue]
+convert(amount=1.0, speed=2.0)  # pyright: ignore[reportCallIssue]
+tool(inline=True, colour="red")  # pyright: ignore[reportCallIssue]
+tool(run_by="nobody")  # pyright: ignore[reportArgumentType]
+
+
+def unmarked(word: str) -> str:
+    return word
+
+
+every: list[Tool[..., Any]] = [convert, shout, fetch, count, watch, plain.as_tool("ask", "Asks.")]
+Agent("offline", tools=every)
+Agent("offline", tools=[convert, unmarked])
+Agent("offline", tools=(convert,))
+Agent("offline", tools=["convert"])  # pyright: ignore[reportArgumentType]
+
+
+def instructions(context: RunContext[Deps]) -> str:
+    return context.deps.name
+
+
+Agent("offline", instructions=instructions)
