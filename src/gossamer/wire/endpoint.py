@@ -78,6 +78,11 @@ class Endpoint:
     Answers are asked for without compression, as a stream of small events only gets slower by it; put
     `Accept-Encoding: gzip` into `headers` to have it. A compressed answer is decoded either way.
 
+    Bounds on what a server may send: 64 KiB and 256 fields of headers, 64 KiB of framing between two pieces of
+    a body, 256 KiB of a body that nobody has read yet; past the first two the request fails with
+    `TooLargeError`, past the last the network is paused. At most 2,000 connections to a host lie idle, for up to
+    55 seconds, and at most 256 are being opened at once.
+
     Args:
         url: an absolute `http` or `https` URL, without user and password.
         headers: sent with every request. Host, Content-Length and Connection are not for the caller.

@@ -217,9 +217,9 @@ class Http1Connection(asyncio.Protocol):
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             if not self._complete:
-                self._fail(
-                    self._fault or ProtocolError(f"{self._home.name} does not speak HTTP/1.1: {error}")
-                )
+                failure = self._fault or ProtocolError(f"{self._home.name} does not speak HTTP/1.1: {error}")
+                failure.__cause__ = None if self._fault else error
+                self._fail(failure)
                 return
             self._keep = False
         if self._complete:

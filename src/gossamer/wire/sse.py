@@ -35,10 +35,12 @@ class SSEDecoder:
         max_event: the most bytes of one event, and of one line.
     """
 
-    __slots__ = ("_data", "_event", "_fresh", "_id", "_line", "_max", "_size", "_skip_lf")
+    __slots__ = ("_at_start", "_data", "_event", "_fresh", "_id", "_line", "_max", "_size", "_skip_lf")
 
     def __init__(self, max_event: int = 16 * 1024 * 1024) -> None:
         self._max = max_event
+        # True where the next byte begins an event: nothing pending, and no byte order mark to look for.
+        self._at_start = False
         self._fresh = True
         self._skip_lf = False
         self._line = bytearray()
@@ -62,19 +64,16 @@ class SSEDecoder:
             TooLargeError: a line or an event is larger than the bound. The decoder is of no use after it.
         """
         # The packet that nearly all are: one whole event of one data line, with nothing pending before it.
+        end = len(data) - 2
         if (
-            data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and data.find(b"\n") == len(data) - 2
-            and not self._line
-            and not self._data
-            and not self._skip_lf
-            and not self._event
+            self._at_start
+            and data.startswith(b"data: ")
+            and data.find(b"\n") == end
+            and data[-1] == 10
             and b"\r" not in data
-            and len(data) <= self._max
+            and end <= self._max
         ):
-            self._fresh = False
-            return [Frame(data[6:-2], b"", self._id)]
+            return [Frame(data[6:end], b"", self._id)]
         return self._feed_lines(data)
 
     def close(self) -> Frame | None:
@@ -105,6 +104,7 @@ class SSEDecoder:
         frames: list[Frame] = []
         if not data:
             return frames
+        self._at_start = False
         if self._skip_lf:
             # The CR at the end of the last packet ended its line; this LF belongs to it.
             self._skip_lf = False
@@ -140,6 +140,8 @@ class SSEDecoder:
                 self._event = b""
         if rest:
             self._keep_partial(rest)
+        else:
+            self._at_start = not (self._skip_lf or self._data or self._event)
         return frames
 
     def _take_line(self, line: bytes) -> None:
