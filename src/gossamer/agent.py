@@ -174,6 +174,21 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
 
     __call__ = run
 
+    @overload
+    def run_sync(
+        self,
+        prompt: Prompt = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
+        output: type[T],
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+        pending: OnPending = "raise",
+    ) -> Result[T]: ...
+    @overload
     def run_sync(
         self,
         prompt: Prompt = None,
@@ -186,7 +201,20 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         settings: ModelSettings | None = None,
         tools: Tools | None = None,
         pending: OnPending = "raise",
-    ) -> Result[OutputT]:
+    ) -> Result[OutputT]: ...
+    def run_sync(
+        self,
+        prompt: Prompt = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
+        output: Any = None,
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+        pending: OnPending = "raise",
+    ) -> Result[Any]:
         """Run to the end from code that is not async: scripts, notebooks, threads.
 
         All such runs share one background event loop. Ctrl-C cancels the run. Arguments and errors as for `run`.
@@ -208,6 +236,21 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             )
         )
 
+    @overload
+    def stream(
+        self,
+        prompt: Prompt = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
+        output: type[T],
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+        pending: OnPending = "raise",
+    ) -> RunStream[T]: ...
+    @overload
     def stream(
         self,
         prompt: Prompt = None,
@@ -220,7 +263,20 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         settings: ModelSettings | None = None,
         tools: Tools | None = None,
         pending: OnPending = "raise",
-    ) -> RunStream[OutputT]:
+    ) -> RunStream[OutputT]: ...
+    def stream(
+        self,
+        prompt: Prompt = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
+        output: Any = None,
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+        pending: OnPending = "raise",
+    ) -> RunStream[Any]:
         """Run and read the events as they come: `async with agent.stream("…") as stream: async for event in stream`.
 
         Arguments and errors as for `run`.
@@ -234,6 +290,20 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         run = start(self, context, prompt, output, limits, settings, tools, None, pending, emit)
         return RunStream(run, context, limits or self.limits)
 
+    @overload
+    def resume(
+        self,
+        session: Session[Any],
+        decisions: Mapping[str, Decision] | None = None,
+        *,
+        deps: Any = None,
+        user: str | None = None,
+        output: type[T],
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+    ) -> Coroutine[Any, Any, Result[T]]: ...
+    @overload
     def resume(
         self,
         session: Session[Any],
@@ -245,7 +315,19 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         limits: Limits | None = None,
         settings: ModelSettings | None = None,
         tools: Tools | None = None,
-    ) -> Coroutine[Any, Any, Result[OutputT]]:
+    ) -> Coroutine[Any, Any, Result[OutputT]]: ...
+    def resume(
+        self,
+        session: Session[Any],
+        decisions: Mapping[str, Decision] | None = None,
+        *,
+        deps: Any = None,
+        user: str | None = None,
+        output: Any = None,
+        limits: Limits | None = None,
+        settings: ModelSettings | None = None,
+        tools: Tools | None = None,
+    ) -> Coroutine[Any, Any, Result[Any]]:
         """Go on with a session's unfinished run: one that paused, or one whose process died.
 
         Calls with a stored result never run again. Where decisions are missing, the run stays paused for those.

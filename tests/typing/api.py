@@ -61,6 +61,9 @@ async def runs() -> None:
     assert_type((await plain.run("hi", output=list[int])).output, list[int])
     assert_type((await plain("hi")).output, str)
     assert_type(plain.run_sync("hi").output, str)
+    assert_type(plain.run_sync("hi", output=Quote).output, Quote)
+    assert_type(plain.stream("hi", output=Quote), RunStream[Quote])
+    assert_type((await plain.resume(Session(), output=Quote)).output, Quote)
     assert_type((await plain.run([Text("look"), Message.user("hi")])).output, str)
     await plain.run(7)  # pyright: ignore[reportArgumentType]
     await plain.run("hi", pending="maybe")  # pyright: ignore[reportArgumentType]
