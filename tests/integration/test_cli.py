@@ -400,3 +400,10 @@ def test_doctor_tells_how_to_get_what_is_missing(tmp_path):
     ran = call("doctor", PYTHONPATH=str(tmp_path))
     assert ran.returncode == 1
     assert "jiter is missing" in ran.stdout
+
+
+def test_completion_is_installed_for_the_users_shell(tmp_path):
+    ran = call("--install-completion", HOME=str(tmp_path), SHELL="/bin/bash")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("simulate" in text and "--latency" in text for text in written)
