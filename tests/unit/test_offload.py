@@ -111,7 +111,7 @@ async def test_long_json_is_kept_aside_as_json():
     assert kept.endswith(",999]")
 
 
-async def test_a_result_beyond_every_bound_is_an_error_of_that_call_or_run():
+async def test_a_result_larger_than_the_whole_place_ends_the_run():
     session = Session()
     session.offload.max_bytes = 1000
     agent = Agent(ScriptedModel([ToolCall.of("report"), "ok"]), tools=[report])
