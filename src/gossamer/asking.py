@@ -18,8 +18,19 @@ from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
+from gossamer.usage import Usage
 
-__all__ = ["Emit", "Heard", "ask_model", "does_not_fit", "read_output", "refusal_of", "repair_request"]
+__all__ = [
+    "Emit",
+    "Heard",
+    "ask_model",
+    "does_not_fit",
+    "price_of",
+    "priced",
+    "read_output",
+    "refusal_of",
+    "repair_request",
+]
 
 # Hands an event to whoever listens; returns when it has been taken.
 Emit: TypeAlias = Callable[[Event], Awaitable[None]]
@@ -41,16 +52,29 @@ async def ask_model(
     Raises:
         LimitError: the budget has no room for the call.
     """
+    price = price_of(model)
+    budget = context.budget
+    used: list[Usage] = []
 
-    async def call(request: ModelRequest) -> ModelResponse:
+    async def ask(request: ModelRequest) -> ModelResponse:
         if emit is None:
-            return await model.respond(request)
-        return await _stream(context, model, request, layers, emit, heard)
+            response = await model.respond(request)
+        else:
+            response = await _stream(context, model, request, layers, emit, heard)
+        return priced(response, price)
 
-    wrapped: CallModel = call if layers is None else wrap_model(layers.model, context, call)
-    if context.budget is None:
-        return await wrapped(request)
-    return await _ask_within(context.budget, price_of(model), wrapped, request)
+    async def ask_and_count(request: ModelRequest) -> ModelResponse:
+        response = await (ask(request) if budget is None else _ask_within(budget, price, ask, request))
+        used.append(response.usage)
+        return response
+
+    if layers is None:
+        return await ask_and_count(request)
+    # The budget lies beneath the middleware, which may ask more than once, or not at all.
+    response = await wrap_model(layers.model, context, ask_and_count)(request)
+    if len(used) > 1:
+        response = msgspec.structs.replace(response, usage=sum(used, Usage()))
+    return response
 
 
 async def _ask_within(
@@ -66,7 +90,6 @@ async def _ask_within(
         response = await call(request)
     finally:
         budget.release(reservation)
-    response = priced(response, price)
     budget.count(response.usage)
     budget.counted_tokens = response.usage.total_tokens
     budget.counted_messages = len(request.messages) + 1 if budget.counted_tokens else 0
@@ -74,9 +97,9 @@ async def _ask_within(
 
 
 def priced(response: ModelResponse, price: Price | None) -> ModelResponse:
-    """Put the cost of a call into its usage, or say that its price is not known."""
+    """Put the cost of a call into its usage, or say that its price is not known; no tokens cost nothing."""
     usage = response.usage
-    if usage.cost or usage.unpriced_calls:
+    if usage.cost or usage.unpriced_calls or not usage.total_tokens:
         return response
     if price is None:
         usage = msgspec.structs.replace(usage, unpriced_calls=usage.model_calls)

@@ -13,7 +13,16 @@ from time import perf_counter
 from typing import Any
 
 from gossamer.acting import act, act_and_tell
-from gossamer.asking import Emit, ask_model, does_not_fit, read_output, refusal_of, repair_request
+from gossamer.asking import (
+    Emit,
+    ask_model,
+    does_not_fit,
+    price_of,
+    priced,
+    read_output,
+    refusal_of,
+    repair_request,
+)
 from gossamer.closing import fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
@@ -125,6 +134,8 @@ async def execute(
         while True:
             if message is None:
                 # Build a request.
+                if context.stopped is not None:  # and a tool went on regardless
+                    raise context.stopped
                 if turns >= max_turns:
                     raise too_many_turns(turns)
                 if context.offload is not None or (session is not None and session.has_offload):
@@ -145,6 +156,8 @@ async def execute(
                 asked = perf_counter() if metrics.recorder is not None else 0.0
                 if emit is None and wrapped is None and context.budget is None:
                     response = await model.respond(request)
+                    if response.usage.input_tokens:
+                        response = priced(response, price_of(model))
                 else:
                     response = await ask_model(context, model, request, wrapped, emit, heard)
                 if metrics.recorder is not None:

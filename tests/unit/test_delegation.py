@@ -53,7 +53,7 @@ async def test_an_agent_is_a_tool_with_a_journal_of_its_own():
     result = await agent.run("x", session=session, deps=["d"], user="ada")
     assert result.output == "It is 42."
     assert contents(result) == ["42"]
-    assert result.usage == Usage(input_tokens=21, model_calls=3, tool_calls=1)
+    assert result.usage == Usage(input_tokens=21, model_calls=3, tool_calls=1, unpriced_calls=3)
     schema = asking.requests[0].tools[0]
     assert (schema.name, schema.description) == ("ask_expert", "Asks an expert.")
     assert schema.parameters["required"] == ["prompt"]
@@ -123,7 +123,7 @@ async def test_a_pause_deep_inside_pauses_all_and_nothing_is_repeated(elsewhere)
         assert done == [("inner", number) for number in range(1, amount + 1)]
     assert paused.output == "outer done"
     assert [len(one.requests) for one in models] == [2, 2, 3]
-    assert paused.usage == Usage(input_tokens=7, model_calls=7, tool_calls=4)
+    assert paused.usage == Usage(input_tokens=7, model_calls=7, tool_calls=4, unpriced_calls=7)
     assert contents(paused) == ["middle done"]
 
 

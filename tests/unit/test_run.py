@@ -364,7 +364,11 @@ async def test_usage_of_runs_started_inside_tools_adds_up():
         outer = Agent(model(ToolCall(one.name), "done"), tools=[one])
         result = await outer.run("x")
         assert result.usage == Usage(
-            input_tokens=10 * calls, output_tokens=5 * calls, model_calls=2 + calls, tool_calls=1
+            input_tokens=10 * calls,
+            output_tokens=5 * calls,
+            model_calls=2 + calls,
+            tool_calls=1,
+            unpriced_calls=calls,
         ), one.name
 
 
