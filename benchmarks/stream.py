@@ -62,7 +62,7 @@ def rows_for(url: str, streams: int, ca: str = "") -> list[Row]:
         {"ca": ca} if ca else {}
     )
     # Few streams cost everybody more a chunk: more wake-ups of the loop for as many chunks.
-    names = RIVALS if streams >= 100 else ("agno", "pydantic_ai", *RAW_CLIENTS)
+    names = RIVALS if streams == 300 else ("agno", *RAW_CLIENTS)
     chunk = rival_row("stream", names=names, **keys)
     run = rival_row("stream", lambda line: line["cpu_ms_per_run"] * 1e3, names=names, **keys)
     memory = rival_row("stream", "peak_rss_mb", names=names, **keys)
