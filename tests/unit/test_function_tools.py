@@ -175,7 +175,13 @@ def test_descriptions_come_from_docstrings_of_three_styles(docstring):
     schema = tool(pay).schema
     assert schema.description.replace("\n\n", "\n") == "Pay a bill.\nTakes the money at once."
     assert schema.parameters["properties"]["amount"]["description"] == "how much, in euros."
-    assert schema.parameters["properties"]["to"]["description"].split() == ["who", "gets", "it,", "by", "name."]
+    assert schema.parameters["properties"]["to"]["description"].split() == [
+        "who",
+        "gets",
+        "it,",
+        "by",
+        "name.",
+    ]
 
 
 def test_a_docstring_without_sections_is_the_description_whole():
