@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import ssl
 from itertools import chain, zip_longest
@@ -254,12 +253,12 @@ def take_early(transport: asyncio.Transport) -> bytes:
 
 
 def _is_address(host: str) -> bool:
-    # Nothing but an address begins with a digit and ends with one, or holds a colon.
-    if ":" not in host and not host[-1:].isdigit():
-        return False
+    # The URL was checked: a colon is in no name, and an IPv6 address is a good one.
+    if ":" in host:
+        return True
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
         return False
     return True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import os
 from urllib.parse import unquote_to_bytes
 
@@ -140,7 +139,13 @@ def _proxy_of_environment(url: URL) -> str:
 
 
 def _is_excepted(host: str, port: int, excepted: str) -> bool:
-    address = _address(host)
+    # Loaded only where the environment names a proxy.
+    from ipaddress import ip_address, ip_network
+
+    try:
+        address = ip_address(host)
+    except ValueError:
+        address = None
     if host == "localhost" or (address is not None and address.is_loopback):
         return True
     for entry in excepted.lower().replace(",", " ").split():
@@ -153,19 +158,14 @@ def _is_excepted(host: str, port: int, excepted: str) -> bool:
         else:
             name = entry
         name = name.strip("[]")
-        if address is not None:
-            try:
-                if address in ipaddress.ip_network(name, strict=False):
-                    return True
-            except ValueError:
-                continue
-        elif host == name.lstrip("*.") or host.endswith("." + name.lstrip("*.")):
-            return True
+        if address is None:
+            name = name.lstrip("*.")
+            if host == name or host.endswith("." + name):
+                return True
+            continue
+        try:
+            if address in ip_network(name, strict=False):
+                return True
+        except ValueError:
+            continue
     return False
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
