@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from threading import Lock, Thread, get_ident
 from typing import Any, TypeVar
 
@@ -97,5 +97,5 @@ def run_blocking(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return outcome.result()
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-        outcome.exception() if not outcome.cancelled() else None
+        wait((outcome,))
         raise
