@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gossamer.context import CallPaused, RunContext
+from gossamer.errors import GossamerError, ToolError
 from gossamer.records import Decision, MessageRecord, RunFinishedRecord
 from gossamer.result import Result
 from gossamer.session import Session
@@ -44,19 +45,27 @@ def delegation(delegate: Delegate, name: str, description: str) -> Tool[..., Any
             decided = outer.turn.decisions if outer.turn is not None else {}
             waiting = {pending.call_id for pending in inner.pending}
             decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
-            result = await delegate.resume(inner, decisions, deps=context.deps, user=context.user)
+            result = await _settled(delegate.resume(inner, decisions, deps=context.deps, user=context.user))
         elif _is_finished(
             inner
         ):  # the process died after the inner run ended and before its result was stored
             return _last_answer(inner)
         else:
-            result = await delegate.run(prompt, session=inner, deps=context.deps, user=context.user)
+            result = await _settled(delegate.run(prompt, session=inner, deps=context.deps, user=context.user))
         if result.pending:
             raise CallPaused(result.pending)
         return result.output
 
     made = tool(name=name, description=description, timeout=None)(ask)
     return msgspec.structs.replace(made, delegates=True)
+
+
+async def _settled(run: Awaitable[Result[Any]]) -> Result[Any]:
+    """Await an inner run; a tool that ends it ends it alone, and the outer model is told."""
+    try:
+        return await run
+    except ToolError as error:
+        raise GossamerError(str(error)) from error
 
 
 def _is_finished(session: Session[Any]) -> bool:

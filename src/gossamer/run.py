@@ -117,6 +117,7 @@ async def execute(
     answered_by = ""
     heard: list[str] = []
     message: Message | None = None
+    turn: ToolTurn | None = None
     reason: FinishReason = "stop"
     context.new = new
     bodies = context.bodies
@@ -225,17 +226,17 @@ async def execute(
                 break
             if turn.refused:
                 raise too_many_tool_calls(context.budget)
-            message = None
+            message = turn = None
     except LimitError as limit:
-        context.usage += Usage(tool_calls=started)
+        context.usage += Usage(tool_calls=started if turn is None else turn.started)
         leave_whole(context, heard)
         result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
+        context.usage += Usage(tool_calls=started if turn is None else turn.started)
         leave_whole(context, heard)
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):
             fail(context, error)
             raise
-        context.usage += Usage(tool_calls=started)
         result = finish(context, began, "limit", answered_by, stopped=context.stopped)
     finally:
         if session is not None:

@@ -14,6 +14,7 @@ from gossamer import (
     Deny,
     Limits,
     Message,
+    ModelRetry,
     RunContext,
     Session,
     ToolCall,
@@ -81,6 +82,21 @@ async def test_structured_answers_and_failures_of_inner_agents_reach_the_outer_m
     assert contents(result)[0] == "[1,2]"
     assert "inner is down" in contents(result)[1]
     assert result.output == "done"
+
+
+async def test_a_tool_that_ends_the_inner_run_does_not_end_the_outer_one():
+    @tool(retries=0)
+    async def picky() -> str:
+        raise ModelRetry("never good enough")
+
+    inner = Agent(ScriptedModel(lambda request: ToolCall("picky")), tools=[picky])
+    outer = Agent(model(ToolCall.of("ask", prompt="p"), "told"), tools=[inner.as_tool("ask", "d")])
+    session = Session()
+    result = await outer.run("x", session=session)
+    assert result.output == "told"
+    assert "never good enough" in contents(result)[0]
+    assert result.usage.tool_calls == 2
+    assert session.child(result.messages[1].tool_calls[0].id).unfinished is None
 
 
 def nested(*, outer_replies, middle_replies, inner_replies):

@@ -164,6 +164,7 @@ async def test_seconds(how, where):
     session = Session()
     result = await asyncio.wait_for(drive(agent, how, session=session), 10)
     assert result.stopped.limit == "max_seconds"
+    assert result.usage.tool_calls == {"tool": 1, "parallel tools": 2}.get(where, 0)
     assert stopped == [where] * (2 if where == "parallel tools" else 1)
     assert is_whole(session.messages)
     assert session.unfinished is None
