@@ -25,7 +25,7 @@ class PrebuiltModel:
     capabilities = Capabilities()
 
     def __init__(self, call: str | None = None) -> None:
-        usage = Usage(input_tokens=10, output_tokens=5, model_calls=1)
+        usage = Usage(input_tokens=10, output_tokens=5, model_calls=1, unpriced_calls=1)
         self.answer = ModelResponse(Message.assistant(REPLY), usage, "stop", self.name)
         self.call = self.answer
         if call is not None:

@@ -30,6 +30,7 @@ __all__ = [
     "read_output",
     "refusal_of",
     "repair_request",
+    "stream_model",
 ]
 
 # Hands an event to whoever listens; returns when it has been taken.
@@ -60,7 +61,7 @@ async def ask_model(
         if emit is None:
             response = await model.respond(request)
         else:
-            response = await _stream(context, model, request, layers, emit, heard)
+            response = await stream_model(context, model, request, layers, emit, heard)
         return priced(response, price)
 
     async def ask_and_count(request: ModelRequest) -> ModelResponse:
@@ -113,7 +114,7 @@ def price_of(model: Model) -> Price | None:
     return getattr(model, "price", None)
 
 
-async def _stream(
+async def stream_model(
     context: RunContext[Any],
     model: Model,
     request: ModelRequest,

@@ -22,6 +22,7 @@ from gossamer.asking import (
     read_output,
     refusal_of,
     repair_request,
+    stream_model,
 )
 from gossamer.closing import fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
@@ -155,12 +156,14 @@ async def execute(
 
                 # Ask the model and append its answer.
                 asked = perf_counter() if metrics.recorder is not None else 0.0
-                if emit is None and wrapped is None and context.budget is None:
-                    response = await model.respond(request)
-                    if response.usage.input_tokens:
-                        response = priced(response, price_of(model))
-                else:
+                if wrapped is not None or context.budget is not None:
                     response = await ask_model(context, model, request, wrapped, emit, heard)
+                elif emit is None:
+                    response = await model.respond(request)
+                else:
+                    response = await stream_model(context, model, request, None, emit, heard)
+                if response.usage.lacks_cost:  # of a model that leaves the price to us
+                    response = priced(response, price_of(model))
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
                 message = response.message

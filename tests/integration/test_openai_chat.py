@@ -443,7 +443,12 @@ async def test_usage(sent, cached, reasoning, streamed):
     async with Server(answer) as server:
         result, _ = await ask(agent(server), "hi", streamed)
     assert result.usage == Usage(
-        input_tokens=100, output_tokens=30, cached_tokens=cached, reasoning_tokens=reasoning, model_calls=1
+        input_tokens=100,
+        output_tokens=30,
+        cached_tokens=cached,
+        reasoning_tokens=reasoning,
+        model_calls=1,
+        unpriced_calls=1,
     )
     assert result.model == "gpt-test-2025"
 

@@ -336,18 +336,20 @@ def _split_content(items: list[Any]) -> tuple[str, str]:
     return "".join(text), "".join(thinking)
 
 
-def _as_usage(usage: _Usage | None) -> Usage:
+def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
-        return Usage(model_calls=1)
+        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
     reasoned = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else None
-    return Usage(
+    used = Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         cached_tokens=cached or usage.prompt_cache_hit_tokens or 0,
         reasoning_tokens=reasoned or 0,
         model_calls=1,
+        unpriced_calls=1 if price is None else 0,
     )
+    return used if price is None else msgspec.structs.replace(used, cost=price.of(used))
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -562,5 +564,8 @@ class OpenAIChat:
         elif reason == "stop" and assembly.calls and isinstance(parts[-1], ToolCall):
             reason = "tool_calls"  # some servers say "stop" whatever they did
         return ModelResponse(
-            Message("assistant", parts), _as_usage(assembly.usage), reason, assembly.model or self.name
+            Message("assistant", parts),
+            _as_usage(assembly.usage, self.price),
+            reason,
+            assembly.model or self.name,
         )

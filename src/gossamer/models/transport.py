@@ -141,6 +141,8 @@ class Transport:
 
     async def hang_up(self, stream: Stream) -> None:
         """Let go of a stream whose answer is complete, waiting a moment for its formal end to keep the connection."""
+        if stream.at_end:
+            return
         try:
             async with asyncio.timeout(_LAST_WORD_SECONDS):
                 while await stream.read():

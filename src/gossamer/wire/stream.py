@@ -177,6 +177,11 @@ class Stream:
             pieces.append(data)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the answer has arrived whole and been read: the next `read` gives `b""` without waiting."""
+        return self._ended and not self._pieces and self._error is None and self._inflater is None
+
     def close(self) -> None:
         """Let go of the answer; idempotent.
 
