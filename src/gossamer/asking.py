@@ -12,8 +12,9 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import InvalidResponseError, ModelRetry, OutputError
 from gossamer.events import Event, OutputDelta, TextDelta
+from gossamer.ids import new_id
 from gossamer.limits import Budget, bound_input, cap_output
-from gossamer.messages import Message, Refusal
+from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
 from gossamer.schema import OutputSchema
@@ -31,6 +32,7 @@ __all__ = [
     "refusal_of",
     "repair_request",
     "stream_model",
+    "take_calls",
 ]
 
 # Hands an event to whoever listens; returns when it has been taken.
@@ -156,6 +158,23 @@ async def stream_model(
     finally:
         await deltas.aclose()
     raise InvalidResponseError(f"model {model.name!r} ended its stream without a ModelResponse")
+
+
+def take_calls(message: Message) -> tuple[Message, tuple[ToolCall, ...]]:
+    """Give the calls of an answer, each with an id of its own where a model left that out or used one twice."""
+    calls = message.tool_calls
+    if all(call.id for call in calls) and len({call.id for call in calls}) == len(calls):
+        return message, calls
+    seen: set[str] = {""}
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolCall) and part.id in seen:
+            part = msgspec.structs.replace(part, id=new_id())  # noqa: PLW2901 - the same call under its own id
+        if isinstance(part, ToolCall):
+            seen.add(part.id)
+        parts.append(part)
+    message = msgspec.structs.replace(message, parts=tuple(parts))
+    return message, message.tool_calls
 
 
 async def read_output(schema: OutputSchema, message: Message) -> Any:

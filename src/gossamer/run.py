@@ -23,6 +23,7 @@ from gossamer.asking import (
     refusal_of,
     repair_request,
     stream_model,
+    take_calls,
 )
 from gossamer.closing import fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
@@ -133,6 +134,7 @@ async def execute(
         if callable(instructions):
             instructions = await instructions_of(agent, context)
 
+        calls: Sequence[ToolCall] = () if message is None else message.tool_calls
         while True:
             if message is None:
                 # Build a request.
@@ -167,6 +169,11 @@ async def execute(
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
                 message = response.message
+                calls = ()
+                for part in message.parts:
+                    if type(part) is ToolCall:
+                        message, calls = take_calls(message)
+                        break
                 reason = response.finish_reason
                 answered_by = response.model
                 turns += 1
@@ -179,12 +186,6 @@ async def execute(
                 if emit is not None:
                     await emit(MessageFinished(message))
                     await emit(UsageUpdated(context.usage))
-
-            calls: Sequence[ToolCall] = ()
-            for part in message.parts:
-                if type(part) is ToolCall:
-                    calls = message.tool_calls
-                    break
 
             # No calls: this is the answer.
             if not calls:

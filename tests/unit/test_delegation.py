@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import msgspec
 import pytest
@@ -288,3 +290,16 @@ async def test_a_limit_of_the_outer_run_holds_for_the_inner_one():
     assert result.stopped.limit == "max_tool_calls"
     assert result.usage.tool_calls == 5
     assert len(inner_model.requests) == 5
+
+
+async def test_nothing_keeps_a_delegate_alive():
+    inner = Agent(ScriptedModel(["inner"]), name="inner")
+    gone = weakref.ref(inner)
+    outer = Agent(
+        ScriptedModel([ToolCall.of("ask", prompt="x"), "outer"]), tools=[inner.as_tool("ask", "Asks.")]
+    )
+    result = await outer.run("hi")
+    assert result.output == "outer"
+    del inner, outer
+    gc.collect()
+    assert gone() is None

@@ -12,6 +12,7 @@ from gossamer import (
     Agent,
     EndRun,
     Limits,
+    Message,
     ModelRetry,
     ModelSettings,
     RunContext,
@@ -468,3 +469,21 @@ def pairs_are_whole(messages) -> bool:
             return False
         expected = [call.id for call in message.tool_calls] if message.role == "assistant" else []
     return not expected
+
+
+async def test_calls_without_an_id_or_with_the_same_one_get_their_own():
+    @tool(inline=True)
+    def echo(word: str) -> str:
+        return word
+
+    def reply(request):
+        if request.messages[-1].role == "tool":
+            return "done"
+        calls = (ToolCall("echo", '{"word": "a"}', "same"), ToolCall("echo", '{"word": "b"}', "same"))
+        return ModelResponse(Message("assistant", calls), Usage(model_calls=1), "tool_calls")
+
+    session = Session()
+    result = await Agent(ScriptedModel(reply), tools=[echo]).run("hi", session=session)
+    assert [part.text for part in result.messages[2].parts] == ["a", "b"]
+    assert len({call.id for call in result.messages[1].tool_calls}) == 2
+    assert [message.role for message in session.messages] == ["user", "assistant", "tool", "assistant"]

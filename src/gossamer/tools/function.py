@@ -244,15 +244,31 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
     reports: bool
 
 
-@functools.lru_cache(maxsize=1024)
+_kits: dict[tuple[Tool[..., Any], ...], Toolset] = {}
+_MAX_KITS = 1024
+
+
 def toolset(tools: tuple[Tool[..., Any], ...]) -> Toolset:
-    """Give the toolset of a tuple of tools; built once for each tuple.
+    """Give the toolset of a tuple of tools; built once for each tuple, the last 1,024 of them.
+
+    One with a tool that is an agent is built for each run: kept here, it would keep the agent alive.
 
     Cost: a hash of the tuple and a look-up.
 
     Raises:
         ArgumentError: two tools of one name.
     """
+    kit = _kits.get(tools)
+    if kit is None:
+        kit = _build_kit(tools)
+        if not any(one.delegates for one in tools):
+            if len(_kits) >= _MAX_KITS:
+                _kits.clear()
+            _kits[tools] = kit
+    return kit
+
+
+def _build_kit(tools: tuple[Tool[..., Any], ...]) -> Toolset:
     by_name: dict[str, Tool[..., Any]] = {}
     for one in tools:
         if one.name in by_name:
