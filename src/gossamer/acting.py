@@ -11,6 +11,7 @@ from gossamer.asking import Emit
 from gossamer.events import ApprovalNeeded, Event, ToolProgress
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.tools.execution import CLEANUP_SECONDS, ToolTurn, run_calls
+from gossamer.usage import Usage
 
 __all__ = ["act", "act_and_tell"]
 
@@ -37,6 +38,7 @@ def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> Awaitable
 async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> None:
     ready = await admit(turn, calls) if can_pause else calls
     budget = turn.context.budget
+    taken = 0
     if budget is not None and ready:
         session = turn.context.session
         begun: set[str] = session.turn.started if session is not None else set()  # counted when they began
@@ -47,8 +49,15 @@ async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pa
             turn.finish(call, ToolResult(call.id, call.name, words, "not_run"))
         turn.refused = len(refused)
         ready = [call for call in ready if call not in refused] if refused else ready
-    if ready and (work := run_calls(turn, ready)) is not None:
-        await work
+        taken = len(fresh) - len(refused)
+    try:
+        if ready and (work := run_calls(turn, ready)) is not None:
+            await work
+    finally:
+        if (
+            budget is not None and taken > turn.started
+        ):  # arguments that did not fit, tools that are not there
+            budget.count(Usage(tool_calls=turn.started - taken))
     if turn.pending:
         ask(turn)
 

@@ -15,7 +15,7 @@ from gossamer.limits import Limits
 from gossamer.middleware import Middleware, layers, wrap_run
 from gossamer.models.base import Model, ModelSettings
 from gossamer.models.registry import check_model
-from gossamer.opening import OnPending, Prompt, as_tools
+from gossamer.opening import OnPending, Prompt, as_tools, decided_by
 from gossamer.records import Decision
 from gossamer.result import Result
 from gossamer.run import execute
@@ -351,7 +351,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         current = current_call.get()
         context = RunContext(self.name, deps, user, session, None if current is None else current[0])
         start = _run_wrapped if self.middleware else execute
-        run = start(self, context, None, output, limits, settings, tools, dict(decisions or {}))
+        run = start(self, context, None, output, limits, settings, tools, decided_by(decisions))
         limits = limits or self.limits
         return run if limits is None else run_limited(run, context, limits)
 
@@ -377,7 +377,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         current = current_call.get()
         context = RunContext(self.name, deps, user, session, None if current is None else current[0])
         start = _run_wrapped if self.middleware else execute
-        decided = dict(decisions or {})
+        decided = decided_by(decisions)
         run = start(self, context, None, output, limits, settings, tools, decided, "raise", emit)
         return RunStream(run, context, limits or self.limits)
 
@@ -415,11 +415,21 @@ async def _run_wrapped(
     agent: Agent[Any, Any], context: RunContext[Any], prompt: Prompt, *arguments: Any
 ) -> Result[Any]:
     """Run inside the agent's middleware."""
+    called = False
 
     async def innermost() -> Result[Any]:
+        nonlocal called
+        if called:
+            raise ArgumentError("a middleware called next() of a run twice; a second run is agent.run again")
+        called = True
         return await execute(agent, context, prompt, *arguments)
 
-    return await wrap_run(layers(tuple(agent.middleware)).run, context, innermost)()
+    result: Any = await wrap_run(layers(agent.middleware).run, context, innermost)()
+    if not isinstance(result, Result):
+        raise ArgumentError(
+            f"a middleware's run gave {type(result).__name__}; it must give the Result of next()"
+        )
+    return result  # pyright: ignore[reportUnknownVariableType]
 
 
 # The one empty tuple: an empty list is settled too, for its owner may add to it later.

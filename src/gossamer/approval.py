@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gossamer.errors import ResumeError
+from gossamer.errors import EndRun, ResumeError
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.records import (
     Answer,
@@ -25,9 +25,10 @@ from gossamer.records import (
     PendingKind,
 )
 from gossamer.schema import encode_value
-from gossamer.session import OpenTurn, Session
+from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
+from gossamer.turn import OpenTurn
 
 __all__ = ["admit", "ask", "decide"]
 
@@ -50,6 +51,8 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
     context = turn.context
     journaled: OpenTurn = context.session.turn
     turn.results.update(journaled.results)
+    if journaled.ended is not None:
+        turn.ended = EndRun(journaled.ended)
     ready: list[ToolCall] = []
     for call in calls:
         if call.id in journaled.results:
@@ -120,7 +123,7 @@ async def _must_wait(tool: Tool[..., Any], call: ToolCall) -> bool:
         return tool.needs_approval
     try:
         arguments = msgspec.structs.asdict(tool.decode(call.arguments))
-    except (msgspec.DecodeError, ValueError):
+    except (ValueError, RecursionError):
         return False  # the call will be handed back to the model for its arguments
     verdict = tool.needs_approval(**arguments)
     if inspect.isawaitable(verdict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -10,7 +11,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import InvalidResponseError, ModelRetry, OutputError
+from gossamer.errors import (
+    InvalidResponseError,
+    ModelRetry,
+    ModelTimeoutError,
+    OutputError,
+    StreamBrokenError,
+)
 from gossamer.events import Event, OutputDelta, TextDelta
 from gossamer.ids import new_id
 from gossamer.limits import Budget, bound_input, cap_output
@@ -91,9 +98,18 @@ async def _ask_within(
         request = msgspec.structs.replace(request, settings=cap_output(request.settings, reservation))
     try:
         response = await call(request)
+    except (StreamBrokenError, ModelTimeoutError, asyncio.CancelledError):
+        if (
+            reservation is not None
+        ):  # the provider was at work, and what it used is not known: all that it could have
+            budget.count(reservation.usage)
+        raise
     finally:
         budget.release(reservation)
-    budget.count(response.usage)
+    if reservation is not None and not response.usage.total_tokens:  # the provider does not count
+        budget.count(reservation.usage)
+    else:
+        budget.count(response.usage)
     budget.counted_tokens = response.usage.total_tokens
     budget.counted_messages = len(request.messages) + 1 if budget.counted_tokens else 0
     return response
@@ -192,7 +208,7 @@ async def read_output(schema: OutputSchema, message: Message) -> Any:
             value = validator(value)
             if inspect.isawaitable(value):
                 value = await value
-    except (ModelRetry, TypeError) as error:
+    except ModelRetry as error:
         raise ValueError(str(error)) from error
     return value
 

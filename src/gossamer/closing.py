@@ -12,11 +12,15 @@ from gossamer.errors import LimitError
 from gossamer.messages import Message, Text, ToolCall, ToolResult
 from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord
 from gossamer.result import Result, RunFinishReason
+from gossamer.schema import stored_value, words_of
 from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 
-__all__ = ["fail", "finish", "leave_whole", "say", "say_results"]
+NO_RESULTS: Mapping[str, ToolResult] = {}
+
+__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "stopped_outside"]
 
 
 def say(context: RunContext[Any], message: Message, usage: Usage | None = None) -> None:
@@ -51,11 +55,14 @@ def finish(
     """End a run that did not fail: record it, measure it, and give its result."""
     session = context.session
     if session is not None and not pending:
-        record = RunFinishedRecord(run=context.run_id, finish_reason=reason, usage=context.usage)
+        record = RunFinishedRecord(
+            run=context.run_id, finish_reason=reason, usage=context.usage, output=stored_value(value)
+        )
         if stopped is None:
             session.record(record)
         else:
             session.end_run(record)
+    context.ended = True
     if context.parent is not None:
         context.parent.usage += context.usage
     duration = perf_counter() - began
@@ -78,11 +85,13 @@ def finish(
     )
 
 
-def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
+def leave_whole(
+    context: RunContext[Any], heard: list[str], results: Mapping[str, ToolResult] = NO_RESULTS
+) -> None:
     """After a failure: keep the text that was finished, and give every call a result that says what became of it."""
     session = context.session
     if session is None:
-        _complete(context.new, heard)
+        _complete(context.new, heard, results)
         return
     if not _is_open(context):
         return
@@ -93,28 +102,54 @@ def leave_whole(context: RunContext[Any], heard: list[str]) -> None:
     session.close_turn(context.run_id, "the run was stopped")
 
 
-def _complete(new: list[Message], heard: list[str]) -> None:
+def stopped_outside(context: RunContext[Any]) -> Result[Any]:
+    """Give the result of a run whose time ran out outside its loop, in middleware around it."""
+    messages = MessageView(context.new, 0, len(context.new), context.bodies)
+    return Result(
+        None,
+        messages,
+        context.run_id,
+        context.usage,
+        "limit",
+        "",
+        0.0,
+        context.session,
+        context.new,
+        (),
+        context.stopped,
+    )
+
+
+def _complete(new: list[Message], heard: list[str], results: Mapping[str, ToolResult]) -> None:
     """Do for the messages of a run without a session what the journal does for those of one."""
     if heard:
         new.append(Message("assistant", (Text("".join(heard)),)))
     calls = new[-1].tool_calls if new and new[-1].role == "assistant" else ()
     if calls:
         words = "The outcome is unknown: the run was stopped."
-        new.append(
-            Message("tool", tuple([ToolResult(call.id, call.name, words, "unknown") for call in calls]))
-        )
+        parts = [results.get(call.id) or ToolResult(call.id, call.name, words, "unknown") for call in calls]
+        new.append(Message("tool", tuple(parts)))
 
 
 def fail(context: RunContext[Any], error: BaseException) -> None:
     """Record and count the failure of a run."""
     if context.parent is not None:
         context.parent.usage += context.usage
+    context.ended = True
     cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+    if not cancelled:
+        logger.warning(
+            "run %s of %s failed: %s: %s",
+            context.run_id,
+            context.agent,
+            type(error).__name__,
+            words_of(error),
+        )
     kind = "Cancelled" if cancelled else type(error).__name__
     if metrics.recorder is not None:
         metrics.recorder.run_failed(kind)
     if _is_open(context):
-        record = RunFailedRecord(run=context.run_id, error=kind, message=str(error))
+        record = RunFailedRecord(run=context.run_id, error=kind, message=words_of(error), usage=context.usage)
         context.session.end_run(record)
 
 

@@ -48,6 +48,8 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
         stopped: the time limit, once it has stopped the run.
+        stopping: whether the run is being cancelled by its stream or its time limit.
+        ended: whether the run is over; runs inside its tools make no further calls.
     """
 
     agent: str
@@ -64,6 +66,8 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     offload: Any = None
     bodies: dict[str, EncodedMessages] = {}
     stopped: LimitError | None = None
+    stopping: bool = False
+    ended: bool = False
 
     @property
     def call(self) -> ToolCall | None:

@@ -9,7 +9,7 @@ import msgspec
 
 from gossamer.context import CallPaused, RunContext
 from gossamer.errors import GossamerError, ToolError
-from gossamer.records import Decision, MessageRecord, RunFinishedRecord
+from gossamer.records import Decision, RunFailedRecord, RunFinishedRecord
 from gossamer.result import Result
 from gossamer.session import Session
 from gossamer.tools.function import Tool, tool
@@ -40,16 +40,14 @@ def delegation(delegate: Delegate, name: str, description: str) -> Tool[..., Any
         call = context.call
         assert call is not None, "the tool of a delegate runs inside a call"
         outer: Session[Any] = context.session
-        inner = outer.child(call.id)
+        inner = outer.child(call.id, context.run_id)
         if inner.unfinished is not None:
             decided = outer.turn.decisions if outer.turn is not None else {}
             waiting = {pending.call_id for pending in inner.pending}
             decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
             result = await _settled(delegate.resume(inner, decisions, deps=context.deps, user=context.user))
-        elif _is_finished(
-            inner
-        ):  # the process died after the inner run ended and before its result was stored
-            return _last_answer(inner)
+        elif inner.journal:  # the process died after the inner run ended and before its result was stored
+            return _stored_outcome(inner)
         else:
             result = await _settled(delegate.run(prompt, session=inner, deps=context.deps, user=context.user))
         if result.pending:
@@ -68,12 +66,17 @@ async def _settled(run: Awaitable[Result[Any]]) -> Result[Any]:
         raise GossamerError(str(error)) from error
 
 
-def _is_finished(session: Session[Any]) -> bool:
-    return any(isinstance(record, RunFinishedRecord) for record in session.journal)
+def _stored_outcome(session: Session[Any]) -> Any:
+    """Give the output of an inner run that has ended; it never runs again.
 
-
-def _last_answer(session: Session[Any]) -> str:
+    Raises:
+        GossamerError: it had failed, or a limit had stopped it.
+    """
     for record in reversed(session.journal):
-        if isinstance(record, MessageRecord) and record.message.role == "assistant":
-            return record.message.text
-    return ""
+        if isinstance(record, RunFailedRecord):
+            raise GossamerError(f"the inner run had failed: {record.error}: {record.message}")
+        if isinstance(record, RunFinishedRecord):
+            if record.finish_reason == "limit":
+                raise GossamerError("the inner run was stopped by a limit")
+            return record.output
+    return None

@@ -70,13 +70,11 @@ class Reservation(msgspec.Struct, frozen=True):
     """What a model call may use at most.
 
     Attributes:
-        tokens: input and output together.
-        cost: US dollars.
+        usage: the tokens, and their cost in US dollars.
         max_output_tokens: the cap on the answer.
     """
 
-    tokens: int
-    cost: float
+    usage: Usage
     max_output_tokens: int
 
 
@@ -129,8 +127,8 @@ class Budget(msgspec.Struct, eq=False):
             budget = budget.outer
         if not needed or output is None:
             return None
-        cost = price.of(Usage(input_tokens, output)) if price is not None else 0.0
-        reservation = Reservation(input_tokens + output, cost, output)
+        most = Usage(input_tokens, output, model_calls=1, cost=_most(price, input_tokens, output))
+        reservation = Reservation(most, output)
         self._hold(reservation, 1)
         return reservation
 
@@ -171,8 +169,8 @@ class Budget(msgspec.Struct, eq=False):
     def _hold(self, reservation: Reservation, sign: int) -> None:
         budget: Budget | None = self
         while budget is not None:
-            budget.reserved_tokens += sign * reservation.tokens
-            budget.reserved_cost += sign * reservation.cost
+            budget.reserved_tokens += sign * reservation.usage.total_tokens
+            budget.reserved_cost += sign * reservation.usage.cost
             budget = budget.outer
 
     def _output_left(self, input_tokens: int, price: Price | None) -> int | None:
@@ -189,13 +187,21 @@ class Budget(msgspec.Struct, eq=False):
                 raise ArgumentError(
                     "max_cost is set, but the price of the model is not known; give the model a price=Price(input, output)"
                 )
-            spent = self.used.cost + self.reserved_cost + price.of(Usage(input_tokens))
+            spent = self.used.cost + self.reserved_cost + _most(price, input_tokens, 0)
             left = self.limits.max_cost - spent
             affordable = int(left * 1_000_000 / price.output) if price.output else 1_000_000
             if left <= 0 or affordable < 1:
                 raise _no_room("max_cost", self.limits.max_cost, spent)
             output = affordable if output is None else min(output, affordable)
         return output
+
+
+def _most(price: Price | None, input_tokens: int, output_tokens: int) -> float:
+    """What tokens can cost at most, whichever of them the provider's cache reads or writes."""
+    if price is None:
+        return 0.0
+    dearest = max(price.input, price.cached or 0.0, price.cache_write or 0.0)
+    return (input_tokens * dearest + output_tokens * price.output) / 1_000_000
 
 
 def _no_room(limit: str, allowed: float, taken: float) -> LimitError:

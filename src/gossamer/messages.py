@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 from time import time
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -282,6 +282,18 @@ def as_parts(parts: tuple[str | Part, ...]) -> tuple[Part, ...]:
         if not isinstance(part, str | _Part):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"a message is made of str and parts, not of {type(part).__name__}")
     return tuple(Text(part) if isinstance(part, str) else part for part in parts)
+
+
+def check_message(message: Message) -> None:
+    """Check a message that a user made: what is wrong in it would come out only when it is sent or stored.
+
+    Raises:
+        ArgumentError: the role is unknown, or the parts are not a tuple of parts.
+    """
+    if message.role not in get_args(Role):
+        raise ArgumentError(f"role must be one of {', '.join(get_args(Role))}, not {message.role!r}")
+    if type(message.parts) is not tuple or not all(isinstance(part, _Part) for part in message.parts):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError('parts must be a tuple of parts; Message.user("…") makes them of text')
 
 
 _SIGNATURES = (

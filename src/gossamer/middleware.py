@@ -40,7 +40,7 @@ class Middleware:
     """
 
     async def run(self, context: RunContext[Any], next: Proceed) -> Any:  # noqa: A002, ARG002
-        """Wrap the whole run; returns the `Result`."""
+        """Wrap the whole run; returns the `Result`. `next` may be called once: a run has one budget and one id."""
         return await next()
 
     async def model(self, context: RunContext[Any], request: ModelRequest, next: CallModel) -> ModelResponse:  # noqa: A002, ARG002
@@ -127,17 +127,18 @@ class Layers(msgspec.Struct, frozen=True, eq=False):
     delta: tuple[Callable[..., Delta | None], ...]
 
 
+def layers(middleware: Sequence[Middleware]) -> Layers:
+    """Find the methods of middleware that do something; which those are is looked up once for each class."""
+    kinds = [(one, _overridden(type(one))) for one in middleware]
+    return Layers(*(tuple(getattr(one, name) for one, names in kinds if name in names) for name in _METHODS))
+
+
+_METHODS = ("run", "model", "tool", "delta")
+
+
 @functools.lru_cache(maxsize=1024)
-def layers(middleware: tuple[Middleware, ...]) -> Layers:
-    """Find the overridden methods of a tuple of middleware, once for each tuple."""
-    return Layers(*(_overridden(middleware, name) for name in ("run", "model", "tool", "delta")))
-
-
-def _overridden(middleware: Sequence[Middleware], name: str) -> Any:
-    inherited = getattr(Middleware, name)
-    return tuple(
-        getattr(one, name) for one in middleware if getattr(type(one), name, inherited) is not inherited
-    )
+def _overridden(kind: type[Middleware]) -> frozenset[str]:
+    return frozenset(name for name in _METHODS if getattr(kind, name) is not getattr(Middleware, name))
 
 
 def wrap_model(wrappers: Sequence[Any], context: RunContext[Any], innermost: CallModel) -> CallModel:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from gossamer.approval import decide
 from gossamer.context import AgentLike, RunContext
-from gossamer.errors import ArgumentError
+from gossamer.errors import ArgumentError, GossamerError, ResumeError
 from gossamer.limits import Budget, Limits
-from gossamer.messages import Message, Part, Text, as_parts
+from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
 from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
 from gossamer.session import Session
 from gossamer.tools.function import Tool, Toolset, as_tool, toolset
 from gossamer.tools.reading import reading_tool
+from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "Prompt",
     "as_messages",
     "budget_for",
-    "hold",
+    "check_session",
+    "decided_by",
     "instructions_of",
+    "must_have_a_live_parent",
     "open_run",
     "reopen_run",
     "settings_over",
@@ -36,6 +39,19 @@ Prompt: TypeAlias = str | Message | Sequence[Part | Message] | None
 
 # What a run does on a session that is paused: raise RunPausedError, or deny what waits and go on.
 OnPending: TypeAlias = Literal["raise", "deny"]
+
+
+def must_have_a_live_parent(context: RunContext[Any]) -> None:
+    """Check that the runs around this one are still under way: a run inside a tool ends with them.
+
+    Raises:
+        GossamerError: one has ended.
+    """
+    around = context.parent
+    while around is not None:
+        if around.ended or around.stopped is not None:
+            raise GossamerError(f"run {around.run_id}, in whose tool this run was started, has ended")
+        around = around.parent
 
 
 def as_messages(prompt: Prompt) -> list[Message]:
@@ -53,6 +69,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
             )
         return [Message("user", (Text(prompt),))]
     if isinstance(prompt, Message):
+        check_message(prompt)
         return [prompt]
     if not isinstance(prompt, list | tuple):
         raise ArgumentError(
@@ -67,6 +84,7 @@ def as_messages(prompt: Prompt) -> list[Message]:
             if parts:
                 messages.append(Message("user", as_parts(tuple(parts))))
                 parts = []
+            check_message(item)
             messages.append(item)
         else:
             parts.append(item)
@@ -86,15 +104,14 @@ def settings_over(base: ModelSettings | None, settings: ModelSettings) -> ModelS
     return settings.over(base)
 
 
-def hold(session: Session[Any], context: RunContext[Any]) -> Awaitable[None]:
-    """Hold a session for a run; see `Session.hold`.
+def check_session(session: Session[Any]) -> None:
+    """Check what was passed as a session.
 
     Raises:
-        ArgumentError: it is no session.
+        ArgumentError: it is none.
     """
     if not isinstance(session, Session):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"session must be a Session, not {type(session).__name__}")
-    return session.hold(context)
 
 
 def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
@@ -109,6 +126,8 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
             session.must_not_be_paused()
         reason = "the user went on without deciding" if session.pending else "the process ended while it ran"
         session.close_broken_run(reason)
+    if context.user is not None and not isinstance(context.user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"user must be text, not {type(context.user).__name__}")
     session.trim()
     parent = context.parent
     session.record(
@@ -121,10 +140,24 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
         )
     )
     for message in messages:
+        check_fits(message, session.turn)
         session.record(MessageRecord(run=context.run_id, message=message))
 
 
-def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> tuple[int, Message | None]:
+def decided_by(decisions: Mapping[str, Decision] | None) -> dict[str, Decision]:
+    """Give the decisions of a resume as a dict of their own.
+
+    Raises:
+        ResumeError: they are no mapping of call ids.
+    """
+    if decisions is not None and not isinstance(decisions, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ResumeError(f"decisions are a dict by call id, not {type(decisions).__name__}")
+    return dict(decisions or {})
+
+
+def reopen_run(
+    context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset
+) -> tuple[int, Message | None]:
     """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
 
     Returns:
@@ -135,7 +168,17 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision]) -> t
         ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
     """
     session = context.session
+    if session is None:
+        raise ResumeError(
+            "there is nothing to resume without a session; pass result.session or one of your own"
+        )
     run_id = session.must_belong_to(context.agent).run
+    turn: OpenTurn | None = session.turn
+    for call in () if turn is None else turn.calls:
+        if turn is not None and call.id in turn.asked and call.name not in kit.by_name:
+            raise ResumeError(
+                f"call {call.id!r} waits for {call.name!r}, which is no tool of agent {context.agent!r}"
+            )
     decide(session, run_id, decisions)
     context.run_id = run_id
     turns = 0

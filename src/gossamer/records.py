@@ -145,10 +145,17 @@ class RunStartedRecord(_Record, frozen=True, gc=False, tag="run_started"):
 
 
 class RunFinishedRecord(_Record, frozen=True, gc=False, tag="run_finished"):
-    """A run came to its end, by an answer or by a limit."""
+    """A run came to its end, by an answer or by a limit.
+
+    Attributes:
+        finish_reason: why.
+        usage: what it used.
+        output: the answer as JSON data.
+    """
 
     finish_reason: str
     usage: Usage
+    output: Any = None
 
 
 class RunFailedRecord(_Record, frozen=True, gc=False, tag="run_failed"):
@@ -157,10 +164,12 @@ class RunFailedRecord(_Record, frozen=True, gc=False, tag="run_failed"):
     Attributes:
         error: the error's class; `Cancelled` and `Abandoned` (the process died) among them.
         message: its text.
+        usage: what the run had used.
     """
 
     error: str
     message: str = ""
+    usage: Usage | None = None
 
 
 class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
@@ -184,9 +193,15 @@ class ToolStartedRecord(_Record, frozen=True, gc=False, tag="tool_started"):
 
 
 class ToolResultRecord(_Record, frozen=True, gc=False, tag="tool_result"):
-    """A call has its result; it never runs again."""
+    """A call has its result; it never runs again.
+
+    Attributes:
+        result: the result.
+        ends_run: the tool ended the run with it.
+    """
 
     result: ToolResult
+    ends_run: bool = False
 
 
 class ApprovalAskedRecord(_Record, frozen=True, gc=False, tag="approval_asked"):

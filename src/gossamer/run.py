@@ -25,7 +25,7 @@ from gossamer.asking import (
     stream_model,
     take_calls,
 )
-from gossamer.closing import fail, finish, leave_whole, say, say_results
+from gossamer.closing import NO_RESULTS, fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
 from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunStarted, UsageUpdated
@@ -39,8 +39,9 @@ from gossamer.opening import (
     Prompt,
     as_messages,
     budget_for,
-    hold,
+    check_session,
     instructions_of,
+    must_have_a_live_parent,
     open_run,
     reopen_run,
     settings_over,
@@ -98,22 +99,15 @@ async def execute(
     settings = agent.settings if settings is None else settings_over(agent.settings, settings)
     output = agent.output if output is None else output
     schema = None if output is str else output_schema(output)
-    wrapped = layers(tuple(agent.middleware)) if agent.middleware else None
+    wrapped = layers(agent.middleware) if agent.middleware else None
     limits = limits or agent.limits
     if limits is not None or context.parent is not None:
         context.budget = budget_for(limits, None if context.parent is None else context.parent.budget)
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
-    own: Any = agent.tools
-    if tools is None and own.__class__ is tuple:  # settled when the agent was built
-        kit = toolset(own)
-    else:
-        kit = await tools_of(own if tools is None else tools, context)
     session = context.session
-    if session is None and kit.can_pause:
-        session = context.session = Session()
     if session is not None:
-        await hold(session, context)
-
+        check_session(session)
+    held: Session[Any] | None = None
     turns = started = 0
     repaired = False
     answered_by = ""
@@ -124,15 +118,27 @@ async def execute(
     context.new = new
     bodies = context.bodies
     try:
-        if decisions is not None:
-            turns, message = reopen_run(context, decisions)
-        elif session is not None:
-            open_run(context, new, on_pending)
-        if emit is not None:
-            await emit(RunStarted(context.run_id, agent.name))
+        if session is not None:
+            await session.hold(context)
+            held = session
+        own: Any = agent.tools
+        if tools is None and own.__class__ is tuple:  # settled when the agent was built
+            kit = toolset(own)
+        else:
+            kit = await tools_of(own if tools is None else tools, context)
+        if session is None and kit.can_pause:
+            session = context.session = held = Session()
+            await session.hold(context)
         instructions = agent.instructions
         if callable(instructions):
             instructions = await instructions_of(agent, context)
+        if decisions is not None:
+            turns, message = reopen_run(context, decisions, kit)
+        elif session is not None:
+            context.new = new = list(new)
+            open_run(context, new, on_pending)
+        if emit is not None:
+            await emit(RunStarted(context.run_id, agent.name))
 
         calls: Sequence[ToolCall] = () if message is None else message.tool_calls
         while True:
@@ -140,6 +146,8 @@ async def execute(
                 # Build a request.
                 if context.stopped is not None:  # and a tool went on regardless
                     raise context.stopped
+                if context.parent is not None:
+                    must_have_a_live_parent(context)
                 if turns >= max_turns:
                     raise too_many_turns(turns)
                 if context.offload is not None or (session is not None and session.has_offload):
@@ -233,18 +241,18 @@ async def execute(
             message = turn = None
     except LimitError as limit:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
-        leave_whole(context, heard)
+        leave_whole(context, heard, NO_RESULTS if turn is None else turn.results)
         result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
-        leave_whole(context, heard)
+        leave_whole(context, heard, NO_RESULTS if turn is None else turn.results)
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):
             fail(context, error)
             raise
         result = finish(context, began, "limit", answered_by, stopped=context.stopped)
     finally:
-        if session is not None:
-            session.release()
+        if held is not None:
+            held.release()
     if emit is not None:
         await emit(RunFinished(result))
     return result

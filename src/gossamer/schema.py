@@ -206,6 +206,24 @@ def _encode_unsupported(value: Any) -> Any:
 _encode = msgspec.json.Encoder(enc_hook=_encode_unsupported).encode
 
 
+def stored_value(value: Any) -> Any:
+    """Give a run's output as JSON data for the journal; its words where it has no JSON form."""
+    if value is None or type(value) is str:
+        return value
+    try:
+        return msgspec.to_builtins(value, enc_hook=_encode_unsupported)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
+
+
+def words_of(error: BaseException) -> str:
+    """Give the text of an error as something that JSON can hold, whatever its own `__str__` does."""
+    try:
+        return str(error).encode("utf-8", "replace").decode()
+    except Exception as broken:  # noqa: BLE001 - the users' exception classes may do anything
+        return f"({type(broken).__name__} while reading the error)"
+
+
 def _schema_of_unsupported(type_: Any) -> dict[str, Any]:
     if hasattr(type_, "__pydantic_validator__"):
         return type_.model_json_schema()

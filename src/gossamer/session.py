@@ -14,12 +14,11 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, DecodeError, ResumeError, RunPausedError, SessionBusyError
 from gossamer.ids import new_id
-from gossamer.messages import Message, ToolCall, ToolResult
+from gossamer.messages import Message, ToolResult
 from gossamer.records import (
     SCHEMA_VERSION,
     ApprovalAskedRecord,
     ApprovalDecidedRecord,
-    Decision,
     MessageRecord,
     PendingCall,
     Record,
@@ -35,6 +34,7 @@ from gossamer.records import (
 )
 from gossamer.schema import is_object
 from gossamer.tools.offload import Offload
+from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 from gossamer.view import MessageView, View
 
@@ -47,32 +47,12 @@ else:
 
     State = TypeVar("State")
 
-__all__ = ["OpenTurn", "Session", "WhenBusy"]
+__all__ = ["Session", "WhenBusy"]
+
+_MAX_CHILDREN = 1000
 
 # What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
 WhenBusy: TypeAlias = Literal["wait", "refuse"]
-
-
-class OpenTurn(msgspec.Struct, eq=False):
-    """The calls of an answer while some of them have no result yet.
-
-    Attributes:
-        message: the answer that holds the calls.
-        place: its place in the journal.
-        calls: the calls, in order.
-        started: ids of those that began.
-        results: results by call id.
-        asked: calls that wait for a decision, by id.
-        decisions: decisions made, by call id.
-    """
-
-    message: Message
-    place: int
-    calls: tuple[ToolCall, ...]
-    started: set[str]
-    results: dict[str, ToolResult]
-    asked: dict[str, PendingCall]
-    decisions: dict[str, Decision]
 
 
 class Session(Generic[State]):
@@ -129,6 +109,8 @@ class Session(Generic[State]):
             raise ArgumentError(f"when_busy must be 'wait' or 'refuse', not {when_busy!r}")
         if max_waiting < 0:
             raise ArgumentError(f"max_waiting must not be negative, not {max_waiting}")
+        if id is not None and not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"id must be text, not {type(id).__name__}")
         self.id = id or new_id()
         self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
@@ -208,6 +190,8 @@ class Session(Generic[State]):
             if self.turn is not None:
                 self.turn.started.add(record.call_id)
         elif isinstance(record, ToolResultRecord):
+            if record.ends_run and self.turn is not None:
+                self.turn.ended = record.result.text
             self._take_result(record.result, record.at)
         elif isinstance(record, RunStartedRecord):
             self._run = record
@@ -230,10 +214,16 @@ class Session(Generic[State]):
 
         Cost: O(1), amortised.
 
+        An answer with calls enters the view when the message with their results is added.
+
         Raises:
             SessionBusyError: a run holds the session.
+            RunPausedError: the session waits for decisions.
+            ArgumentError: results without their calls, or anything else where results are due.
         """
         self._must_be_free("add a message")
+        self.must_not_be_paused()
+        check_fits(message, self.turn)
         self.record(MessageRecord(run="", message=message))
         self.trim()
 
@@ -308,21 +298,35 @@ class Session(Generic[State]):
         copy.close_broken_run("the session was branched here")
         return copy
 
-    def child(self, call_id: str) -> Session[Any]:
-        """Give the session of the run inside a call; the same one when the call is resumed."""
+    def child(self, call_id: str, run_id: str | None = None) -> Session[Any]:
+        """Give the session of the run inside a call; the same one when the call is resumed.
+
+        The last 1,000 are kept; the oldest are let go.
+
+        Args:
+            call_id: the call's id.
+            run_id: the run whose call it is, as a model may use an id again; the last such run where None.
+        """
         if self._children is None:
             self._children = {}
-        if call_id not in self._children:
-            self._children[call_id] = Session(f"{self.id}/{call_id}", window=self.window)
-        return self._children[call_id]
+        if run_id is None:
+            keys = (key for key in reversed(self._children) if key.partition("/")[2] == call_id)
+            key = next(keys, f"/{call_id}")
+        else:
+            key = f"{run_id}/{call_id}"
+        if key not in self._children:
+            self._children[key] = Session(f"{self.id}/{call_id}", window=self.window)
+            if len(self._children) > _MAX_CHILDREN:
+                del self._children[next(iter(self._children))]
+        return self._children[key]
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, those that will not go on."""
         total = Usage()
-        for call_id, child in (self._children or {}).items():
-            if call_id in call_ids and child.unfinished is None:
+        for key, child in (self._children or {}).items():
+            if key.partition("/")[2] in call_ids and child.unfinished is None:
                 for record in child.journal:
-                    if isinstance(record, RunFinishedRecord):
+                    if isinstance(record, RunFinishedRecord | RunFailedRecord) and record.usage is not None:
                         total += record.usage
         return total
 
@@ -357,7 +361,7 @@ class Session(Generic[State]):
         self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:
             if turn.done() and not turn.cancelled():  # handed over in the very moment of the cancellation
                 self.release()
             elif turn in self._waiting:  # it is not where the session was let go in that moment
@@ -376,8 +380,14 @@ class Session(Generic[State]):
             if turn.get_loop() is _running_loop():
                 turn.set_result(None)
             else:
-                turn.get_loop().call_soon_threadsafe(turn.set_result, None)
+                turn.get_loop().call_soon_threadsafe(self._hand_over, turn)
             return
+
+    def _hand_over(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():  # cancelled meanwhile: the next one, then
+            self.release()
+        else:
+            turn.set_result(None)
 
     def close_broken_run(self, reason: str) -> None:
         """End a run that will not go on: calls without a result get one that says so.
@@ -519,6 +529,10 @@ class Session(Generic[State]):
         calls = message.tool_calls if message.role == "assistant" else ()
         if calls:  # enters the view together with its results
             self.turn = OpenTurn(message, place, calls, set(), {}, {}, {})
+        elif message.role == "tool" and self.turn is not None:  # history: results of the calls before them
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    self._take_result(part, message.created)
         else:
             self._view.append(message, place)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+import weakref
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, Self
 
+from gossamer.closing import stopped_outside
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, LimitError
-from gossamer.events import Event, RunFailed
+from gossamer.events import Event, RunFailed, RunFinished
 from gossamer.limits import Limits
 from gossamer.result import Result
 
@@ -117,7 +119,7 @@ class RunStream(Generic[OutputT]):
             raise ArgumentError("this stream is being read by another task; a stream has one reader")
         self._reading = self._started = True
         if self._max_seconds is not None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._max_seconds, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(self._max_seconds, _expirer(self))
         step: Any = loop.send
         argument: Any = None
         try:
@@ -127,12 +129,17 @@ class RunStream(Generic[OutputT]):
                     step, argument = loop.throw, asyncio.CancelledError()
                 item: Any = step(argument)
                 if isinstance(item, Event):
+                    if type(item) is RunFinished:  # whatever comes now, the run has its result
+                        self._result = item.result
+                        self._stop_timer()
                     return item
                 self._waited_for = item
                 try:
                     argument = yield item
                     step = loop.send
                 except BaseException as error:  # noqa: BLE001 - the loop decides what a cancellation means
+                    if not self._interrupting:  # from outside, and so no longer a matter of time
+                        self._context.stopped = None
                     self._interrupting = False
                     step, argument = loop.throw, error
         except StopIteration as stop:
@@ -140,7 +147,15 @@ class RunStream(Generic[OutputT]):
             self._end()
         except BaseException as error:
             wanted = self._cancelled
-            if isinstance(error, Exception):
+            if self._result is not None and not isinstance(error, Exception):
+                wanted = True  # the reader left after the last event
+            elif (
+                isinstance(error, asyncio.CancelledError) and self._context.stopped is not None and not wanted
+            ):
+                # The time ran out where the loop does not see it: in middleware around the run.
+                self._result = stopped_outside(self._context)
+                wanted = True
+            elif isinstance(error, Exception):
                 self._failure = error
             else:  # kept, it would cancel whoever reads the stream next, and hold the agent by its traceback
                 self._cancelled = True
@@ -187,7 +202,9 @@ class RunStream(Generic[OutputT]):
         await self.aclose()
 
     def _interrupt(self) -> None:
-        self._interrupting = True
+        if self._result is not None:
+            return
+        self._interrupting = self._context.stopping = True
         waited_for = self._waited_for
         if waited_for is not None:
             waited_for.cancel()
@@ -202,12 +219,27 @@ class RunStream(Generic[OutputT]):
         )
         self._interrupt()
 
-    def _end(self) -> None:
-        self._loop = None
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _end(self) -> None:
+        self._loop = None
+        self._stop_timer()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
+
+
+def _expirer(stream: RunStream[Any]) -> Callable[[], None]:
+    """Give what stops a stream when its time is over; the timer does not keep a dropped stream alive."""
+    expire = weakref.WeakMethod(stream._expire)  # pyright: ignore[reportPrivateUsage] - of this very class
+
+    def call() -> None:
+        alive = expire()
+        if alive is not None:
+            alive()
+
+    return call
 
 
 def run_limited(

@@ -43,7 +43,7 @@ async def test_a_resumed_stream_runs_inside_the_middleware():
     seen = []
 
     class Note(Middleware):
-        async def run(self, context, next):  # noqa: A002
+        async def run(self, context, next):
             seen.append(context.agent)
             return await next()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import weakref
 
 import msgspec
@@ -14,6 +15,7 @@ from gossamer import (
     Answer,
     Approve,
     Deny,
+    EndRun,
     Limits,
     Message,
     ModelRetry,
@@ -303,3 +305,76 @@ async def test_nothing_keeps_a_delegate_alive():
     del inner, outer
     gc.collect()
     assert gone() is None
+
+
+def crashed_before_the_outer_result(session: Session) -> Session:
+    """The session as it was when the inner run had ended and the outer call had no result yet."""
+    data = json.loads(session.export())
+    places = [place for place, record in enumerate(data["journal"]) if record["type"] == "tool_result"]
+    data["journal"] = data["journal"][: places[0]]
+    return Session.from_export(json.dumps(data))
+
+
+async def test_an_inner_run_that_had_failed_never_runs_again():
+    charged = []
+
+    @tool(inline=True)
+    def charge() -> str:
+        charged.append(1)
+        return "charged"
+
+    inner = Agent(ScriptedModel([ToolCall("charge"), RuntimeError("down")]), tools=[charge], name="inner")
+    outer = Agent(
+        ScriptedModel([ToolCall.of("ask", prompt="x"), "told", "told again"]),
+        tools=[inner.as_tool("ask", "Asks.")],
+    )
+    session = Session()
+    await outer.run("hi", session=session)
+    resumed = crashed_before_the_outer_result(session)
+    result = await outer.resume(resumed)
+    assert len(charged) == 1
+    assert "down" in result.messages[2].parts[0].text
+
+
+async def test_a_typed_answer_of_an_inner_run_that_had_ended():
+    inner = Agent(ScriptedModel(['{"result": [1, 2]}']), output=list[int], name="inner")
+    outer = Agent(
+        ScriptedModel([ToolCall.of("ask", prompt="x"), "one", "two"]), tools=[inner.as_tool("ask", "Asks.")]
+    )
+    session = Session()
+    first = await outer.run("hi", session=session)
+    result = await outer.resume(crashed_before_the_outer_result(session))
+    assert result.messages[2].parts[0].text == first.messages[2].parts[0].text == "[1,2]"
+
+
+async def test_an_id_used_again_in_another_run_is_another_call():
+    inner = Agent(ScriptedModel(lambda request: f"echo {request.messages[-1].text}"), name="inner")
+    script = [
+        ToolCall("ask", '{"prompt": "a"}', "same"),
+        "done",
+        ToolCall("ask", '{"prompt": "b"}', "same"),
+        "done",
+    ]
+    outer = Agent(ScriptedModel(script), tools=[inner.as_tool("ask", "Asks.")])
+    session = Session()
+    await outer.run("one", session=session)
+    await outer.run("two", session=session)
+    told = [part.text for message in session.messages if message.role == "tool" for part in message.parts]
+    assert told == ["echo a", "echo b"]
+
+
+async def test_a_tool_that_ended_the_run_ends_it_after_a_pause_too():
+    @tool(inline=True)
+    def leave() -> str:
+        raise EndRun("left")
+
+    @tool(needs_approval=True)
+    def pay() -> str:
+        return "paid"
+
+    agent = Agent(ScriptedModel([[ToolCall("leave"), ToolCall("pay")], "never"]), tools=[leave, pay])
+    session = Session()
+    result = await agent.run("hi", session=session)
+    session = Session.from_export(session.export())
+    result = await agent.resume(session, {result.pending[0].call_id: Approve()})
+    assert (result.finish_reason, result.output) == ("ended_by_tool", "left")

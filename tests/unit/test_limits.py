@@ -377,7 +377,7 @@ async def test_a_middleware_that_asks_twice_is_held_to_the_limit_and_counted():
     from gossamer import Middleware
 
     class Twice(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             await next(request)
             return await next(request)
 

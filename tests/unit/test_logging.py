@@ -70,7 +70,7 @@ def test_handlers_of_the_application_stay(capsys):
     setup_logger("INFO")
     setup_logger("ERROR")
     assert mine in logger.handlers
-    assert sum(isinstance(handler, logging.StreamHandler) for handler in logger.handlers) == 1
+    assert sum(type(handler) is logging.StreamHandler for handler in logger.handlers) == 1
     logger.removeHandler(mine)
 
 

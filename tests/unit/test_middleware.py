@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
 
-from gossamer import Agent, Hooks, Message, Middleware, Session, Text, ToolCall, ToolResult, Usage, tool
+from gossamer import (
+    Agent,
+    ArgumentError,
+    Hooks,
+    Message,
+    Middleware,
+    Session,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    tool,
+)
 from gossamer.events import MessageFinished, RunFinished, TextDelta
 from gossamer.models import ModelResponse, ScriptedModel
 
@@ -38,20 +51,20 @@ class Notes(Middleware):
         self.name = name
         self.notes = notes
 
-    async def run(self, context, next):  # noqa: A002
+    async def run(self, context, next):
         self.notes.append(f"{self.name} run")
         result = await next()
         self.notes.append(f"{self.name} ran")
         return result
 
-    async def model(self, context, request, next):  # noqa: A002
+    async def model(self, context, request, next):
         self.notes.append(f"{self.name} model")
         await asyncio.sleep(0)
         response = await next(request)
         self.notes.append(f"{self.name} answered")
         return response
 
-    async def tool(self, context, call, next):  # noqa: A002
+    async def tool(self, context, call, next):
         self.notes.append(f"{self.name} {call.name}")
         result = await next(call)
         self.notes.append(f"{self.name} {result.content}")
@@ -76,13 +89,13 @@ async def test_layers_lie_around_each_other_outermost_first(how):
 @pytest.mark.parametrize("calls", [1, 3])
 async def test_what_goes_in_and_comes_out_may_be_replaced(how, calls):
     class Change(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             response = await next(msgspec.structs.replace(request, instructions=f"for {context.user}"))
             if response.message.tool_calls:
                 return response
             return msgspec.structs.replace(response, message=Message.assistant(response.message.text.upper()))
 
-        async def tool(self, context, call, next):  # noqa: A002
+        async def tool(self, context, call, next):
             changed = msgspec.structs.replace(call, arguments='{"number": 10}')
             result = await next(changed)
             return msgspec.structs.replace(result, content=f"<{result.content}>")
@@ -100,14 +113,14 @@ async def test_what_goes_in_and_comes_out_may_be_replaced(how, calls):
 @pytest.mark.parametrize("how", ["run", "stream"])
 async def test_middleware_may_answer_itself(how):
     class Answer(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             if len(request.messages) == 1:
                 return ModelResponse(
                     Message("assistant", (ToolCall("double", '{"number":1}', "c1"),)), Usage()
                 )
             return ModelResponse(Message.assistant("from the cache"), Usage())
 
-        async def tool(self, context, call, next):  # noqa: A002
+        async def tool(self, context, call, next):
             return ToolResult(call.id, call.name, "not called")
 
     scripted = model()
@@ -122,7 +135,7 @@ async def test_middleware_may_answer_itself(how):
 @pytest.mark.parametrize("how", ["run", "stream"])
 async def test_middleware_may_try_again(how):
     class Retry(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             for _ in range(2):
                 try:
                     return await next(request)
@@ -130,7 +143,7 @@ async def test_middleware_may_try_again(how):
                     continue
             return await next(request)
 
-        async def tool(self, context, call, next):  # noqa: A002
+        async def tool(self, context, call, next):
             result = await next(call)
             return result if result.outcome == "ok" else await next(call)
 
@@ -155,7 +168,7 @@ async def test_usage_of_each_of_several_tries_is_counted():
         return ModelResponse(Message.assistant("a"), Usage(input_tokens=10, output_tokens=1, model_calls=1))
 
     class Best(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             await next(request)
             return await next(request)
 
@@ -167,7 +180,7 @@ async def test_usage_of_each_of_several_tries_is_counted():
 @pytest.mark.parametrize("how", ["run", "stream"])
 async def test_a_run_may_be_answered_or_its_error_be_caught_by_middleware(how):
     class Guard(Middleware):
-        async def run(self, context, next):  # noqa: A002
+        async def run(self, context, next):
             try:
                 return await next()
             except ValueError as error:
@@ -206,7 +219,7 @@ async def test_an_error_in_middleware_fails_the_run_and_frees_the_session():
             raise KeyError("delta")
 
     class BrokenTool(Middleware):
-        async def tool(self, context, call, next):  # noqa: A002
+        async def tool(self, context, call, next):
             raise KeyError("tool")
 
     session = Session()
@@ -270,7 +283,7 @@ async def test_middleware_of_concurrent_runs_sees_its_own_run():
     seen: dict[str, set[str]] = {}
 
     class See(Middleware):
-        async def model(self, context, request, next):  # noqa: A002
+        async def model(self, context, request, next):
             seen.setdefault(context.run_id, set()).add(request.messages[0].text)
             await asyncio.sleep(0)
             return await next(request)
@@ -279,3 +292,62 @@ async def test_middleware_of_concurrent_runs_sees_its_own_run():
     results = await asyncio.gather(*(agent.run([Text(f"q{number}")]) for number in range(20)))
     assert sorted(seen) == sorted(result.run_id for result in results)
     assert sorted(text for texts in seen.values() for text in texts) == sorted(f"q{n}" for n in range(20))
+
+
+async def test_a_cached_result_of_another_call_becomes_this_calls():
+    kept = []
+
+    class Caches(Middleware):
+        async def tool(self, context, call, next):
+            if not kept:
+                kept.append(await next(call))
+            return kept[0]
+
+    @tool(inline=True)
+    def look() -> str:
+        return "seen"
+
+    session = Session()
+    agent = Agent(
+        ScriptedModel([ToolCall("look"), ToolCall("look"), "done"]), tools=[look], middleware=[Caches()]
+    )
+    result = await agent.run("hi", session=session)
+    assert (result.output, result.usage.tool_calls) == ("done", 1)
+    calls = [call.id for message in session.messages for call in message.tool_calls]
+    assert calls == [
+        part.call_id for message in session.messages if message.role == "tool" for part in message.parts
+    ]
+
+
+async def test_equal_middleware_is_not_the_same_middleware():
+    @dataclasses.dataclass(frozen=True)
+    class Notes(Middleware):
+        log: list = dataclasses.field(default_factory=list, compare=False)
+
+        async def model(self, context, request, next):
+            self.log.append("asked")
+            return await next(request)
+
+    first, second = Notes(), Notes()
+    await Agent(ScriptedModel(["x"]), middleware=[first]).run("hi")
+    await Agent(ScriptedModel(["x"]), middleware=[second]).run("hi")
+    assert (first.log, second.log) == (["asked"], ["asked"])
+
+
+async def test_middleware_that_cannot_be_hashed():
+    @dataclasses.dataclass
+    class Plain(Middleware):
+        async def model(self, context, request, next):
+            return await next(request)
+
+    assert (await Agent(ScriptedModel(["x"]), middleware=[Plain()]).run("hi")).output == "x"
+
+
+async def test_next_of_a_run_is_called_once():
+    class Twice(Middleware):
+        async def run(self, context, next):
+            await next()
+            return await next()
+
+    with pytest.raises(ArgumentError, match="twice"):
+        await Agent(ScriptedModel(["x", "y"]), middleware=[Twice()]).run("hi")

@@ -113,7 +113,7 @@ async def test_long_json_is_kept_aside_as_json():
 
 async def test_a_result_larger_than_the_whole_place_ends_the_run():
     session = Session()
-    session.offload.max_bytes = 1000
+    session.offload.max_chars = 1000
     agent = Agent(ScriptedModel([ToolCall.of("report"), "ok"]), tools=[report])
     with pytest.raises(ToolError, match=r"larger than the offload's bound of 1000"):
         await agent.run("go", session=session)
@@ -126,7 +126,7 @@ async def test_a_tool_of_the_users_own_named_read_offloaded_is_left_in_place():
 
 
 def test_the_oldest_goes_when_there_is_no_room():
-    offload = Offload(max_bytes=10)
+    offload = Offload(max_chars=10)
     first, second, third = offload.put("aaaa"), offload.put("bbbb"), offload.put("cccc")
     assert list(offload.texts) == [second, third]
     assert (len(offload), offload.dropped) == (2, 1)

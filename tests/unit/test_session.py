@@ -539,6 +539,7 @@ class Conversations(RuleBasedStateMachine):
         result = self.finish(self.agent.resume(self.session, decisions))
         assert bool(result.pending) == then_pause
 
+    @precondition(lambda self: not self.session.pending)
     @rule(text=st.text(min_size=1, max_size=5), own=st.booleans())
     def add(self, text, own):
         self.session.add(Message("assistant" if own else "user", (Text(text),)))

@@ -16,7 +16,7 @@ from gossamer.errors import EndRun, ModelRetry, ToolError
 from gossamer.events import Event, ToolCallFinished, ToolProgress
 from gossamer.messages import Audio, File, Image, Outcome, Text, ToolCall, ToolResult
 from gossamer.records import PendingCall, ToolResultRecord, ToolStartedRecord
-from gossamer.schema import encode_value
+from gossamer.schema import encode_value, words_of
 from gossamer.telemetry import metrics
 from gossamer.tools.function import Tool
 from gossamer.tools.offload import Offload
@@ -50,6 +50,7 @@ class ToolTurn(msgspec.Struct, eq=False):
         results: results by call id.
         pending: calls that wait for decisions.
         ended: the signal of a tool that ended the run, if one did.
+        ended_by: the id of its call.
         started: how many tools began.
         refused: how many did not for want of budget.
     """
@@ -62,6 +63,7 @@ class ToolTurn(msgspec.Struct, eq=False):
     results: dict[str, ToolResult] = {}
     pending: list[PendingCall] = []
     ended: EndRun | None = None
+    ended_by: str = ""
     started: int = 0
     refused: int = 0
 
@@ -70,7 +72,8 @@ class ToolTurn(msgspec.Struct, eq=False):
         self.results[call.id] = result
         context = self.context
         if context.session is not None and context.session.turn is not None:
-            context.session.record(ToolResultRecord(run=context.run_id, result=result))
+            ends = self.ended is not None and self.ended_by == call.id
+            context.session.record(ToolResultRecord(run=context.run_id, result=result, ends_run=ends))
         if self.notify is not None:
             self.notify(ToolCallFinished(call, result))
 
@@ -164,6 +167,8 @@ async def _run(turn: ToolTurn, call: ToolCall) -> None:
     began = perf_counter() if metrics.recorder is not None else 0.0
     try:
         result = await (_execute_intercepted(turn, call) if turn.interceptions else execute(turn, call))
+        if result.call_id != call.id:  # a middleware's, from its cache perhaps
+            result = msgspec.structs.replace(result, call_id=call.id, name=call.name)
     except CallPaused as paused:
         turn.pending += paused.pending
     except asyncio.CancelledError:
@@ -194,7 +199,10 @@ async def _execute_intercepted(turn: ToolTurn, call: ToolCall) -> ToolResult:
     step: Callable[[ToolCall], Awaitable[ToolResult]] = innermost
     for interception in reversed(turn.interceptions):
         step = _wrap(interception, context, step)
-    return await step(call)
+    result: Any = await step(call)
+    if not isinstance(result, ToolResult):
+        raise ToolError(f"middleware around {call.name!r} gave {type(result).__name__}, not a ToolResult")
+    return result
 
 
 def _wrap(
@@ -235,6 +243,11 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
         return ToolResult(call.id, call.name, _content(context, tool, value))
     except CallPaused:
         raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if context.stopping or (task is not None and task.cancelling()):
+            raise
+        return _result_of_failure(turn, tool, call, RuntimeError(f"cancelled from within: {error}"))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises, the model is told and the run goes on
         return _result_of_failure(turn, tool, call, error)
     finally:
@@ -273,9 +286,9 @@ def _result_of_failure(
         ToolError: the model cannot mend it.
     """
     if isinstance(error, ModelRetry | _InvalidArgumentsError):
-        return _hand_back(turn.context, tool, call, str(error))
+        return _hand_back(turn.context, tool, call, words_of(error)[: tool.max_result_chars])
     if isinstance(error, EndRun):
-        turn.ended = error
+        turn.ended, turn.ended_by = error, call.id
         return _result(call, _safe_text(error.output))
     if isinstance(error, ToolError):
         raise error
@@ -283,7 +296,8 @@ def _result_of_failure(
         return _result(
             call, f"{tool.name} did not finish within {tool.timeout} seconds and was stopped.", "timeout"
         )
-    return _result(call, f"{tool.name} failed: {type(error).__name__}: {error}", "error")
+    words = f"{tool.name} failed: {type(error).__name__}: {words_of(error)}"
+    return _result(call, words[: tool.max_result_chars], "error")
 
 
 class _InvalidArgumentsError(Exception):
@@ -391,8 +405,8 @@ def _content(context: RunContext[Any], tool: Tool[..., Any], value: Any) -> Any:
         return str(value)
     if kind in _MEDIA:
         return (value,)
-    if (kind is tuple or kind is list) and value and all(type(item) in _MEDIA for item in value):
-        return tuple(value)
+    if (kind is tuple or kind is list) and any(type(item) in _MEDIA for item in value):
+        return tuple(Text(item) if type(item) is str else item for item in value)
     text = encode_value(value)
     if len(text) <= tool.max_result_chars:
         return text

@@ -220,7 +220,8 @@ def as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
 
     A callable object that cannot be hashed has its tool built at each call.
     """
-    return _as_tool(function) if type(function).__hash__ is not None else tool(function)  # pyright: ignore[reportUnnecessaryComparison] - None where a class defines __eq__ alone
+    # Only functions are kept by identity; two callable objects may be equal and not the same.
+    return _as_tool(function) if inspect.isfunction(function) else tool(function)
 
 
 @functools.lru_cache(maxsize=4096)

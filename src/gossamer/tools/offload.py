@@ -18,17 +18,17 @@ class Offload:
     """Texts by reference, oldest dropped when the bound is reached.
 
     Args:
-        max_bytes: most characters held in all; the oldest texts go first.
+        max_chars: most characters held in all; the oldest texts go first.
 
     Attributes:
         texts: the texts by reference, oldest first.
         dropped: how many were dropped for want of room.
     """
 
-    __slots__ = ("_next", "_size", "dropped", "max_bytes", "texts")
+    __slots__ = ("_next", "_size", "dropped", "max_chars", "texts")
 
-    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_chars: int = 64 * 1024 * 1024) -> None:
+        self.max_chars = max_chars
         self.texts: dict[str, str] = {}
         self.dropped = 0
         self._size = 0
@@ -46,11 +46,11 @@ class Offload:
         Raises:
             ToolError: the text alone is larger than the bound.
         """
-        if len(text) > self.max_bytes:
+        if len(text) > self.max_chars:
             raise ToolError(
-                f"a text of {len(text)} characters is larger than the offload's bound of {self.max_bytes}"
+                f"a text of {len(text)} characters is larger than the offload's bound of {self.max_chars}"
             )
-        while self._size + len(text) > self.max_bytes:
+        while self._size + len(text) > self.max_chars:
             oldest = next(iter(self.texts))
             self._size -= len(self.texts.pop(oldest))
             self.dropped += 1

@@ -160,8 +160,8 @@ def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):  # a future refuses it
-        future.set_exception(RuntimeError("the tool raised StopIteration"))
+    elif isinstance(error, StopIteration | asyncio.CancelledError):  # a future takes them for something else
+        future.set_exception(RuntimeError(f"the tool raised {type(error).__name__}"))
     else:
         future.set_exception(error)
 
@@ -197,7 +197,7 @@ async def run_in_thread(function: Callable[[], Any]) -> Any:
     threads.submit(job)
     try:
         return await job.future
-    except asyncio.CancelledError:
+    except BaseException:
         threads.give_up(job)
         raise
 

@@ -1,0 +1,51 @@
+"""A turn whose calls have not all come to a result: what a session knows of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gossamer.errors import ArgumentError
+from gossamer.messages import Message, ToolCall, ToolResult, check_message
+from gossamer.records import Decision, PendingCall
+
+__all__ = ["OpenTurn", "check_fits"]
+
+
+class OpenTurn(msgspec.Struct, eq=False):
+    """The calls of an answer while some of them have no result yet.
+
+    Attributes:
+        message: the answer that holds the calls.
+        place: its place in the journal.
+        calls: the calls, in order.
+        started: ids of those that began.
+        results: results by call id.
+        asked: calls that wait for a decision, by id.
+        decisions: decisions made, by call id.
+        ended: what a tool ended the run with, or None.
+    """
+
+    message: Message
+    place: int
+    calls: tuple[ToolCall, ...]
+    started: set[str]
+    results: dict[str, ToolResult]
+    asked: dict[str, PendingCall]
+    decisions: dict[str, Decision]
+    ended: str | None = None
+
+
+def check_fits(message: Message, turn: OpenTurn | None) -> None:
+    """Refuse a message that would leave a call without its result in the view, or a result without its call.
+
+    Raises:
+        ArgumentError: results are due and it is something else, or none are due and it brings some.
+    """
+    check_message(message)
+    due: set[str] = set() if turn is None else {call.id for call in turn.calls}
+    given = {part.call_id for part in message.parts if isinstance(part, ToolResult)}
+    if given != due:
+        raise ArgumentError(
+            f"results are due for calls {sorted(due)} and the message has those of {sorted(given)}; "
+            "add each answer with calls and then one tool message with all their results"
+        )
