@@ -172,7 +172,10 @@ async def execute(
                     response = await model.respond(request)
                 else:
                     response = await stream_model(context, model, request, None, emit, heard)
-                if response.usage.lacks_cost:  # of a model that leaves the price to us
+                used = response.usage
+                if (
+                    used.input_tokens and not used.unpriced_calls and not used.cost
+                ):  # the model leaves its price to us
                     response = priced(response, price_of(model))
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)

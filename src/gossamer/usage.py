@@ -33,11 +33,6 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
     unpriced_calls: int = 0
 
     @property
-    def lacks_cost(self) -> bool:
-        """Whether tokens were used and nothing is said of their price."""
-        return self.input_tokens > 0 and not self.unpriced_calls and not self.cost
-
-    @property
     def total_tokens(self) -> int:
         """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
