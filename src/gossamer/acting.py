@@ -54,9 +54,8 @@ async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pa
         if ready and (work := run_calls(turn, ready)) is not None:
             await work
     finally:
-        if (
-            budget is not None and taken > turn.started
-        ):  # arguments that did not fit, tools that are not there
+        # Calls whose arguments did not fit, or whose tool is not there, give their place back.
+        if budget is not None and taken > turn.started:
             budget.count(Usage(tool_calls=turn.started - taken))
     if turn.pending:
         ask(turn)
