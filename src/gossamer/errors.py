@@ -29,6 +29,7 @@ __all__ = [
     "PoolTimeoutError",
     "ProtocolError",
     "ProviderError",
+    "QuotaExceededError",
     "RateLimitError",
     "ReadTimeoutError",
     "ResumeError",
@@ -120,6 +121,10 @@ class AuthenticationError(ModelError):
 
 class RateLimitError(ModelError):
     """Too many requests or tokens; `retry_after` says how long to wait where the provider told."""
+
+
+class QuotaExceededError(RateLimitError):
+    """The account has no credit or quota left: waiting does not help."""
 
 
 class ContextLengthError(ModelError):

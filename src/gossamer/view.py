@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import msgspec
 
 from gossamer.messages import Message
 
-__all__ = ["EncodedMessages", "MessageView", "View"]
+__all__ = ["EncodeMessage", "EncodedMessages", "MessageView", "View"]
 
 # Beyond this, bodies are encoded again at each request rather than held in memory: long histories of text stay
 # far below it, sessions full of media do not.
@@ -19,6 +19,12 @@ MAX_ENCODED_BYTES = 16 * 1024 * 1024
 # When the view outgrows its window it is cut back to three quarters, so that the beginning of what the provider
 # sees, and with it the provider's prompt cache, stays the same for a quarter of a window.
 _KEPT_SHARE = 0.75
+
+
+# Makes the body of a message, with whatever separates it from its neighbours; the message before it is given too,
+# for dialects that put neighbours of one role together. What stands before the first message of a view is not known
+# for sure: a dialect that looks at it takes the separator off where a request begins.
+EncodeMessage: TypeAlias = Callable[[Message, Message | None], bytes]
 
 
 class EncodedMessages:
@@ -37,9 +43,7 @@ class EncodedMessages:
         self._buffer = bytearray()
         self._ends: list[int] = []
 
-    def bodies(
-        self, messages: list[Message], start: int, stop: int, encode: Callable[[Message], bytes]
-    ) -> memoryview:
+    def bodies(self, messages: list[Message], start: int, stop: int, encode: EncodeMessage) -> memoryview:
         """Give the bodies of `messages[start:stop]`, encoding only those not seen before.
 
         Cost: one encoding per new message; nothing is copied.
@@ -48,7 +52,7 @@ class EncodedMessages:
             messages: the list that this buffer follows; it only grows.
             start: position of the first body wanted; those before it are let go.
             stop: position behind the last.
-            encode: makes one body with whatever goes behind it.
+            encode: makes one body; see `EncodeMessage`.
 
         Returns:
             The bodies, end to end, as they lie in the buffer: to be copied and let go before anything is awaited,
@@ -59,9 +63,12 @@ class EncodedMessages:
         elif start > self.first and (gone := self._ends[start - self.first - 1]) > len(self._buffer) // 2:
             self._drop(start - self.first, gone)
         buffer, ends = self._buffer, self._ends
-        for position in range(self.first + len(ends), stop):
-            buffer += encode(messages[position])
+        position = self.first + len(ends)
+        previous = messages[position - 1] if position else None
+        for message in messages[position:stop]:
+            buffer += encode(message, previous)
             ends.append(len(buffer))
+            previous = message
         begin = ends[start - self.first - 1] if start > self.first else 0
         end = ends[stop - self.first - 1] if stop > self.first else 0
         if len(buffer) > MAX_ENCODED_BYTES:
@@ -212,19 +219,20 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
-    def encoded(self, dialect: str, encode: Callable[[Message], bytes]) -> bytes | memoryview:
+    def encoded(self, dialect: str, encode: EncodeMessage) -> bytes | memoryview:
         """Give the view's messages in a dialect, each encoded once for all views on the same list.
 
         Args:
             dialect: the key under which bodies are kept; a dialect that encodes a message in two variants
                 uses two.
-            encode: makes the body of one message with the separator that goes behind it.
+            encode: makes the body of one message; see `EncodeMessage`.
 
         Returns:
             The bodies, end to end; to be copied and let go before anything is awaited, see `EncodedMessages`.
         """
         if self.encodings is None:
-            return b"".join([encode(message) for message in self])
+            messages = list(self)
+            return b"".join([encode(*pair) for pair in zip(messages, [None, *messages], strict=False)])
         bodies = self.encodings.get(dialect)
         if bodies is None:
             bodies = self.encodings[dialect] = EncodedMessages(self.start)

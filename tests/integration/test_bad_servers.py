@@ -42,6 +42,7 @@ from gossamer.errors import (
     NotFoundError,
     OverloadedError,
     ProviderError,
+    QuotaExceededError,
     RateLimitError,
     StreamBrokenError,
 )
@@ -166,7 +167,7 @@ async def test_a_retry_after_that_says_nothing(value):
         (400, {"message": "This model's maximum context length is 8192 tokens"}, ContextLengthError),
         (400, {"code": "content_filter", "message": "no"}, ContentFilterError),
         (400, {"code": "content_policy_violation", "message": "no"}, ContentFilterError),
-        (429, {"code": "insufficient_quota", "message": "pay"}, RateLimitError),
+        (429, {"code": "insufficient_quota", "message": "pay"}, QuotaExceededError),
     ],
 )
 async def test_codes_say_more_than_statuses(status, body, kind, streamed):

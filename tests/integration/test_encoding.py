@@ -21,9 +21,9 @@ def encoded(monkeypatch):
     for name in ("_encode_message", "_encode_in_tool_loop"):
         original = getattr(openai_chat, name)
 
-        def count(message, original=original):
+        def count(message, previous, original=original):
             seen.append(message)
-            return original(message)
+            return original(message, previous)
 
         monkeypatch.setattr(openai_chat, name, count)
     return seen

@@ -12,7 +12,7 @@ from gossamer.view import EncodedMessages, MessageView
 MESSAGES = [Message.user(f"message {number}") for number in range(10)]
 
 
-def encode(message):
+def encode(message, _=None):
     return message.text.encode() + b","
 
 
@@ -52,7 +52,7 @@ def test_slices_are_those_of_a_list(start, stop, part):
 def test_each_message_is_encoded_once_in_each_dialect():
     encoded = []
 
-    def count(message):
+    def count(message, _):
         encoded.append(message)
         return encode(message)
 

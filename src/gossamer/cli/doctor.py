@@ -178,8 +178,8 @@ async def _providers() -> tuple[Provider, ...]:
 
 async def _provider(name: str) -> Provider:
     preset = PRESETS[name]
-    key_set = bool(preset.key_env and os.environ.get(preset.key_env))
-    configured = key_set or bool(preset.url_env and os.environ.get(preset.url_env))
+    key_set = preset.key() is not None
+    configured = key_set or preset.url() is not None
     try:
         url = parse_url(base_url(name), name=preset.url_env or "url")
     except ArgumentError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -94,6 +94,8 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
         tool_choice: `auto`, `none`, `required` or a tool's name; a forced call is asked for in the first turn only.
         parallel_tool_calls: whether one answer may hold several calls.
         thinking: how hard to think, in the provider's words, such as `low` or `high`.
+        prompt_cache: how long the provider is to keep the prompt in its cache, in its words, such as `5m` or `1h`;
+            providers that cache by themselves and ask for no time leave it aside.
         timeout: longest silence of the provider, in seconds.
         extra_body: fields added to the request as they are.
         extra_headers: headers added to the request.
@@ -107,6 +109,7 @@ class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     thinking: str | None = None
+    prompt_cache: str | None = None
     timeout: float | None = None
     extra_body: Mapping[str, Any] | None = None
     extra_headers: Mapping[str, str] | None = None
@@ -140,6 +143,8 @@ class ModelRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
         output_schema: what the final answer must look like, or None for text.
         tool_choice: see `ModelSettings`; already without a force that has been spent.
         settings: how to answer, or None.
+        on_repeat: called by whoever asks once more after an attempt that the provider may charge for, or None; raises
+            `LimitError` where the run's limits leave no room for it.
     """
 
     messages: MessageView
@@ -148,6 +153,7 @@ class ModelRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
     output_schema: OutputSchema | None = None
     tool_choice: ToolChoice | None = None
     settings: ModelSettings | None = None
+    on_repeat: Callable[[], None] | None = None
 
 
 class ModelResponse(msgspec.Struct, frozen=True, gc=False):

@@ -15,21 +15,28 @@ from typing import Any
 
 import msgspec
 
-from gossamer.errors import ArgumentError, AuthenticationError, StreamBrokenError, WireError
+from gossamer.errors import (
+    ArgumentError,
+    AuthenticationError,
+    ContentFilterError,
+    ContextLengthError,
+    ModelError,
+    NotFoundError,
+    QuotaExceededError,
+    RateLimitError,
+)
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
-from gossamer.models.transport import MAX_ANSWER_BYTES, UNREADABLE, Transport, error_for
+from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage
 from gossamer.view import MessageView
-from gossamer.wire import SSEDecoder, Timeouts
+from gossamer.wire import Timeouts
 
 __all__ = ["OpenAIChat"]
-
-# The tool through which a model without native schemas gives a structured answer.
-_OUTPUT_TOOL = "final_answer"
 
 _COMMA = ord(",")
 
@@ -104,12 +111,12 @@ _encode = msgspec.json.Encoder().encode
 # --- request → bytes ----------------------------------------------------------------------------------------
 
 
-def _encode_message(message: Message) -> bytes:
+def _encode_message(message: Message, _: Message | None) -> bytes:
     """Encode a settled message, with the comma that goes behind it."""
     return _encode(_as_objects(message, send_thinking=False))[1:-1] + b","
 
 
-def _encode_in_tool_loop(message: Message) -> bytes:
+def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
     """Encode a message whose thinking goes back to the provider."""
     return _encode(_as_objects(message, send_thinking=True))[1:-1] + b","
 
@@ -238,7 +245,6 @@ class _Assembly:
         "output_tool",
         "places",
         "refusal",
-        "size",
         "text",
         "thinking",
         "usage",
@@ -255,7 +261,6 @@ class _Assembly:
         self.finish_reason: str | None = None
         self.model = ""
         self.usage: _Usage | None = None
-        self.size = 0
 
     def take(self, said: _Said) -> list[Delta]:
         """Add a piece that is more than plain text, and give its deltas."""
@@ -352,6 +357,19 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     return used if price is None else msgspec.structs.replace(used, cost=price.of(used))
 
 
+# --- errors -------------------------------------------------------------------------------------------------
+
+_ERROR_CODES: dict[str, type[ModelError]] = {
+    "content_filter": ContentFilterError,
+    "content_policy_violation": ContentFilterError,
+    "context_length_exceeded": ContextLengthError,
+    "insufficient_quota": QuotaExceededError,
+    "invalid_api_key": AuthenticationError,
+    "model_not_found": NotFoundError,
+    "rate_limit_exceeded": RateLimitError,
+}
+
+
 # --- the class ----------------------------------------------------------------------------------------------
 
 
@@ -411,21 +429,22 @@ class OpenAIChat:
         self.capabilities = capabilities
         self.price = price
         self._send_thinking = send_thinking
-        self._transport = Transport(url, headers, provider, timeouts=timeouts, ca_file=ca_file)
+        self._transport = Transport(
+            url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
+        )
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self.name!r}, provider={self.provider!r})"
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer in one piece; see `Model.respond`."""
-        stream = await self._transport.send(self._body(request, stream=False), request.settings)
-        data = await self._transport.read_whole(stream)
+        data = await self._transport.ask(self._body(request, stream=False), request.settings)
         try:
             answer = _decode(data)
         except UNREADABLE as error:
             raise self._transport.invalid(f"something that is no chat completion ({error})", data) from error
         if answer.error is not None:
-            raise error_for(self.provider, None, data)
+            raise self._transport.error(data)
         if not answer.choices or answer.choices[0].message is None:
             raise self._transport.invalid("no choices", data)
         assembly = _Assembly(self._output_tool(request))
@@ -441,18 +460,13 @@ class OpenAIChat:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
         """Answer piece by piece; see `Model.stream`."""
         transport = self._transport
-        stream = await transport.send(self._body(request, stream=True), request.settings)
-        await transport.must_be_events(stream)
         assembly = _Assembly(self._output_tool(request))
         texts = assembly.text
-        decoder = SSEDecoder()
+        answer = await transport.stream(self._body(request, stream=True), request.settings, texts)
         try:
             done = False
-            while not done and (data := await stream.read()):
-                assembly.size += len(data)
-                if assembly.size > MAX_ANSWER_BYTES:
-                    raise transport.invalid(f"a stream of more than {MAX_ANSWER_BYTES} bytes", data)
-                for frame in decoder.feed(data):
+            while not done and (frames := await answer.frames()):
+                for frame in frames:
                     payload = frame.data
                     if payload == b"[DONE]":
                         done = True
@@ -486,24 +500,17 @@ class OpenAIChat:
                     if chunk.model and not assembly.model:
                         assembly.model = chunk.model
                     if chunk.error is not None:
-                        raise error_for(self.provider, None, payload)
+                        raise transport.error(payload)
             if not done and assembly.finish_reason is None:
-                heard = "".join(texts)
-                raise StreamBrokenError(
-                    f"{self.provider} ended its stream before the answer was complete; {len(heard)} characters had arrived",
-                    text=heard,
-                    provider=self.provider,
-                )
-            await transport.hang_up(stream)
-        except WireError as error:
-            raise transport.failure(error, "".join(texts)) from error
+                raise answer.cut_off()
+            await answer.finish()
         finally:
-            stream.close()
+            answer.close()
         yield self._response(assembly, request)
 
     def _output_tool(self, request: ModelRequest) -> str | None:
         """Name the tool through which the answer comes, or None where it comes as text."""
-        return None if request.output_schema is None or self.capabilities.native_schema else _OUTPUT_TOOL
+        return None if request.output_schema is None or self.capabilities.native_schema else OUTPUT_TOOL
 
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
         """Encode a request. Messages are encoded once for all requests of their conversation."""
@@ -520,8 +527,7 @@ class OpenAIChat:
             format_ = {"name": schema.name, "schema": schema.schema, "strict": schema.strict}
             fields["response_format"] = {"type": "json_schema", "json_schema": format_}
         elif schema is not None:
-            words = schema.description or "Give the final answer in this form."
-            tools = (*tools, ToolSchema(_OUTPUT_TOOL, words, schema.schema, schema.strict))
+            tools = (*tools, output_tool(schema))
             choice = choice or "required"
         if tools and choice is not None:
             named = {"type": "function", "function": {"name": choice}}
@@ -554,11 +560,7 @@ class OpenAIChat:
         parts = assembly.parts()
         reason = _FINISH_REASONS.get(assembly.finish_reason, "other")
         if request.output_schema is not None and not self.capabilities.native_schema:
-            answers = [part for part in parts if isinstance(part, ToolCall) and part.name == _OUTPUT_TOOL]
-            others = [part for part in parts if isinstance(part, ToolCall) and part.name != _OUTPUT_TOOL]
-            if answers and not others:
-                thinking = [part for part in parts if isinstance(part, Thinking)]
-                parts, reason = (*thinking, Text(answers[0].arguments)), "stop"
+            parts, reason = take_answer(parts, reason)
         if any(isinstance(part, Refusal) for part in parts):
             reason = "refusal"
         elif reason == "stop" and assembly.calls and isinstance(parts[-1], ToolCall):

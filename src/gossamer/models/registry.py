@@ -4,45 +4,129 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import msgspec
 
 from gossamer.errors import ArgumentError, AuthenticationError
-from gossamer.models.base import Model
+from gossamer.models.base import Capabilities, Model
 
 __all__ = ["PRESETS", "Preset", "check_model", "resolve"]
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """A provider that speaks OpenAI's Chat Completions.
+    """A provider that is known by name.
 
     Attributes:
-        base_url: where it answers.
-        key_env: the environment variable that holds the key; None where none is needed.
+        base_url: where it answers; empty where only the environment can say it.
+        key_envs: the environment variables that may hold the key, the first that is set wins; none where no key is
+            needed.
         url_env: the environment variable that overrides `base_url`, or None.
-        send_thinking: whether thinking goes back to the provider while a tool loop lasts.
+        dialect: the wire format it speaks.
+        capabilities: what its models can do, most of them.
+        options: given to the dialect's class, for what differs from the others that speak the same.
     """
 
     base_url: str
-    key_env: str | None
+    key_envs: tuple[str, ...] = ()
     url_env: str | None = None
-    send_thinking: bool = False
+    dialect: str = "openai_chat"
+    capabilities: Capabilities = Capabilities()
+    options: Mapping[str, Any] = {}
 
+    @property
+    def key_env(self) -> str | None:
+        """The environment variable that should hold the key; None where no key is needed."""
+        return self.key_envs[0] if self.key_envs else None
+
+    def key(self) -> str | None:
+        """The key, as the environment has it now."""
+        return next((value for name in self.key_envs if (value := os.environ.get(name))), None)
+
+    def url(self) -> str | None:
+        """The URL that the environment names now, in place of `base_url`."""
+        return os.environ.get(self.url_env) or None if self.url_env else None
+
+
+# Where the class of each dialect lives; loaded when a model of it is built.
+_CLASSES = {
+    "openai_chat": ("gossamer.models.openai_chat", "OpenAIChat"),
+    "openai_responses": ("gossamer.models.openai_responses", "OpenAIResponses"),
+    "azure_openai": ("gossamer.models.azure_openai", "AzureOpenAIChat"),
+    "anthropic_chat": ("gossamer.models.anthropic_chat", "AnthropicChat"),
+    "gemini_chat": ("gossamer.models.gemini_chat", "GeminiChat"),
+    "ollama_chat": ("gossamer.models.ollama_chat", "OllamaChat"),
+}
+
+_THINKING = Capabilities(thinking=True)
+_TEXT_THINKING = Capabilities(images=False, files=False, thinking=True)
+_LOCAL = Capabilities(files=False)
 
 PRESETS: dict[str, Preset] = {
-    "openai": Preset("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
-    "deepseek": Preset("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", send_thinking=True),
-    "groq": Preset("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    "together": Preset("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "openrouter": Preset("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "mistral": Preset("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "xai": Preset("https://api.x.ai/v1", "XAI_API_KEY"),
-    "moonshot": Preset("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", send_thinking=True),
-    "dashscope": Preset("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
-    "glm": Preset("https://api.z.ai/api/paas/v4", "ZAI_API_KEY"),
-    "sambanova": Preset("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
-    "lmstudio": Preset("http://127.0.0.1:1234/v1", None, "LMSTUDIO_BASE_URL"),
-    "vllm": Preset("http://127.0.0.1:8000/v1", None, "VLLM_BASE_URL"),
+    "openai": Preset("https://api.openai.com/v1", ("OPENAI_API_KEY",), "OPENAI_BASE_URL"),
+    "openai_responses": Preset(
+        "https://api.openai.com/v1",
+        ("OPENAI_API_KEY",),
+        "OPENAI_BASE_URL",
+        dialect="openai_responses",
+        capabilities=_THINKING,
+    ),
+    "anthropic": Preset(
+        "https://api.anthropic.com",
+        ("ANTHROPIC_API_KEY",),
+        "ANTHROPIC_BASE_URL",
+        dialect="anthropic_chat",
+        capabilities=_THINKING,
+    ),
+    "gemini": Preset(
+        "https://generativelanguage.googleapis.com",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        "GOOGLE_GEMINI_BASE_URL",
+        dialect="gemini_chat",
+        capabilities=Capabilities(audio=True, thinking=True),
+    ),
+    "azure": Preset("", ("AZURE_OPENAI_API_KEY",), "AZURE_OPENAI_ENDPOINT", dialect="azure_openai"),
+    "ollama": Preset(
+        "http://127.0.0.1:11434",
+        (),
+        "OLLAMA_HOST",
+        dialect="ollama_chat",
+        capabilities=Capabilities(files=False, thinking=True),
+    ),
+    "deepseek": Preset(
+        "https://api.deepseek.com/v1",
+        ("DEEPSEEK_API_KEY",),
+        capabilities=msgspec.structs.replace(_TEXT_THINKING, native_schema=False),
+        options={"send_thinking": True},
+    ),
+    "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",), capabilities=_LOCAL),
+    "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",), capabilities=_LOCAL),
+    "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",), capabilities=_THINKING),
+    "mistral": Preset("https://api.mistral.ai/v1", ("MISTRAL_API_KEY",), capabilities=_LOCAL),
+    "xai": Preset(
+        "https://api.x.ai/v1", ("XAI_API_KEY",), capabilities=Capabilities(files=False, thinking=True)
+    ),
+    "moonshot": Preset(
+        "https://api.moonshot.ai/v1",
+        ("MOONSHOT_API_KEY",),
+        capabilities=Capabilities(files=False, thinking=True),
+        options={"send_thinking": True},
+    ),
+    "dashscope": Preset(
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        ("DASHSCOPE_API_KEY",),
+        capabilities=Capabilities(native_schema=False, files=False, thinking=True),
+    ),
+    "glm": Preset(
+        "https://api.z.ai/api/paas/v4",
+        ("ZAI_API_KEY",),
+        capabilities=Capabilities(native_schema=False, files=False, thinking=True),
+    ),
+    "sambanova": Preset("https://api.sambanova.ai/v1", ("SAMBANOVA_API_KEY",), capabilities=_LOCAL),
+    "lmstudio": Preset("http://127.0.0.1:1234/v1", (), "LMSTUDIO_BASE_URL", capabilities=_LOCAL),
+    "vllm": Preset("http://127.0.0.1:8000/v1", (), "VLLM_BASE_URL", capabilities=_LOCAL),
 }
 
 
@@ -81,19 +165,18 @@ def resolve(name: str) -> Model:
         return OfflineModel()
     provider, _, model = name.partition(":")
     preset = PRESETS[provider]
-    key = os.environ.get(preset.key_env) if preset.key_env else None
-    url = os.environ.get(preset.url_env) if preset.url_env else None
-    if preset.key_env and not key and not url:  # a server of the user's own may want no key
+    key, url = preset.key(), preset.url()
+    if (
+        preset.key_envs and not key and (not url or not preset.base_url)
+    ):  # a server of the user's own may want no key
         raise AuthenticationError(
             f"{preset.key_env} is not set, and model {name!r} needs it; set it, or use 'offline' to try without a key",
             provider=provider,
         )
-    from gossamer.models.openai_chat import OpenAIChat
-
-    return OpenAIChat(
-        model,
-        base_url=url or preset.base_url,
-        api_key=key,
-        provider=provider,
-        send_thinking=preset.send_thinking,
+    module, class_name = _CLASSES[preset.dialect]
+    options = dict(preset.options)
+    if preset.dialect == "openai_chat":
+        options["provider"] = provider
+    return getattr(import_module(module), class_name)(
+        model, base_url=url or preset.base_url, api_key=key, capabilities=preset.capabilities, **options
     )

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from gossamer.errors import (
     OverloadedError,
     PoolTimeoutError,
     ProviderError,
+    QuotaExceededError,
     RateLimitError,
     ReadTimeoutError,
     StreamBrokenError,
@@ -34,9 +35,11 @@ from gossamer.errors import (
 )
 from gossamer.models.base import ModelSettings
 from gossamer.schema import is_object
-from gossamer.wire import Endpoint, Stream, Timeouts
+from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
+from gossamer.wire import Endpoint, Frame, SSEDecoder, Stream, Timeouts
 
-__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Transport", "error_for"]
+__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Answer", "Decoder", "Transport"]
 
 # A longer answer is an error: no answer of a model is, and memory is not for the server to take.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -50,10 +53,29 @@ _MAX_ENDPOINTS = 16
 # How long a server that has said its last word may take to end its answer, before the connection is given up.
 _LAST_WORD_SECONDS = 0.2
 
+_NO_CODES: Mapping[str, type[ModelError]] = {}
+_NO_FRAMES: list[Frame] = []
+
 _CONTEXT_LENGTH = re.compile(
     r"context.?length|context.?window|maximum.?context|too many tokens|prompt is too long", re.IGNORECASE
 )
 _CONTENT_FILTER = re.compile(r"content.?filter|content.?policy|safety|moderation", re.IGNORECASE)
+
+
+_HINTS: Mapping[type[ModelError], str] = {
+    AuthenticationError: "; check the key and what it may use",
+    NotFoundError: "; check the model's name and the base URL",
+    ContextLengthError: "; send fewer or shorter messages, with Session(window=…) for example",
+    QuotaExceededError: "; waiting does not help: see the account's credit and limits",
+}
+
+
+class Decoder(Protocol):
+    """Makes frames of the bytes of a stream, in whatever pieces they come."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes and give the frames they complete."""
+        ...
 
 
 class Transport:
@@ -63,11 +85,12 @@ class Transport:
         url: where requests go.
         headers: sent with each.
         provider: named in errors.
+        error_codes: what the provider's own codes of errors mean; statuses decide for all others.
         timeouts: how long to wait; the defaults of the wire where None.
         ca_file: a PEM file of authorities to trust, or None for the system's.
     """
 
-    __slots__ = ("_ca_file", "_endpoints", "_headers", "_timeouts", "provider", "url")
+    __slots__ = ("_ca_file", "_endpoints", "_error_codes", "_headers", "_timeouts", "provider", "url")
 
     def __init__(
         self,
@@ -75,19 +98,28 @@ class Transport:
         headers: Mapping[str, str],
         provider: str,
         *,
+        error_codes: Mapping[str, type[ModelError]] = _NO_CODES,
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
     ) -> None:
         self.url = url
         self.provider = provider
+        self._error_codes = error_codes
         self._headers = dict(headers)
         self._ca_file = ca_file
         self._timeouts = timeouts or Timeouts()
         first = Endpoint(url, headers=headers, timeouts=self._timeouts, ca_file=ca_file)
         self._endpoints: dict[float | None, Endpoint] = {None: first}
 
-    async def send(self, body: bytes, settings: ModelSettings | None = None) -> Stream:
+    async def send(
+        self, body: bytes, settings: ModelSettings | None = None, path: str | None = None
+    ) -> Stream:
         """Send a request.
+
+        Args:
+            body: its bytes.
+            settings: may hold a timeout and more headers.
+            path: put behind the path of the URL; its query behind the query of the URL.
 
         Returns:
             The answer, whose status is a success.
@@ -99,19 +131,20 @@ class Transport:
         headers = None if settings is None else settings.extra_headers
         endpoint = self._endpoints.get(seconds) or self._endpoint_for(seconds)
         try:
-            stream = await endpoint.send(body, headers=headers)
+            stream = await endpoint.send(body, headers=headers, path=path)
             if stream.status >= 300:
                 raise await self._refusal(stream)
         except WireError as error:
             raise self.failure(error) from error
         return stream
 
-    async def read_whole(self, stream: Stream) -> bytes:
-        """Read an answer that is not streamed.
+    async def ask(self, body: bytes, settings: ModelSettings | None = None, path: str | None = None) -> bytes:
+        """Send a request and read its answer as one piece; see `send`.
 
         Raises:
-            ModelError: it broke off, or is larger than 32 MiB.
+            ModelError: no answer, one that says why not, one that broke off, or one larger than 32 MiB.
         """
+        stream = await self.send(body, settings, path)
         try:
             return await stream.read_all(MAX_ANSWER_BYTES)
         except WireError as error:
@@ -119,38 +152,43 @@ class Transport:
         finally:
             stream.close()
 
-    async def must_be_events(self, stream: Stream) -> None:
-        """Check that an answer that was asked for as a stream is one, as far as its headers tell.
+    async def stream(
+        self,
+        body: bytes,
+        settings: ModelSettings | None,
+        heard: list[str],
+        path: str | None = None,
+        decoder: Decoder | None = None,
+    ) -> Answer:
+        """Send a request whose answer is streamed; see `send`.
 
-        Closes the stream where it is not.
+        Args:
+            body: its bytes.
+            settings: may hold a timeout and more headers.
+            heard: the text that has arrived, kept up by the caller: an error of a broken stream tells of it.
+            path: put behind the path of the URL.
+            decoder: makes the frames; server-sent events where None.
+
+        Returns:
+            The answer, to be closed whatever comes.
 
         Raises:
-            ModelError: a page or a JSON object came instead, such as an error with the status of a success.
+            ModelError: no answer, one that says why not, or one that is no stream.
         """
-        kind = stream.headers.get("content-type", "") or ""
-        if "json" not in kind and "html" not in kind:
-            return
-        data = await self._read_some(stream)
-        try:
-            error = msgspec.json.decode(data).get("error")
-        except (*UNREADABLE, AttributeError):
-            error = None
-        if error is not None:
-            raise error_for(self.provider, None, data)
-        raise self.invalid(f"{kind} instead of a stream of events", data)
+        stream = await self.send(body, settings, path)
+        if decoder is None:
+            await self._must_be_events(stream)
+        return Answer(self, stream, decoder or SSEDecoder(), heard)
 
-    async def hang_up(self, stream: Stream) -> None:
-        """Let go of a stream whose answer is complete, waiting a moment for its formal end to keep the connection."""
-        if stream.at_end:
-            return
-        try:
-            async with asyncio.timeout(_LAST_WORD_SECONDS):
-                while await stream.read():
-                    pass
-        except (TimeoutError, WireError):
-            pass
-        finally:
-            stream.close()
+    def error(self, data: bytes, status: int | None = None) -> ModelError:
+        """The error that the provider tells of in the body of an answer, or in a frame of a stream."""
+        return error_for(self.provider, status, data, self._error_codes)
+
+    def unknown(self, kind: str) -> None:
+        """Count a frame of a kind that is not known here: it is passed over, and told of."""
+        logger.debug("%s sent a frame of the unknown kind %r; passed over", self.provider, kind)
+        if metrics.recorder is not None:
+            metrics.recorder.unknown_frame(self.provider, kind)
 
     def failure(self, error: WireError, heard: str | None = None) -> ModelError:
         """Say what a failure of the wire means for a model call.
@@ -179,6 +217,26 @@ class Transport:
             f"{self.provider} answered with {what}: {shown!r}", provider=self.provider, body=shown
         )
 
+    async def _must_be_events(self, stream: Stream) -> None:
+        """Check that an answer that was asked for as a stream is one, as far as its headers tell.
+
+        Closes the stream where it is not.
+
+        Raises:
+            ModelError: a page or a JSON object came instead, such as an error with the status of a success.
+        """
+        kind = stream.headers.get("content-type", "") or ""
+        if "json" not in kind and "html" not in kind:
+            return
+        data = await self._read_some(stream)
+        try:
+            error = msgspec.json.decode(data).get("error")
+        except (*UNREADABLE, AttributeError):
+            error = None
+        if error is not None:
+            raise self.error(data)
+        raise self.invalid(f"{kind} instead of a stream of events", data)
+
     async def _refusal(self, stream: Stream) -> ModelError:
         """Read an answer that is an error."""
         data = await self._read_some(stream)
@@ -191,9 +249,18 @@ class Transport:
                 status=stream.status,
                 body=data[:_MAX_ERROR_BYTES].decode("utf-8", "replace"),
             )
-        retry_after = _retry_after(stream.headers.get("retry-after"))
+        retry_after = _retry_after(stream.headers.get("retry-after-ms"), 1000)
+        if retry_after is None:
+            retry_after = _retry_after(stream.headers.get("retry-after"))
         request_id = stream.headers.get("x-request-id") or stream.headers.get("request-id")
-        return error_for(self.provider, stream.status, data, retry_after, request_id)
+        return error_for(
+            self.provider,
+            stream.status,
+            data,
+            self._error_codes,
+            retry_after=retry_after,
+            request_id=request_id,
+        )
 
     async def _read_some(self, stream: Stream) -> bytes:
         """Read the beginning of an answer that is an error, as far as it comes, and close it."""
@@ -218,10 +285,79 @@ class Transport:
         return endpoint
 
 
+class Answer:
+    """A streamed answer: its frames, as they come.
+
+    Args:
+        transport: whose answer it is.
+        stream: its bytes.
+        decoder: makes the frames.
+        heard: the text that has arrived, kept up by the reader.
+    """
+
+    __slots__ = ("_decoder", "_heard", "_size", "_stream", "_transport")
+
+    def __init__(self, transport: Transport, stream: Stream, decoder: Decoder, heard: list[str]) -> None:
+        self._transport = transport
+        self._stream = stream
+        self._decoder = decoder
+        self._heard = heard
+        self._size = 0
+
+    async def frames(self) -> list[Frame]:
+        """Give the next frames, as many as one packet completed; none at the end of the stream.
+
+        O(bytes), one wait; nothing is kept.
+
+        Raises:
+            ModelError: the stream broke, or is larger than 32 MiB.
+        """
+        try:
+            while data := await self._stream.read():
+                self._size += len(data)
+                if self._size > MAX_ANSWER_BYTES:
+                    raise self._transport.invalid(f"a stream of more than {MAX_ANSWER_BYTES} bytes", data)
+                if frames := self._decoder.feed(data):
+                    return frames
+        except WireError as error:
+            raise self._transport.failure(error, "".join(self._heard)) from error
+        return _NO_FRAMES
+
+    def cut_off(self) -> StreamBrokenError:
+        """The error of a stream that ended, in good form, before the answer was complete."""
+        heard = "".join(self._heard)
+        provider = self._transport.provider
+        return StreamBrokenError(
+            f"{provider} ended its stream before the answer was complete; {len(heard)} characters had arrived",
+            text=heard,
+            provider=provider,
+        )
+
+    async def finish(self) -> None:
+        """Let go of an answer that is complete, waiting a moment for its formal end to keep the connection."""
+        stream = self._stream
+        if stream.at_end:
+            return
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                while await stream.read():
+                    pass
+        except (TimeoutError, WireError):
+            pass
+        finally:
+            stream.close()
+
+    def close(self) -> None:
+        """Close the connection, unless the answer was read to its end."""
+        self._stream.close()
+
+
 def error_for(
     provider: str,
     status: int | None,
     data: bytes,
+    codes: Mapping[str, type[ModelError]] = _NO_CODES,
+    *,
     retry_after: float | None = None,
     request_id: str | None = None,
 ) -> ModelError:
@@ -231,26 +367,26 @@ def error_for(
         provider: named in the message.
         status: the HTTP status; None for an error in the middle of a stream.
         data: the body.
+        codes: what the provider's own codes mean.
         retry_after: seconds to wait, as the provider asked.
         request_id: the provider's id.
     """
     code, message = _read_error(data)
     shown = message[:_SHOWN_ERROR_CHARS]
     status = status or _status_of(code)
-    hint = ""
-    if status in {401, 403}:
-        kind, hint = AuthenticationError, "; check the key and what it may use"
+    kind: type[ModelError]
+    if code in codes:
+        kind = codes[code]
+    elif status in {401, 403}:
+        kind = AuthenticationError
     elif status == 404:
-        kind, hint = NotFoundError, "; check the model's name and the base URL"
+        kind = NotFoundError
     elif status == 408:
         kind = ModelTimeoutError
     elif status == 429:
         kind = RateLimitError
     elif status == 413 or _CONTEXT_LENGTH.search(f"{code} {message}"):
-        kind, hint = (
-            ContextLengthError,
-            "; send fewer or shorter messages, with Session(window=…) for example",
-        )
+        kind = ContextLengthError
     elif _CONTENT_FILTER.search(code):
         kind = ContentFilterError
     elif status in {503, 529}:
@@ -263,7 +399,7 @@ def error_for(
         kind = ProviderError
     told = f"{provider} answered {status if status is not None else 'with an error'}"
     return kind(
-        f"{told}: {shown or 'an empty body'}{hint}",
+        f"{told}: {shown or 'an empty body'}{_HINTS.get(kind, '')}",
         provider=provider,
         status=status,
         retry_after=retry_after,
@@ -300,8 +436,8 @@ def _status_of(code: str) -> int | None:
     return None
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date."""
+def _retry_after(value: str | None, parts: int = 1) -> float | None:
+    """Read a Retry-After header: seconds, or so many parts of one, or a date."""
     if not value:
         return None
     try:
@@ -309,7 +445,7 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         pass
     else:
-        return max(seconds, 0.0) if math.isfinite(seconds) else None
+        return max(seconds / parts, 0.0) if math.isfinite(seconds) else None
     try:
         when = email.utils.parsedate_to_datetime(value)
     except ValueError:

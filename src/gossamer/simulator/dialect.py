@@ -55,11 +55,15 @@ class Dialect(Protocol):
     """A provider's wire format."""
 
     @property
-    def path(self) -> bytes:
-        """Requests whose path ends with this are in this format."""
+    def stream_type(self) -> bytes:
+        """The content type of a streamed answer."""
         ...
 
-    def read(self, body: bytes, prefixes: PrefixCache) -> Prompt:
+    def answers(self, path: bytes) -> bool:
+        """Whether requests to this path are in this format."""
+        ...
+
+    def read(self, path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:
         """Decode and check a request; raises `RequestError`."""
         ...
 

@@ -164,7 +164,7 @@ class Service:
         path = request.path
         if request.method == b"POST":
             for dialect in self._dialects:
-                if path.endswith(dialect.path):
+                if dialect.answers(path):
                     return self._model_answer(dialect, request)
         elif request.method == b"GET":
             if path == b"/health":
@@ -186,7 +186,7 @@ class Service:
 
     def _model_answer(self, dialect: Dialect, request: Request) -> Whole | Streamed:
         try:
-            prompt = dialect.read(request.body, self._prefixes)
+            prompt = dialect.read(request.path, request.body, self._prefixes)
             reply = self._choose(prompt)
         except RequestError as error:
             return self.refusal(error.status, str(error), dialect=dialect, param=error.param, code=error.code)
@@ -217,7 +217,7 @@ class Service:
         if reply.after == 0 and reply.fault in {"reset", "stall", "close"}:
             after = -1
         return Streamed(
-            head=_STREAM_HEAD + self._request_id(),
+            head=_STREAM_HEAD % dialect.stream_type + self._request_id(),
             stream=dialect.stream(prompt, speech, self._number, stamp=request.stamp),
             delay=latency,
             interval=1 / tps if tps else 0.0,
@@ -259,9 +259,7 @@ class Service:
 
 
 _OPENAI = OpenAIChatDialect()
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-)
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncache-control: no-cache\r\n"
 
 
 def _retry_after(seconds: float) -> bytes:

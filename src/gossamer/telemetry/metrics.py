@@ -77,6 +77,12 @@ class Recorder:
             ["kind"],
             registry=registry,
         )
+        self._unknown_frames = Counter(
+            "gossamer_model_unknown_frames_total",
+            "Frames of streams that were of no known kind and were passed over.",
+            ["provider", "kind"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -86,6 +92,7 @@ class Recorder:
             self._cost,
             self._tools,
             self._errors,
+            self._unknown_frames,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -131,6 +138,12 @@ class Recorder:
         key = (model, "first")
         observe = self._observe.get(key) or self._bind(key, self._observe, self._first_tokens, "observe")
         observe(seconds)
+
+    def unknown_frame(self, provider: str, kind: str) -> None:
+        """Count a frame of a stream that was passed over."""
+        key = (provider, kind, "unknown")
+        count = self._count.get(key) or self._bind(key, self._count, self._unknown_frames, "inc")
+        count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""

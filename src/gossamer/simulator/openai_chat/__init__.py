@@ -39,9 +39,13 @@ class OpenAIChatDialect:
 
     __slots__ = ()
 
-    path = b"/chat/completions"
+    stream_type = b"text/event-stream; charset=utf-8"
 
-    def read(self, body: bytes, prefixes: PrefixCache) -> Prompt:
+    def answers(self, path: bytes) -> bool:
+        """Whether requests to this path are in this format."""
+        return path.endswith(b"/chat/completions")
+
+    def read(self, path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:  # noqa: ARG002 - the body says all
         """Decode and check a request.
 
         Costs O(bytes) for hashing and O(new messages) for decoding and counting.
