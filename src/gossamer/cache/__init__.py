@@ -1,0 +1,1 @@
+"""Caches: a small protocol, and a bounded one in memory."""
