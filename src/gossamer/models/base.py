@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -54,32 +55,76 @@ class Capabilities(msgspec.Struct, frozen=True):
     context_window: int | None = None
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a model costs, in US dollars for a million tokens.
 
     Attributes:
         input: tokens sent.
-        output: tokens received.
+        output: tokens received, those of thinking included.
         cached: tokens read from the provider's cache; as `input` where None.
         cache_write: tokens written to it; as `input` where None.
+        cache_write_long: tokens written to be kept for the longer of the provider's times; as `cache_write` where None.
+        long_above: a call with more input tokens than this costs what `long` says, all its tokens; None where the
+            length makes no difference.
+        long: the prices of such a call.
     """
 
     input: float
-    output: float
+    output: float = 0.0
     cached: float | None = None
     cache_write: float | None = None
+    cache_write_long: float | None = None
+    long_above: int | None = None
+    long: Price | None = None
 
-    def of(self, usage: Usage) -> float:
-        """What this usage costs, in US dollars."""
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "cached", "cache_write", "cache_write_long"):
+            dollars = getattr(self, name)
+            if dollars is not None and not 0 <= dollars < math.inf:
+                raise ArgumentError(
+                    f"{name} must be US dollars for a million tokens, 0 or more, not {dollars}"
+                )
+        if (self.long_above is None) != (self.long is None):
+            raise ArgumentError(
+                "long_above and long belong together: from which length on, and the prices then"
+            )
+
+    def of(self, usage: Usage, long_writes: int = 0) -> float:
+        """What a call costs, in US dollars. O(1).
+
+        Args:
+            usage: what the call used; of one call, as its length may decide about the price.
+            long_writes: those of its `cache_write_tokens` that are kept for the longer time.
+        """
+        if self.long is not None and self.long_above is not None and usage.input_tokens > self.long_above:
+            return self.long.of(usage, long_writes)
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.cache_write is None else self.cache_write
+        kept = written if self.cache_write_long is None else self.cache_write_long
         plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
         return (
             plain * self.input
             + usage.cached_tokens * cached
-            + usage.cache_write_tokens * written
+            + (usage.cache_write_tokens - long_writes) * written
+            + long_writes * kept
             + usage.output_tokens * self.output
         ) / 1_000_000
+
+    def dearest(self, input_tokens: int) -> tuple[float, float]:
+        """What a token can cost at most in a call of at most so many input tokens.
+
+        Args:
+            input_tokens: upper bound of the tokens sent.
+
+        Returns:
+            US dollars for a million tokens sent, whatever the cache reads or writes of them, and for a million received.
+        """
+        sent = max(self.input, self.cached or 0.0, self.cache_write or 0.0, self.cache_write_long or 0.0)
+        received = self.output
+        if self.long is not None and self.long_above is not None and input_tokens > self.long_above:
+            long_sent, long_received = self.long.dearest(0)
+            return max(sent, long_sent), max(received, long_received)
+        return sent, received
 
 
 class ModelSettings(msgspec.Struct, frozen=True, omit_defaults=True):
