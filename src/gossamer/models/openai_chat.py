@@ -30,6 +30,7 @@ from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage
@@ -81,6 +82,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
@@ -345,11 +347,13 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
         return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
+    written = usage.prompt_tokens_details.cache_write_tokens if usage.prompt_tokens_details else None
     reasoned = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else None
     used = Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         cached_tokens=cached or usage.prompt_cache_hit_tokens or 0,
+        cache_write_tokens=written or 0,
         reasoning_tokens=reasoned or 0,
         model_calls=1,
         unpriced_calls=1 if price is None else 0,
@@ -382,7 +386,7 @@ class OpenAIChat:
         api_key: the key; `OPENAI_API_KEY` where None. A server at a `base_url` of yours may need none.
         provider: named in errors and metrics; any but `openai` needs a `base_url`.
         capabilities: what the model can do.
-        price: what it costs.
+        price: what it costs; the list price where None, if it is known.
         timeouts: how long to wait for the server.
         ca_file: a PEM file of authorities to trust, or None for the system's.
         send_thinking: give the model its own thinking back while a tool loop lasts, as DeepSeek asks for.
@@ -427,7 +431,7 @@ class OpenAIChat:
         self.name = model
         self.provider = provider
         self.capabilities = capabilities
-        self.price = price
+        self.price = price if price is not None else price_for(provider, model)
         self._send_thinking = send_thinking
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
