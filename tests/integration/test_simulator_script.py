@@ -13,6 +13,7 @@ import pytest
 
 from gossamer.errors import ArgumentError
 from gossamer.simulator import Script, Simulator
+from gossamer.simulator.faults import RATE_FAULTS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "simulator_script.json"
 
@@ -212,7 +213,7 @@ async def test_every_kind_of_fault_comes_by_rate():
                     )
                     async for _ in stream:
                         pass
-        assert set(simulator.stats.errors) == {"429", "500", "reset", "stall", "half_frame", "malformed"}
+        assert set(simulator.stats.errors) == set(RATE_FAULTS)
         assert sum(simulator.stats.errors.values()) == simulator.stats.requests == 30
 
 

@@ -12,7 +12,8 @@ from typing import cast
 import httptools
 
 from gossamer.simulator.delivery import Delivery, StreamDelivery, WholeDelivery
-from gossamer.simulator.service import Request, Service, Streamed, Whole
+from gossamer.simulator.dialect import Request
+from gossamer.simulator.service import Service, Streamed, Whole
 from gossamer.simulator.wheel import TimerWheel
 
 __all__ = ["BODY_LIMIT", "HEAD_LIMIT", "Connection"]
@@ -29,6 +30,17 @@ _IDLE_SECONDS = 75
 _LINGER_SECONDS = 2
 # A body in chunks of one byte takes six bytes a byte; whatever takes more is not body.
 _RAW_PER_BODY_BYTE = 8
+_KEPT_HEADERS = frozenset(
+    {
+        b"accept",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"api-key",
+        b"authorization",
+        b"x-api-key",
+        b"x-goog-api-key",
+    }
+)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -52,6 +64,7 @@ class Connection(asyncio.Protocol):
         "_discarding",
         "_expects",
         "_head_size",
+        "_headers",
         "_http10",
         "_in_head",
         "_keep_alive",
@@ -160,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; three of them matter."""
+        """One header; a few of them matter."""
         if not self._in_head:
             return
         self._head_size += len(name) + len(value)
@@ -171,6 +184,8 @@ class Connection(asyncio.Protocol):
             self._expects = value.lower() == b"100-continue"
         elif lowered == b"content-length":
             self._declared = int(value)
+        elif lowered in _KEPT_HEADERS:
+            self._headers[lowered] = value
 
     def on_headers_complete(self) -> None:
         """The body follows, unless the head already rules it out."""
@@ -203,9 +218,11 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method()
         # An answer to HEAD must not have a body; closing makes its length not matter.
         keep_alive = self._keep_alive and method != b"HEAD"
-        path = self._url.partition(b"?")[0]
+        path, _, query = self._url.partition(b"?")
         body = b"".join(self._body)
-        self._waiting.append(Request(method, path, body, keep_alive, not self._http10, self._stamp))
+        self._waiting.append(
+            Request(method, path, query, self._headers, body, keep_alive, not self._http10, self._stamp)
+        )
         self._forget_request()
         if not keep_alive:
             self._discarding = True
@@ -254,6 +271,7 @@ class Connection(asyncio.Protocol):
     def _forget_request(self) -> None:
         self._url = b""
         self._body: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
         self._head_size = self._raw = self._declared = self._received = 0
         self._in_head = True
         self._expects = self._stamp = self._keep_alive = self._http10 = False

@@ -227,11 +227,15 @@ class StreamDelivery:
             self._end()
 
     def _end(self) -> None:
-        closing = self._framed(self._answer.stream.closing())
-        self._line.transport.write(closing + b"0\r\n\r\n" if self._chunked else closing)
-        stats = self._line.stats
-        stats.streams -= 1
-        stats.completion_tokens += self._answer.stream.length
+        stream = self._answer.stream
+        self._line.stats.completion_tokens += stream.length
+        self._answer.counts.completion_tokens += stream.length
+        self._finish(stream.closing())
+
+    def _finish(self, last: bytes) -> None:
+        framed = self._framed(last)
+        self._line.transport.write(framed + b"0\r\n\r\n" if self._chunked else framed)
+        self._line.stats.streams -= 1
         self._line.delivered()
 
     def _break(self) -> None:
@@ -241,22 +245,34 @@ class StreamDelivery:
             self._stalled = True
             line.wheel.schedule(self, line.wheel.time() + _STALL_SECONDS)
         elif fault == "malformed":
-            frame = answer.stream.frame() if answer.after < answer.stream.length else answer.stream.opening()
-            line.transport.write(self._framed(frame[: len(frame) // 2] + b"\n\n"))
-            answer.fault = None
-            self._left = max(answer.stream.length - answer.after - 1, 0)
-            self._due = line.wheel.time() + self._interval
-            line.wheel.schedule(self, self._due)
+            frame = self._another()
+            end = frame.rstrip()
+            # Without its last bracket the JSON is broken, and the frame still ends where it should.
+            line.transport.write(self._framed(end[:-1] + frame[len(end) :]))
+            self._go_on(answer.after + 1)
+        elif fault == "unknown_frame":
+            line.transport.write(self._framed(answer.stream.unknown()))
+            self._go_on(answer.after)
+        elif fault == "error_frame":
+            self._finish(answer.stream.failure())
         elif fault == "reset":
             line.reset()
         else:
             if fault == "half_frame":
-                frame = (
-                    answer.stream.frame() if answer.after < answer.stream.length else answer.stream.opening()
-                )
-                framed = self._framed(frame)
+                framed = self._framed(self._another())
                 line.transport.write(framed[: len(framed) // 2])
             line.shut()
+
+    def _another(self) -> bytes:
+        # A fault may be set for after the last token, where no frame is left that it could break.
+        stream = self._answer.stream
+        return stream.frame() if self._answer.after < stream.length else stream.unknown()
+
+    def _go_on(self, sent: int) -> None:
+        self._answer.fault = None
+        self._left = max(self._answer.stream.length - sent, 0)
+        self._due = self._line.wheel.time() + self._interval
+        self._line.wheel.schedule(self, self._due)
 
     def _framed(self, frames: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames

@@ -10,18 +10,29 @@ from gossamer.errors import ArgumentError
 
 __all__ = ["RATE_FAULTS", "Fault", "FaultDice", "RateFault"]
 
-Fault = Literal["reset", "stall", "half_frame", "malformed", "close"]
+Fault = Literal["reset", "stall", "half_frame", "malformed", "close", "unknown_frame", "error_frame"]
 """A broken answer.
 
 `reset`: the connection is reset (RST). `stall`: nothing more comes, the connection stays open. `half_frame`: half of
 a frame comes, then the connection closes. `malformed`: one frame holds invalid JSON, the answer goes on. `close`: the
-connection closes between two frames, before the answer is complete.
+connection closes between two frames, before the answer is complete. `unknown_frame`: a well-formed frame of a type
+that does not exist is put in, the answer goes on; an answer that is not streamed gets a field that does not exist.
+`error_frame`: the provider tells of an error of its own in a frame, which ends the answer; an answer that is not
+streamed is HTTP 500.
 """
 
-RateFault = Literal["429", "500", "reset", "stall", "half_frame", "malformed"]
-"""What an error rate is spread over: two HTTP errors and four broken answers."""
+RateFault = Literal["429", "500", "reset", "stall", "half_frame", "malformed", "error_frame"]
+"""What an error rate is spread over: two HTTP errors and five broken answers."""
 
-RATE_FAULTS: tuple[RateFault, ...] = ("429", "500", "reset", "stall", "half_frame", "malformed")
+RATE_FAULTS: tuple[RateFault, ...] = (
+    "429",
+    "500",
+    "reset",
+    "stall",
+    "half_frame",
+    "malformed",
+    "error_frame",
+)
 
 
 class FaultDice:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from gossamer.simulator.faults import Fault
 from gossamer.simulator.instances import minimal_instance
 
-__all__ = ["Prompt", "Reply", "ToolUse", "default_reply"]
+__all__ = ["Finish", "Prompt", "Reply", "ToolUse", "default_reply"]
+
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
+"""Why an answer ends; each wire format has words of its own for it. With `refusal` the text says the refusal."""
 
 _CALL = re.compile(r"^[ \t]*call[ \t]+([\w.-]+)[ \t]*(\{.*\})?[ \t]*$", re.MULTILINE)
 
@@ -48,6 +51,7 @@ class Prompt(msgspec.Struct, frozen=True):
         include_usage: whether a stream ends with the usage.
         tokens: of the whole prompt.
         cached_tokens: of the longest prefix seen before.
+        wire: what the wire format needs of the request for its answer; nobody else reads it.
     """
 
     model: str
@@ -67,6 +71,7 @@ class Prompt(msgspec.Struct, frozen=True):
     include_usage: bool = False
     tokens: int = 0
     cached_tokens: int = 0
+    wire: Any = None
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -77,7 +82,8 @@ class Reply(msgspec.Struct, frozen=True):
         thinking: said before, as reasoning.
         calls: tools called, after the text.
         chunks: repeat or cut the text to this many tokens; None leaves it as it is.
-        silent: the reply only says how to fail; what is said is the default behaviour.
+        finish: why the answer ends; None for the reason that fits.
+        silent: the reply only says how to fail or to end; what is said is the default behaviour.
         error: an HTTP status to answer with instead.
         retry_after: seconds, sent with the error.
         message: of the error; empty for the usual one.
@@ -91,6 +97,7 @@ class Reply(msgspec.Struct, frozen=True):
     thinking: str = ""
     calls: tuple[ToolUse, ...] = ()
     chunks: int | None = None
+    finish: Finish | None = None
     silent: bool = False
     error: int | None = None
     retry_after: float | None = None

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +29,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tool: str | None = None
     arguments: dict[str, Any] | str | None = None
     tools: tuple[_ToolEntry, ...] = ()
+    finish: Literal["stop", "length", "content_filter", "refusal"] | None = None
     error: int | None = None
     retry_after: float | None = None
     message: str = ""
@@ -45,9 +46,11 @@ class Script:
     """What the simulated model answers: a list of replies.
 
     A reply is a string, or an object with some of these keys: `text`, `thinking`, `tool` with `arguments`, `tools`
-    (a list of such pairs, called in parallel), `error` (an HTTP status; with `retry_after` in seconds and `message`),
-    `fault` (`reset`, `stall`, `half_frame`, `malformed`, `close`; `after` so many chunks, 0 for before the first
-    byte), `latency` (seconds before the first byte), `tps` (chunks a second) and `when`.
+    (a list of such pairs, called in parallel), `finish` (why the answer ends: `stop`, `length`, `content_filter` or
+    `refusal`, where the text is the refusal), `error` (an HTTP status; with `retry_after` in seconds and `message`),
+    `fault` (`reset`, `stall`, `half_frame`, `malformed`, `close`, `unknown_frame`, `error_frame`, as `Fault` tells;
+    `after` so many chunks, 0 for before the first byte), `latency` (seconds before the first byte), `tps` (chunks a
+    second) and `when`.
 
     `arguments` is an object, or a string that is sent as it stands (to try out broken arguments).
 
@@ -163,19 +166,22 @@ def _reply(entry: _Entry) -> Reply:
     if entry.error is not None:
         if not 400 <= entry.error <= 599:
             raise ArgumentError(f"`error` is {entry.error}; give an HTTP status from 400 to 599")
-        if speaks or entry.fault is not None:
-            raise ArgumentError("`error` stands alone: it excludes text, thinking, tools and `fault`")
+        if speaks or entry.fault is not None or entry.finish is not None:
+            raise ArgumentError(
+                "`error` stands alone: it excludes text, thinking, tools, `finish` and `fault`"
+            )
     elif entry.retry_after is not None or entry.message:
         raise ArgumentError("`retry_after` and `message` need `error`")
-    elif not speaks and entry.fault is None:
+    elif not speaks and entry.fault is None and entry.finish is None:
         raise ArgumentError(
-            "the reply says nothing; give `text`, `thinking`, `tool`, `tools`, `error` or `fault`"
+            "the reply says nothing; give `text`, `thinking`, `tool`, `tools`, `finish`, `error` or `fault`"
         )
     entries = (_ToolEntry(entry.tool, entry.arguments or {}),) if entry.tool is not None else entry.tools
     return Reply(
         text=entry.text or "",
         thinking=entry.thinking,
         calls=tuple(ToolUse(each.tool, _arguments(each.arguments)) for each in entries),
+        finish=entry.finish,
         silent=not speaks,
         error=entry.error,
         retry_after=entry.retry_after,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gossamer.simulator.dialect import Dialect, FrameStream, RequestError
+from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
 from gossamer.simulator.faults import Fault, FaultDice
 from gossamer.simulator.instances import SchemaError
 from gossamer.simulator.openai_chat import OpenAIChatDialect
@@ -16,7 +16,7 @@ from gossamer.simulator.script import Script
 from gossamer.simulator.speech import speech_of
 from gossamer.simulator.tokens import PrefixCache
 
-__all__ = ["Request", "Service", "SimulatorStats", "Streamed", "Whole"]
+__all__ = ["DialectStats", "Service", "SimulatorStats", "Streamed", "Whole"]
 
 _REASONS = {
     200: b"OK",
@@ -30,7 +30,26 @@ _REASONS = {
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     503: b"Service Unavailable",
+    529: b"Overloaded",
 }
+
+
+class DialectStats(msgspec.Struct):
+    """What was asked in one wire format.
+
+    Attributes:
+        requests: to the model, refused ones included.
+        streamed: the part of them that was answered by a stream.
+        prompt_tokens: in the requests.
+        completion_tokens: in whole answers, and in streams that came to their end.
+        errors: requests that were refused or failed, and faults.
+    """
+
+    requests: int = 0
+    streamed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    errors: int = 0
 
 
 class SimulatorStats(msgspec.Struct):
@@ -47,6 +66,7 @@ class SimulatorStats(msgspec.Struct):
         completion_tokens: in whole answers, and in frames sent.
         disconnects: connections that clients closed in the middle of an answer.
         errors: number by kind: an HTTP status, or the name of a fault.
+        dialects: what was asked in each wire format, by its name.
     """
 
     requests: int = 0
@@ -59,30 +79,18 @@ class SimulatorStats(msgspec.Struct):
     completion_tokens: int = 0
     disconnects: int = 0
     errors: dict[str, int] = {}
+    dialects: dict[str, DialectStats] = {}
+
+    def of(self, dialect: str) -> DialectStats:
+        """The counts of one wire format, made at its first request."""
+        counts = self.dialects.get(dialect)
+        if counts is None:
+            counts = self.dialects[dialect] = DialectStats()
+        return counts
 
     def count_error(self, kind: str) -> None:
         """Count one error."""
         self.errors[kind] = self.errors.get(kind, 0) + 1
-
-
-class Request(msgspec.Struct, gc=False):
-    """One HTTP request, read to its end.
-
-    Attributes:
-        method: for example b"POST".
-        path: without the query.
-        body: the whole body.
-        keep_alive: whether the connection may be used again.
-        chunked: whether the client understands the chunked transfer coding (HTTP/1.1).
-        stamp: whether frames are to carry the time they were made.
-    """
-
-    method: bytes
-    path: bytes
-    body: bytes
-    keep_alive: bool
-    chunked: bool
-    stamp: bool
 
 
 class Whole(msgspec.Struct, gc=False):
@@ -111,6 +119,7 @@ class Streamed(msgspec.Struct):
         interval: seconds from frame to frame.
         fault: how it breaks.
         after: frames before it breaks; -1 for before the first byte.
+        counts: of the wire format.
     """
 
     head: bytes
@@ -119,6 +128,7 @@ class Streamed(msgspec.Struct):
     interval: float
     fault: Fault | None
     after: int
+    counts: DialectStats
 
 
 class Service:
@@ -168,62 +178,90 @@ class Service:
                     return self._model_answer(dialect, request)
         elif request.method == b"GET":
             if path == b"/health":
-                return self._json(200, b'{"status":"ok"}')
+                return self._json(200, b'{"status":"ok"}', _OPENAI)
             if path == b"/stats":
-                return self._json(200, msgspec.json.encode(self.stats))
-            if path.endswith(b"/models"):
-                return self._json(200, _OPENAI.models(("simulator",)))
-            _, found, name = path.rpartition(b"/models/")
-            if found and name:
-                return self._json(200, _OPENAI.model(name.decode("latin-1")))
+                return self._json(200, msgspec.json.encode(self.stats), _OPENAI)
+        for dialect in self._dialects:
+            try:
+                found = dialect.look_up(request)
+            except RequestError as error:
+                return self._refused(dialect, error)
+            if found is not None:
+                return self._json(200, found, dialect)
         where = f"{request.method.decode('latin-1')} {path.decode('latin-1')}"
         return self.refusal(404, f"Invalid URL ({where})")
 
     def refusal(self, status: int, message: str, *, dialect: Dialect | None = None, **details: Any) -> Whole:
         """An error answer in a dialect's form, counted."""
+        form = dialect or _OPENAI
         self.stats.count_error(str(status))
-        return self._json(status, (dialect or _OPENAI).error(status, message, **details))
+        if dialect is not None:
+            self.stats.of(dialect.name).errors += 1
+        return self._json(status, form.error(status, message, **details), form)
+
+    def _refused(self, dialect: Dialect, error: RequestError) -> Whole:
+        return self.refusal(error.status, str(error), dialect=dialect, param=error.param, code=error.code)
 
     def _model_answer(self, dialect: Dialect, request: Request) -> Whole | Streamed:
+        stats = self.stats
+        counts = stats.of(dialect.name)
+        counts.requests += 1
         try:
-            prompt = dialect.read(request.path, request.body, self._prefixes)
+            prompt = dialect.read(request, self._prefixes)
             reply = self._choose(prompt)
         except RequestError as error:
-            return self.refusal(error.status, str(error), dialect=dialect, param=error.param, code=error.code)
+            return self._refused(dialect, error)
         except SchemaError as error:
             return self.refusal(400, f"Invalid schema: {error}.", dialect=dialect)
-        stats = self.stats
         stats.prompt_tokens += prompt.tokens
         stats.cached_tokens += prompt.cached_tokens
+        counts.prompt_tokens += prompt.tokens
         latency = self._latency if reply.latency is None else reply.latency
         tps = self._tps if reply.tps is None else reply.tps
         if reply.error is not None:
-            answer = self.refusal(reply.error, reply.message, dialect=dialect)
-            answer.delay = latency
-            if reply.retry_after is not None:
-                answer.head += _retry_after(reply.retry_after)
-            return answer
+            return self._scripted_error(dialect, reply, latency)
+        fault = reply.fault
+        if fault is not None:
+            stats.count_error(fault)
+            counts.errors += 1
         speech = speech_of(prompt, reply)
         self._number += 1
-        if reply.fault is not None:
-            stats.count_error(reply.fault)
         if not prompt.stream:
+            delay = latency + (speech.tokens / tps if tps else 0.0)
+            if fault == "error_frame":
+                answer = self._json(500, dialect.error(500), dialect)
+                answer.delay = delay
+                return answer
             stats.completion_tokens += speech.tokens
-            answer = self._json(200, dialect.whole(prompt, speech, self._number))
-            answer.delay = latency + (speech.tokens / tps if tps else 0.0)
-            answer.fault = reply.fault
+            counts.completion_tokens += speech.tokens
+            body = dialect.whole(prompt, speech, self._number)
+            if fault == "unknown_frame":
+                body, fault = _UNKNOWN_FIELD + body[1:], None
+            answer = self._json(200, body, dialect)
+            answer.delay, answer.fault = delay, fault
             return answer
+        counts.streamed += 1
         after = speech.tokens // 2 if reply.after is None else min(reply.after, speech.tokens)
-        if reply.after == 0 and reply.fault in {"reset", "stall", "close"}:
+        if reply.after == 0 and fault in {"reset", "stall", "close"}:
             after = -1
         return Streamed(
-            head=_STREAM_HEAD % dialect.stream_type + self._request_id(),
+            head=_STREAM_HEAD % dialect.stream_type + self._request_id(dialect),
             stream=dialect.stream(prompt, speech, self._number, stamp=request.stamp),
             delay=latency,
             interval=1 / tps if tps else 0.0,
-            fault=reply.fault,
+            fault=fault,
             after=after,
+            counts=counts,
         )
+
+    def _scripted_error(self, dialect: Dialect, reply: Reply, latency: float) -> Whole:
+        assert reply.error is not None
+        seconds = reply.retry_after
+        answer = self.refusal(reply.error, reply.message, dialect=dialect, retry_after=seconds)
+        answer.delay = latency
+        if seconds is not None:
+            answer.head += _retry_after(seconds)
+        return answer
 
     def _choose(self, prompt: Prompt) -> Reply:
         kind = self._dice.roll()
@@ -245,20 +283,21 @@ class Service:
             return msgspec.structs.replace(scripted, text=said.text, calls=said.calls, chunks=said.chunks)
         return scripted
 
-    def _json(self, status: int, body: bytes) -> Whole:
+    def _json(self, status: int, body: bytes, dialect: Dialect) -> Whole:
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n" % (
             status,
             _REASONS.get(status, b"Error"),
-            self._request_id(),
+            self._request_id(dialect),
             len(body),
         )
         return Whole(head, body)
 
-    def _request_id(self) -> bytes:
-        return b"x-request-id: req_%024d\r\n" % self.stats.requests
+    def _request_id(self, dialect: Dialect) -> bytes:
+        return b"%b: req_%024d\r\n" % (dialect.id_header, self.stats.requests)
 
 
 _OPENAI = OpenAIChatDialect()
+_UNKNOWN_FIELD = b'{"simulator_unknown":{"of":["no","type"]},'
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncache-control: no-cache\r\n"
 
 

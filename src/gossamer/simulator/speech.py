@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from gossamer.simulator.replies import Prompt, Reply, ToolUse
+from gossamer.simulator.replies import Finish, Prompt, Reply, ToolUse
 from gossamer.simulator.tokens import split
 
-__all__ = ["Finish", "Section", "Speech", "speech_of"]
-
-Finish = Literal["stop", "length", "tool_calls"]
+__all__ = ["Section", "Speech", "speech_of"]
 
 
 class Section(NamedTuple):
@@ -81,6 +79,8 @@ def speech_of(prompt: Prompt, reply: Reply) -> Speech:
     finish: Finish = "stop"
     if cut:
         finish = "length"
+    elif reply.finish is not None:
+        finish = reply.finish
     elif reply.calls and prompt.tool_choice != "function":
         # A call that the request forced by name ends with "stop", as the providers do it.
         finish = "tool_calls"

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gossamer.simulator.dialect import Request
 from gossamer.simulator.openai_chat.answer import ChatStream, whole_answer
 from gossamer.simulator.openai_chat.request import read_request
 from gossamer.simulator.replies import Prompt
@@ -39,13 +40,24 @@ class OpenAIChatDialect:
 
     __slots__ = ()
 
+    name = "openai_chat"
+    id_header = b"x-request-id"
     stream_type = b"text/event-stream; charset=utf-8"
 
     def answers(self, path: bytes) -> bool:
         """Whether requests to this path are in this format."""
         return path.endswith(b"/chat/completions")
 
-    def read(self, path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:  # noqa: ARG002 - the body says all
+    def look_up(self, request: Request) -> bytes | None:
+        """The list of models, or one of them."""
+        if request.method != b"GET":
+            return None
+        if request.path.endswith(b"/models"):
+            return _encode({"object": "list", "data": [self._model("simulator")]})
+        _, found, name = request.path.rpartition(b"/models/")
+        return _encode(self._model(name.decode("latin-1"))) if found and name else None
+
+    def read(self, request: Request, prefixes: PrefixCache) -> Prompt:
         """Decode and check a request.
 
         Costs O(bytes) for hashing and O(new messages) for decoding and counting.
@@ -53,7 +65,7 @@ class OpenAIChatDialect:
         Raises:
             RequestError: the request is one that OpenAI refuses.
         """
-        return read_request(body, prefixes)
+        return read_request(request.body, prefixes)
 
     def whole(self, prompt: Prompt, speech: Speech, number: int) -> bytes:
         """The answer as one JSON body."""
@@ -64,20 +76,17 @@ class OpenAIChatDialect:
         return ChatStream(prompt, speech, number, stamp=stamp)
 
     def error(
-        self, status: int, message: str = "", param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str = "",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,  # noqa: ARG002 - OpenAI tells it in the headers
     ) -> bytes:
         """An error body; what is not given is the usual for this status."""
         kind, usual_code, usual = _KINDS.get(status, _CLIENT_KIND if status < 500 else _SERVER_KIND)
         error = {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}
         return _encode({"error": error})
-
-    def models(self, names: tuple[str, ...]) -> bytes:
-        """The list of models."""
-        return _encode({"object": "list", "data": [self._model(name) for name in names]})
-
-    def model(self, name: str) -> bytes:
-        """One model."""
-        return _encode(self._model(name))
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "gossamer"}

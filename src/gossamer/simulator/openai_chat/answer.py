@@ -51,7 +51,10 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
             message["reasoning_content"] = said
         else:
             text = said
-    message["content"] = text if calls or text is not None else ""
+    if speech.finish == "refusal":
+        message["refusal"] = text or ""
+    else:
+        message["content"] = text if calls or text is not None else ""
     if calls:
         message["tool_calls"] = calls
     return _encode(
@@ -60,12 +63,17 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
             "object": "chat.completion",
             "created": int(time.time()),
             "model": prompt.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": speech.finish}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(speech)}],
             "usage": _usage(prompt.tokens, prompt.cached_tokens, speech),
             "service_tier": "default",
             "system_fingerprint": _FINGERPRINT,
         }
     )
+
+
+def _finish(speech: Speech) -> str:
+    # A refusal is an ordinary end: the message's field tells it.
+    return "stop" if speech.finish == "refusal" else speech.finish
 
 
 def _completion_id(number: int) -> str:
@@ -129,7 +137,9 @@ class ChatStream:
             self._lead = start + b'"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls
             self._trail = _CALL_END if self._prompt_tokens is None else _CALL_END_USAGE
         else:
-            field = b'"content":' if section.kind == "text" else b'"reasoning_content":'
+            field = (
+                _FIELDS[section.kind] if self._speech.finish != "refusal" else _REFUSAL_FIELDS[section.kind]
+            )
             self._lead = start + field
             self._trail = _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE
 
@@ -169,11 +179,19 @@ class ChatStream:
             _TEXT_END if self._prompt_tokens is None else _TEXT_END_USAGE,
         )
 
+    def unknown(self) -> bytes:
+        """A frame whose object is none of the API's; it has no choices."""
+        return _UNKNOWN
+
+    def failure(self) -> bytes:
+        """The frame of an error on the server."""
+        return _FAILURE
+
     def closing(self) -> bytes:
         """The last frames: the finish reason, the usage where it was asked for, and the end mark."""
         finish = b'%b,"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % (
             self._base,
-            self._speech.finish.encode(),
+            _finish(self._speech).encode(),
         )
         if self._prompt_tokens is None:
             return finish + b"}\n\ndata: [DONE]\n\n"
@@ -185,6 +203,15 @@ class ChatStream:
         )
 
 
+_FIELDS = {"text": b'"content":', "thinking": b'"reasoning_content":'}
+_REFUSAL_FIELDS = {"text": b'"refusal":', "thinking": b'"reasoning_content":'}
+_UNKNOWN = (
+    b'event: simulator.unknown\ndata: {"object":"simulator.unknown","choices":[],"of":["no","type"]}\n\n'
+)
+_FAILURE = (
+    b'data: {"error":{"message":"The server had an error while processing your request. Sorry about that!",'
+    b'"type":"server_error","param":null,"code":"server_error"}}\n\n'
+)
 _TEXT_END = b'},"logprobs":null,"finish_reason":null}]}\n\n'
 _TEXT_END_USAGE = b'},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
 _CALL_END = b"}}]" + _TEXT_END
