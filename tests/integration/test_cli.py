@@ -19,7 +19,7 @@ import gossamer
 
 COMMAND = str(Path(sys.executable).with_name("gossamer"))
 SCRIPT = Path(__file__).parents[2] / "examples" / "simulator_script.json"
-VARIABLES = re.compile(r"_API_KEY$|_BASE_URL$|^GOSSAMER_|_proxy$", re.IGNORECASE)
+VARIABLES = re.compile(r"_API_KEY$|_BASE_URL$|_ENDPOINT$|^OLLAMA_HOST$|^GOSSAMER_|_proxy$", re.IGNORECASE)
 
 
 def environment(**variables):
@@ -98,7 +98,7 @@ def app(tmp_path):
 def test_help_lists_the_commands_without_loading_anything():
     ran = call("--help")
     assert ran.returncode == 0
-    for command in ("run", "chat", "simulate", "bench", "doctor", "--version", "--install-completion"):
+    for command in ("run", "chat", "simulate", "bench", "models", "doctor", "--version", "--install-completion"):
         assert f"\n  {command}" in ran.stdout
     assert call("-h").stdout == call().stdout == ran.stdout
     code = (
@@ -109,7 +109,7 @@ def test_help_lists_the_commands_without_loading_anything():
     assert loaded.stdout.endswith("[]\n")
 
 
-@pytest.mark.parametrize("command", ["run", "chat", "simulate", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["run", "chat", "simulate", "bench", "models", "doctor"])
 def test_each_command_explains_its_arguments(command):
     ran = call(command, "--help")
     assert ran.returncode == 0

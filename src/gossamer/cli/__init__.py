@@ -1,4 +1,4 @@
-"""The command line: `gossamer run`, `chat`, `simulate`, `bench`, `doctor`.
+"""The command line: `gossamer run`, `chat`, `simulate`, `bench`, `models`, `doctor`.
 
 Each command is a file of its own, loaded when it is called. The list of commands is written without loading
 anything, so that `gossamer --help` costs little more than the interpreter.
@@ -26,6 +26,7 @@ _COMMANDS = {
     "chat": "Talk to an agent.",
     "simulate": "Serve a model provider that costs nothing, for tests and benchmarks.",
     "bench": "Measure, in a source checkout.",
+    "models": "List the providers, what each can do, and which are configured.",
     "doctor": "Show what is configured, what can be reached, and what is missing.",
 }
 _COMPLETION = "Install completion for bash, zsh or fish."

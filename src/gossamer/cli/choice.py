@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTION", "base_url", "choose_agent", "convert", "default_model", "describe_model"]
 
+_DEFAULT_MODELS = ("openai:gpt-5-mini", "anthropic:claude-haiku-4-5", "gemini:gemini-2.5-flash")
+
 QUESTION = "What are 20 euros in dollars, at 1.1 dollars a euro?"
 
 
@@ -36,20 +38,22 @@ def convert(amount: float, rate: float) -> float:
 def default_model() -> str:
     """Name the model to use where none is asked for.
 
-    It is GOSSAMER_MODEL; else OpenAI's, where a key or a base URL for it is set; else the offline one.
+    It is GOSSAMER_MODEL; else that of the first provider here whose key or base URL is set; else the offline one.
     """
     name = os.environ.get("GOSSAMER_MODEL")
     if name:
         return name
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-        return "openai:gpt-5-mini"
+    for model in _DEFAULT_MODELS:
+        preset = PRESETS[model.partition(":")[0]]
+        if preset.key() or preset.url():
+            return model
     return "offline"
 
 
 def base_url(provider: str) -> str:
     """Say where a known provider is asked, as the environment has it."""
     preset = PRESETS[provider]
-    return (os.environ.get(preset.url_env) if preset.url_env else None) or preset.base_url
+    return preset.url() or preset.base_url
 
 
 def describe_model(model: Any) -> str:

@@ -17,14 +17,12 @@ from gossamer.cli.choice import base_url, default_model
 from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.errors import ArgumentError, GossamerError
+from gossamer.models.catalog import list_models
 from gossamer.models.registry import PRESETS, check_model
-from gossamer.wire.dial import Resolver, Route, dial
-from gossamer.wire.proxy import choose_proxy
 from gossamer.wire.url import parse_url
 
 __all__ = ["Library", "OpenFiles", "Provider", "Report", "doctor"]
 
-_CONNECT_SECONDS = 3.0
 # Files that a process has open beside its connections: standard streams, event loop, logs, a database.
 _OTHER_FILES = 64
 _COMFORTABLE_FILES = 10_000
@@ -69,8 +67,8 @@ class Provider(msgspec.Struct, frozen=True):
         url: the origin that is asked.
         key_env: the variable that holds the key; None where none is needed.
         key_set: whether it is set.
-        configured: whether its key or its URL is set, so that it was asked for a connection.
-        reachable: whether the connection came about; None where it was not tried.
+        configured: whether its key or its URL is set, so that it was asked for its models.
+        reachable: whether it listed its models; None where it was not asked.
         problem: why it did not.
     """
 
@@ -126,7 +124,8 @@ class Report(msgspec.Struct, frozen=True):
 def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Show what is configured, what can be reached, what is missing and how to get it.
 
-    Keys are never shown. Providers with a key or a URL of yours are asked for a connection, and for nothing else.
+    Keys are never shown. Providers with a key or a URL of yours are asked for the list of their models, which shows
+    whether they can be reached and take the key, and costs no tokens.
 
     Args:
         json: print the findings as JSON.
@@ -180,21 +179,16 @@ async def _provider(name: str) -> Provider:
     preset = PRESETS[name]
     key_set = preset.key() is not None
     configured = key_set or preset.url() is not None
-    try:
-        url = parse_url(base_url(name), name=preset.url_env or "url")
-    except ArgumentError as error:
-        return Provider(name, "", preset.key_env, key_set, configured, reachable=False, problem=str(error))
-    if not configured:
-        return Provider(name, url.origin, preset.key_env, key_set, configured)
+    url = base_url(name)
     problem = ""
     try:
-        proxy = choose_proxy(url, None)
-        route = Route(url.scheme, url.host, url.port, url.origin, proxy, ca_file=None, verify=True, limit=1)
-        transport = await dial(route, Resolver(), _CONNECT_SECONDS)
-        transport.abort()
+        url = parse_url(url, name=preset.url_env or "url").origin if url else ""
+        if configured:
+            await list_models(name)
     except GossamerError as error:
         problem = str(error)
-    return Provider(name, url.origin, preset.key_env, key_set, configured, not problem, problem)
+    reachable = not problem if configured or problem else None
+    return Provider(name, url, preset.key_env, key_set, configured, reachable, problem)
 
 
 def _open_files() -> OpenFiles | None:
@@ -271,7 +265,7 @@ def _show_provider(screen: Screen, provider: Provider) -> None:
         key = f"{provider.key_env} is {'set' if provider.key_set else 'not set'}"
     about = f"{provider.name}: {key}"
     if provider.reachable:
-        screen.line(f"  ✓ {about}; {provider.url} can be reached")
+        screen.line(f"  ✓ {about}; {provider.url} answers")
     elif provider.problem:
         screen.line(f"  ✗ {about}; {provider.problem}", "red")
     else:

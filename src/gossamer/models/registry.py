@@ -46,8 +46,9 @@ class Preset(msgspec.Struct, frozen=True):
         return next((value for name in self.key_envs if (value := os.environ.get(name))), None)
 
     def url(self) -> str | None:
-        """The URL that the environment names now, in place of `base_url`."""
-        return os.environ.get(self.url_env) or None if self.url_env else None
+        """The URL that the environment names now, in place of `base_url`; a host alone where no key goes to it."""
+        url = os.environ.get(self.url_env) or None if self.url_env else None
+        return f"http://{url}" if url and "://" not in url and not self.key_envs else url
 
 
 # Where the class of each dialect lives; loaded when a model of it is built.
