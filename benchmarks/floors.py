@@ -18,9 +18,12 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
+from benchmarks.peers.wires import WIRES
+
 __all__ = ["ARGUMENTS", "REPLY", "FloorClient", "FloorModel", "floor_run", "floor_tool_run"]
 
 REPLY = "hello"
+MODEL = "gpt-4o-mini"
 ARGUMENTS = '{"a": 2, "b": 3}'
 
 
@@ -182,6 +185,84 @@ class _Chunk(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
+class _Event(msgspec.Struct, gc=False):
+    """A frame of OpenAI's Responses."""
+
+    type: str
+    delta: Any = None
+
+
+class _Piece(msgspec.Struct, gc=False):
+    text: str | None = None
+
+
+class _Block(msgspec.Struct, gc=False):
+    """A frame of Anthropic's Messages."""
+
+    delta: _Piece | None = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    parts: list[_Piece] = []
+
+
+class _Candidate(msgspec.Struct, gc=False):
+    content: _Content | None = None
+
+
+class _Generated(msgspec.Struct, gc=False):
+    """A frame of Gemini."""
+
+    candidates: list[_Candidate] = []
+
+
+class _Line(msgspec.Struct, gc=False):
+    """A line of Ollama."""
+
+    message: _Delta | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_block = msgspec.json.Decoder(_Block).decode
+_decode_generated = msgspec.json.Decoder(_Generated).decode
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def _chat_text(data: bytes) -> str | None:
+    choices = _decode(data).choices
+    return choices[0].delta.content if choices and choices[0].delta is not None else None
+
+
+def _responses_text(data: bytes) -> str | None:
+    event = _decode_event(data)
+    return event.delta if event.type == "response.output_text.delta" else None
+
+
+def _anthropic_text(data: bytes) -> str | None:
+    delta = _decode_block(data).delta
+    return delta.text if delta is not None else None
+
+
+def _gemini_text(data: bytes) -> str | None:
+    candidates = _decode_generated(data).candidates
+    content = candidates[0].content if candidates else None
+    return content.parts[0].text if content is not None and content.parts else None
+
+
+def _ollama_text(data: bytes) -> str | None:
+    message = _decode_line(data).message
+    return message.content if message is not None else None
+
+
+_TEXTS: dict[str, Callable[[bytes], str | None]] = {
+    "openai_chat": _chat_text,
+    "openai_responses": _responses_text,
+    "anthropic_chat": _anthropic_text,
+    "gemini_chat": _gemini_text,
+    "ollama_chat": _ollama_text,
+}
+
+
 class FloorConnection(asyncio.Protocol):
     """One connection that carries one answer after another."""
 
@@ -191,6 +272,8 @@ class FloorConnection(asyncio.Protocol):
         self.body = b""
         self.whole: asyncio.Future[bytes] | None = None
         self.streams = False
+        self.between = b"\n\n"
+        self.text_of = _chat_text
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -202,18 +285,18 @@ class FloorConnection(asyncio.Protocol):
         if not self.streams:
             self.body += data
             return
-        *frames, self.body = (self.body + data).split(b"\n\n")
+        *frames, self.body = (self.body + data).split(self.between)
         for frame in frames:
             if frame == b"data: [DONE]":
                 self.queue.put_nowait(None)
-            else:
-                choices = _decode(frame[6:]).choices
-                if choices and (delta := choices[0].delta) is not None and delta.content:
-                    self.queue.put_nowait(delta.content)
+            elif text := self.text_of(frame[frame.find(b"{") :]):
+                self.queue.put_nowait(text)
 
     def on_message_complete(self) -> None:
         if self.whole is not None:
             self.whole.set_result(self.body)
+        else:
+            self.queue.put_nowait(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.queue.put_nowait(None)
@@ -226,16 +309,20 @@ class FloorClient:
         url: up to and with `/v1`.
         ca: a PEM file of the authority to trust, for an https URL.
         headers: sent with each request.
+        dialect: the format, one of `WIRES`.
     """
 
-    def __init__(self, url: str, ca: str = "", headers: str = "") -> None:
+    def __init__(self, url: str, ca: str = "", headers: str = "", dialect: str = "openai_chat") -> None:
         parts = urlsplit(url)
+        self.dialect, self.wire = dialect, WIRES[dialect]
+        path = self.wire.path.format(model=MODEL)
+        headers += "".join(f"{name}: {value}\r\n" for name, value in self.wire.headers.items())
         self.host, self.port = parts.hostname, parts.port
         self.ssl = ssl.create_default_context(cafile=ca) if ca else None
-        self.head = f"POST {parts.path}/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-none\r\n{headers}Content-Length: "
+        self.head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n{headers}Content-Length: "
         self.idle: list[FloorConnection] = []
 
-    async def _send(self, fields: dict[str, Any]) -> FloorConnection:
+    async def _send(self, fields: dict[str, Any], *, streams: bool) -> FloorConnection:
         if self.idle:
             connection = self.idle.pop()
         else:
@@ -243,21 +330,24 @@ class FloorClient:
             _, connection = await loop.create_connection(FloorConnection, self.host, self.port, ssl=self.ssl)
         body = msgspec.json.encode(fields)
         connection.body = b""
-        connection.streams = "stream" in fields
+        connection.streams = streams
+        connection.text_of = _TEXTS[self.dialect]
+        connection.between = b"\n" if self.dialect == "ollama_chat" else b"\n\n"
         connection.transport.write(f"{self.head}{len(body)}\r\n\r\n".encode() + body)
         return connection
 
     async def stream(self, model: str, prompt: str) -> AsyncGenerator[str, None]:
         """Give the pieces of an answer's text as they come."""
-        messages = [{"role": "user", "content": prompt}]
-        connection = await self._send({"model": model, "stream": True, "messages": messages})
+        connection = await self._send(self.wire.body(model, prompt), streams=True)
         while (text := await connection.queue.get()) is not None:
             yield text
         connection.transport.close()
 
     async def call(self, model: str, prompt: str) -> str:
         """Give the text of a whole answer."""
-        connection = await self._send({"model": model, "messages": [{"role": "user", "content": prompt}]})
+        connection = await self._send(
+            {"model": model, "messages": [{"role": "user", "content": prompt}]}, streams=False
+        )
         connection.whole = asyncio.get_running_loop().create_future()
         message = _decode(await connection.whole).choices[0].message
         self.idle.append(connection)

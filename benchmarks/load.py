@@ -9,19 +9,21 @@ import array
 import asyncio
 import contextlib
 import gc
-import http.client
+import importlib
 import json
 import resource
-import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.floors import FloorClient
 from benchmarks.measure import run_loop
+from benchmarks.peers.wires import read_pieces
+
+if TYPE_CHECKING:
+    from gossamer.models import Model
 
 MODEL = "gpt-4o-mini"
 PROMPT = "hello"
@@ -36,34 +38,31 @@ def memory_mb(field: str) -> float:
     raise LookupError(field)
 
 
-def reference(url: str, ca: str) -> list[str]:
-    """The pieces of the server's answer, read with the standard library alone."""
-    parts = urlsplit(url)
-    if ca:
-        context = ssl.create_default_context(cafile=ca)
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=60, context=context)
-    else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
-    connection.request(
-        "POST", f"{parts.path}/chat/completions", json.dumps(body), {"Content-Type": "application/json"}
-    )
-    lines = connection.getresponse().read().split(b"\n")
-    connection.close()
-    chunks = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
-    texts = [chunk["choices"][0]["delta"].get("content") for chunk in chunks if chunk["choices"]]
-    return [text for text in texts if text]
+def chosen_model(dialect: str, url: str, ca: str) -> Model:
+    """The model of a dialect on a server."""
+    models = importlib.import_module("gossamer.models")
+    root = url.removesuffix("/v1")
+    if dialect == "ollama_chat":
+        return models.OllamaChat(MODEL, base_url=root, ca_file=ca or None)
+    kind = {
+        "openai_chat": "OpenAIChat",
+        "openai_responses": "OpenAIResponses",
+        "anthropic_chat": "AnthropicChat",
+        "gemini_chat": "GeminiChat",
+    }[dialect]
+    base = url if dialect.startswith("openai") else root
+    return getattr(models, kind)(MODEL, base_url=base, api_key="sk-none", ca_file=ca or None)
 
 
 def gossamer_streams(
-    url: str, ca: str, *, stamped: bool
+    url: str, ca: str, dialect: str, *, stamped: bool
 ) -> Callable[[Callable[[str], None]], Coroutine[Any, Any, None]]:
     """An agent's stream, event by event."""
     from gossamer import Agent
     from gossamer.events import TextDelta
-    from gossamer.models import ModelSettings, OpenAIChat
+    from gossamer.models import ModelSettings
 
-    model = OpenAIChat(MODEL, base_url=url, api_key="sk-none", ca_file=ca or None)
+    model = chosen_model(dialect, url, ca)
     settings = ModelSettings(extra_headers={STAMP: "1"}) if stamped else None
     agent = Agent(model, settings=settings)
 
@@ -78,10 +77,10 @@ def gossamer_streams(
 
 
 def floor_streams(
-    url: str, ca: str, *, stamped: bool
+    url: str, ca: str, dialect: str, *, stamped: bool
 ) -> Callable[[Callable[[str], None]], Coroutine[Any, Any, None]]:
     """The floor's stream, piece by piece."""
-    client = FloorClient(url, ca, f"{STAMP}: 1\r\n" if stamped else "")
+    client = FloorClient(url, ca, f"{STAMP}: 1\r\n" if stamped else "", dialect)
 
     async def consume(take: Callable[[str], None]) -> None:
         async for text in client.stream(MODEL, PROMPT):
@@ -93,10 +92,12 @@ def floor_streams(
 STREAMS = {"gossamer": gossamer_streams, "floor": floor_streams}
 
 
-async def stream(client: str, url: str, streams: int, ca: str = "") -> dict[str, Any]:
+async def stream(
+    client: str, url: str, streams: int, ca: str = "", dialect: str = "openai_chat"
+) -> dict[str, Any]:
     """So many streaming runs at once: CPU a chunk, CPU a run, memory."""
-    expected = await asyncio.to_thread(reference, url, ca)
-    consume = STREAMS[client](url, ca, stamped=False)
+    expected = await asyncio.to_thread(read_pieces, url.removesuffix("/v1"), dialect, MODEL, PROMPT, ca)
+    consume = STREAMS[client](url, ca, dialect, stamped=False)
 
     async def one() -> str:
         pieces: list[str] = []
@@ -122,9 +123,9 @@ async def stream(client: str, url: str, streams: int, ca: str = "") -> dict[str,
 
 async def scale(client: str, url: str, streams: int, chunks: int) -> dict[str, Any]:
     """So many slow streams alive at once: errors, peak memory, how late a chunk reaches its consumer."""
-    expected = await asyncio.to_thread(reference, url, "")
+    expected = await asyncio.to_thread(read_pieces, url.removesuffix("/v1"), "openai_chat", MODEL, PROMPT)
     assert len(expected) == chunks
-    consume = STREAMS[client](url, "", stamped=True)
+    consume = STREAMS[client](url, "", "openai_chat", stamped=True)
     late = array.array("q")
     live = most = whole = errors = 0
     first_error = ""
@@ -212,7 +213,9 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     url = keys["url"]
     if case == "stream":
-        work = stream(client, url, int(keys["streams"]), keys.get("ca", ""))
+        work = stream(
+            client, url, int(keys["streams"]), keys.get("ca", ""), keys.get("dialect", "openai_chat")
+        )
     elif case == "scale":
         work = scale(client, url, int(keys["streams"]), int(keys["chunks"]))
     else:

@@ -24,6 +24,13 @@ from benchmarks.measure import (
 CHUNKS = 50
 A_SECOND = 20
 RAW_CLIENTS = ("openai", "aiohttp")
+# The official client of each other dialect.
+OFFICIAL = {
+    "openai_responses": "openai",
+    "anthropic_chat": "anthropic",
+    "gemini_chat": "google_genai",
+    "ollama_chat": "ollama",
+}
 
 
 @contextlib.contextmanager
@@ -42,9 +49,9 @@ def certificate() -> Iterator[dict[str, str]]:
         yield files
 
 
-def least(url: str, streams: int, ca: str) -> dict[str, dict[str, float]]:
+def least(url: str, streams: int, ca: str = "", dialect: str = "openai_chat") -> dict[str, dict[str, float]]:
     """The least of several rounds, Gossamer and the floor in turns."""
-    keys: dict[str, Any] = {"url": url, "streams": streams} | ({"ca": ca} if ca else {})
+    keys: dict[str, Any] = {"url": url, "streams": streams, "dialect": dialect} | ({"ca": ca} if ca else {})
     best: dict[str, dict[str, float]] = {}
     for _ in range(1 if quick() else 3):
         for client in ("gossamer", "floor"):
@@ -115,11 +122,30 @@ def rows_for(url: str, streams: int, ca: str = "") -> list[Row]:
     return rows
 
 
+def dialect_rows(url: str, dialect: str) -> list[Row]:
+    """Measure 300 streams in another dialect, its official client beside."""
+    best = least(url, 300, dialect=dialect)
+    rivals = rival_row(
+        "stream",
+        names=(OFFICIAL[dialect],),
+        url=url,
+        streams=300,
+        chunks=CHUNKS,
+        loop=LOOP,
+        dialect=dialect,
+    )
+    cost, bare = best["gossamer"]["cpu_us_per_chunk"], best["floor"]["cpu_us_per_chunk"]
+    name = f"300 streams in {dialect}: CPU a chunk"
+    return [Row(name, "µs", cost, bare, rivals, "≤ 1.5x the floor", cost <= 1.5 * bare)]
+
+
 def main() -> None:
     rows: list[Row] = []
     with simulator(tps=A_SECOND, chunks=CHUNKS) as server:
         for streams in (100, 300) if quick() else (1, 100, 300):
             rows += rows_for(server.url, streams)
+        for dialect in OFFICIAL:
+            rows += dialect_rows(server.url, dialect)
     with (
         certificate() as files,
         simulator(tps=A_SECOND, chunks=CHUNKS, certificate=files["certificate"], key=files["key"]) as server,

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import http.client
 import importlib.metadata
 import inspect
 import json
 import logging
 import os
 import platform
-import ssl
 import subprocess
 import sys
 import time
 import tracemalloc
-import urllib.parse
 import warnings
 from pathlib import Path
+
+from wires import read_pieces
 
 __all__ = [
     "CALL_ID",
@@ -283,24 +282,8 @@ def memory_mb(field: str) -> float:
 
 def reference_answer(chunks: int) -> str:
     """Return the server's streamed answer to PROMPT, read with the standard library alone."""
-    url = urllib.parse.urlsplit(setting("url"))
-    if url.scheme == "https":
-        context = ssl.create_default_context(cafile=setting("ca") or None)
-        connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=60, context=context)
-    else:
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
-    body = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "stream": True}
-    headers = {"content-type": "application/json", "authorization": "Bearer sk-none"}
-    connection.request("POST", url.path + "/chat/completions", json.dumps(body), headers)
-    response = connection.getresponse()
-    assert response.status == 200, response.read()
-    parts = []
-    for line in response:
-        if line.startswith(b"data:") and b"[DONE]" not in line:
-            choices = json.loads(line[5:])["choices"]
-            if choices and choices[0]["delta"].get("content"):
-                parts.append(choices[0]["delta"]["content"])
-    connection.close()
+    root = setting("url").removesuffix("/v1")
+    parts = read_pieces(root, setting("dialect", "openai_chat"), MODEL, PROMPT, setting("ca"))
     assert len(parts) == chunks, f"the server sends {len(parts)} chunks, chunks={chunks} was given"
     return "".join(parts)
 

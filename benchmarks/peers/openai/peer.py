@@ -31,13 +31,20 @@ async def ask(client: AsyncOpenAI) -> str:
 async def stream() -> dict:
     async with build_client() as client:
 
+        async def run_responses() -> list[str]:
+            events = await client.responses.create(
+                model=common.MODEL, input=common.PROMPT, stream=True, store=False
+            )
+            return [e.delta async for e in events if e.type == "response.output_text.delta"]
+
         async def run() -> list[str]:
             events = await client.chat.completions.create(model=common.MODEL, messages=MESSAGES, stream=True)
             return [
                 e.choices[0].delta.content async for e in events if e.choices and e.choices[0].delta.content
             ]
 
-        return await common.streamed(run)
+        responses = common.setting("dialect") == "openai_responses"
+        return await common.streamed(run_responses if responses else run)
 
 
 async def http() -> dict:
