@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, overload
 
 import msgspec
 
+from gossamer.errors import ArgumentError
 from gossamer.messages import Message
 
 __all__ = ["EncodeMessage", "EncodedMessages", "MessageView", "View"]
@@ -65,10 +66,13 @@ class EncodedMessages:
         buffer, ends = self._buffer, self._ends
         position = self.first + len(ends)
         previous = messages[position - 1] if position else None
-        for message in messages[position:stop]:
-            buffer += encode(message, previous)
-            ends.append(len(buffer))
-            previous = message
+        try:
+            for message in messages[position:stop]:
+                buffer += encode(message, previous)
+                ends.append(len(buffer))
+                previous = message
+        except UnicodeEncodeError as error:
+            raise _not_text(error) from error
         begin = ends[start - self.first - 1] if start > self.first else 0
         end = ends[stop - self.first - 1] if stop > self.first else 0
         if len(buffer) > MAX_ENCODED_BYTES:
@@ -229,10 +233,16 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
 
         Returns:
             The bodies, end to end; to be copied and let go before anything is awaited, see `EncodedMessages`.
+
+        Raises:
+            ArgumentError: a message holds characters that are no text.
         """
         if self.encodings is None:
             messages = list(self)
-            return b"".join([encode(*pair) for pair in zip(messages, [None, *messages], strict=False)])
+            try:
+                return b"".join([encode(*pair) for pair in zip(messages, [None, *messages], strict=False)])
+            except UnicodeEncodeError as error:
+                raise _not_text(error) from error
         bodies = self.encodings.get(dialect)
         if bodies is None:
             bodies = self.encodings[dialect] = EncodedMessages(self.start)
@@ -245,3 +255,12 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
     def to_builtins(self) -> list[Any]:
         """The messages as JSON data."""
         return msgspec.to_builtins(list(self))
+
+
+def _not_text(error: UnicodeEncodeError) -> ArgumentError:
+    """The error of a text with half of a surrogate pair in it, which UTF-8 cannot say."""
+    around = error.object[max(error.start - 20, 0) : error.start]
+    return ArgumentError(
+        f"a message holds {error.object[error.start]!a} behind {around!r}, half of a pair, which is no text; "
+        "clean what you read with text.encode('utf-8', 'replace').decode()"
+    )

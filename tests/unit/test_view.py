@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossamer import Message
+from gossamer.errors import ArgumentError
 from gossamer.view import EncodedMessages, MessageView
 
 MESSAGES = [Message.user(f"message {number}") for number in range(10)]
@@ -95,3 +96,12 @@ def test_a_view_as_plain_data():
     assert MessageView(MESSAGES, 0, 1).to_builtins() == [
         {"role": "user", "parts": ({"type": "text", "text": "message 0"},), "created": MESSAGES[0].created}
     ]
+
+
+@pytest.mark.parametrize("bodies", [None, {}])
+def test_half_a_surrogate_pair_is_told(bodies):
+    view = MessageView([Message.user("fine"), Message.user("bad \ud83d here")], 0, 2, bodies)
+    with pytest.raises(ArgumentError, match=r"ud83d.*bad"):
+        view.encoded("one", encode)
+    # What was encoded before it is not lost, and nothing of it is left.
+    assert view.part(0, 1).encoded("one", encode) == b"fine,"
