@@ -35,7 +35,7 @@ __all__ = [
     "with_reader",
 ]
 
-Prompt: TypeAlias = str | Message | Sequence[Part | Message] | None
+Prompt: TypeAlias = str | Message | Sequence[str | Part | Message] | None
 
 # What a run does on a session that is paused: raise RunPausedError, or deny what waits and go on.
 OnPending: TypeAlias = Literal["raise", "deny"]
@@ -196,7 +196,7 @@ def reopen_run(
                 turns += 1
     context.usage += Usage(tool_calls=len(started)) + session.used_inside(started)
     if context.budget is not None:
-        context.budget.count(context.usage)
+        context.budget.count_again(context.usage)
     is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
     return turns, answer if is_open else None
 
@@ -250,13 +250,15 @@ def with_reader(tools: Toolset) -> Toolset:
     return toolset((*tools.by_name.values(), reader))
 
 
-def budget_for(limits: Limits | None, outer: Budget | None) -> Budget | None:
-    """Give the budget of a run, or None where no limit of the tree needs one."""
+def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:
+    """Give the budget of a run, or None where no limit of the run, of those around it or of its session needs one."""
+    outer = None if context.parent is None else context.parent.budget
+    session = None if context.session is None else context.session.budget
     if limits is not None and (
         limits.max_tokens is not None or limits.max_cost is not None or limits.max_tool_calls is not None
     ):
-        return Budget(limits, outer)
-    return None if outer is None else Budget(_NO_LIMITS, outer)
+        return Budget(limits, outer, session)
+    return None if outer is None and session is None else Budget(_NO_LIMITS, outer, session)
 
 
 _NO_LIMITS = Limits()

@@ -157,3 +157,10 @@ def instructions(context: RunContext[Deps]) -> str:
 
 
 Agent("offline", instructions=instructions)
+
+mixed: list[str | Message] = ["one", Message.user("two")]
+plain.run_sync(["one", Message.user("two")])
+plain.run_sync(mixed)
+plain.run_sync([1])  # pyright: ignore[reportArgumentType]
+
+models: list[Model] = [OpenAIChat("m"), ScriptedModel(["one"])]
