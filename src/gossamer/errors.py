@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "AuthenticationError",
+    "CircuitOpenError",
     "ConnectError",
     "ContentFilterError",
     "ContextLengthError",
@@ -29,6 +30,7 @@ __all__ = [
     "PoolTimeoutError",
     "ProtocolError",
     "ProviderError",
+    "QueueFullError",
     "QuotaExceededError",
     "RateLimitError",
     "ReadTimeoutError",
@@ -95,7 +97,11 @@ class ModelError(GossamerError):
         retry_after: seconds that the provider asked to wait, or None.
         request_id: the provider's id of the request, where it gave one.
         body: the first part of the provider's answer, as text.
+        text: what had arrived of an answer that was being streamed.
+        attempts: how many times the model was asked, by a `RetryModel`.
     """
+
+    attempts: int = 1
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class ModelError(GossamerError):
         retry_after: float | None = None,
         request_id: str | None = None,
         body: str = "",
+        text: str = "",
     ) -> None:
         super().__init__(message)
         self.provider = provider
@@ -113,6 +120,7 @@ class ModelError(GossamerError):
         self.retry_after = retry_after
         self.request_id = request_id
         self.body = body
+        self.text = text
 
 
 class AuthenticationError(ModelError):
@@ -125,6 +133,17 @@ class RateLimitError(ModelError):
 
 class QuotaExceededError(RateLimitError):
     """The account has no credit or quota left: waiting does not help."""
+
+
+class QueueFullError(RateLimitError):
+    """More calls wait at a `RateLimitedModel` than may; it has not asked the provider."""
+
+
+class CircuitOpenError(ModelError):
+    """A `CircuitBreakerModel` did not ask, as the provider has failed too often in a row.
+
+    `retry_after` says when it asks again; it is None while a trial call is under way.
+    """
 
 
 class ContextLengthError(ModelError):
@@ -164,15 +183,7 @@ class InvalidResponseError(ModelError):
 
 
 class StreamBrokenError(ModelError):
-    """A stream ended before the answer was complete; `text` holds what had arrived.
-
-    Attributes:
-        text: the text received before the break.
-    """
-
-    def __init__(self, message: str, *, text: str = "", **details: Any) -> None:
-        super().__init__(message, **details)
-        self.text = text
+    """A stream ended before the answer was complete; `text` holds what had arrived."""
 
 
 class ScriptExhaustedError(ModelError):

@@ -64,7 +64,20 @@ class ToolArgumentsDelta(Event, frozen=True, gc=False, tag="tool_arguments_delta
     text: str
 
 
-Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallStarted | ToolArgumentsDelta
+class OutputRestarted(Event, frozen=True, gc=False, tag="output_restarted"):
+    """The answer is written anew: what was shown of it is void, its text, its thinking and its calls.
+
+    Comes before a structured answer is mended, and where a model that may restart begins again after a stream that
+    broke.
+
+    Attributes:
+        reason: what was wrong: what did not fit, as the model was told, or how the stream broke.
+    """
+
+    reason: str
+
+
+Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallStarted | ToolArgumentsDelta | OutputRestarted
 
 
 class RunStarted(Event, frozen=True, gc=False, tag="run_started"):
@@ -133,16 +146,6 @@ class OutputDelta(Event, frozen=True, gc=False, tag="output_delta"):
             return jiter.from_json(self.text.encode(), partial_mode="trailing-strings")
         except ValueError:
             return None
-
-
-class OutputRestarted(Event, frozen=True, gc=False, tag="output_restarted"):
-    """The answer did not fit and is written anew; what `OutputDelta` showed is void.
-
-    Attributes:
-        reason: what did not fit, as the model was told.
-    """
-
-    reason: str
 
 
 class RunFinished(Event, frozen=True, gc=False, tag="run_finished"):

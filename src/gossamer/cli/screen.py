@@ -48,7 +48,7 @@ class Screen:
                 if self._is_terminal:  # in plain text it could not be told from the answer
                     self.write(text, "dim")
             case OutputRestarted(reason):
-                self.note(f"the answer did not fit and is written anew: {reason}")
+                self.note(f"the answer is written anew: {reason}")
             case MessageFinished(message):
                 for call in message.tool_calls:
                     self.show_call(call)

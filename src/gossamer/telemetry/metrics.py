@@ -83,6 +83,31 @@ class Recorder:
             ["provider", "kind"],
             registry=registry,
         )
+        self._retries = Counter(
+            "gossamer_model_retries_total",
+            "Model calls that were repeated, by the class of the error.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "gossamer_model_fallbacks_total",
+            "Model calls handed to the next model, by the model that failed and the class of its error.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self._circuits = Counter(
+            "gossamer_model_circuit_changes_total",
+            "Changes of circuit breakers, by the state they came to.",
+            ["model", "state"],
+            registry=registry,
+        )
+        self._rate_limit_waits = Histogram(
+            "gossamer_model_rate_limit_wait_seconds",
+            "How long model calls waited for the client's own rate limit, those that had to.",
+            ["model"],
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -93,6 +118,10 @@ class Recorder:
             self._tools,
             self._errors,
             self._unknown_frames,
+            self._retries,
+            self._fallbacks,
+            self._circuits,
+            self._rate_limit_waits,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -144,6 +173,30 @@ class Recorder:
         key = (provider, kind, "unknown")
         count = self._count.get(key) or self._bind(key, self._count, self._unknown_frames, "inc")
         count(1)
+
+    def model_retried(self, model: str, kind: str) -> None:
+        """Count a model call that is repeated."""
+        key = (model, kind, "retry")
+        count = self._count.get(key) or self._bind(key, self._count, self._retries, "inc")
+        count(1)
+
+    def model_fell_back(self, model: str, kind: str) -> None:
+        """Count a model call that failed and is handed to the next model."""
+        key = (model, kind, "fallback")
+        count = self._count.get(key) or self._bind(key, self._count, self._fallbacks, "inc")
+        count(1)
+
+    def circuit_changed(self, model: str, state: str) -> None:
+        """Count a circuit breaker's coming to a state: `open`, `half_open` or `closed`."""
+        key = (model, state, "circuit")
+        count = self._count.get(key) or self._bind(key, self._count, self._circuits, "inc")
+        count(1)
+
+    def rate_limit_waited(self, model: str, seconds: float) -> None:
+        """Note how long a model call waited for its turn."""
+        key = (model, "rate limit")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._rate_limit_waits, "observe")
+        observe(seconds)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""
