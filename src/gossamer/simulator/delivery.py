@@ -227,10 +227,10 @@ class StreamDelivery:
             self._end()
 
     def _end(self) -> None:
-        stream = self._answer.stream
-        self._line.stats.completion_tokens += stream.length
-        self._answer.counts.completion_tokens += stream.length
-        self._finish(stream.closing())
+        answer = self._answer
+        self._line.stats.completion_tokens += answer.tokens
+        answer.counts.completion_tokens += answer.tokens
+        self._finish(answer.stream.closing())
 
     def _finish(self, last: bytes) -> None:
         framed = self._framed(last)

@@ -60,7 +60,7 @@ class FrameStream(Protocol):
     """The frames of one streamed answer.
 
     Attributes:
-        length: how often `frame` may be called.
+        length: how often `frame` may be called: once a token that is shown.
     """
 
     length: int

@@ -115,6 +115,7 @@ class Streamed(msgspec.Struct):
     Attributes:
         head: status line and headers, without those of the connection and the empty line.
         stream: makes the frames.
+        tokens: said in all, thinking that is not shown included.
         delay: seconds before the first byte.
         interval: seconds from frame to frame.
         fault: how it breaks.
@@ -124,6 +125,7 @@ class Streamed(msgspec.Struct):
 
     head: bytes
     stream: FrameStream
+    tokens: int
     delay: float
     interval: float
     fault: Fault | None
@@ -241,14 +243,18 @@ class Service:
             answer.delay, answer.fault = delay, fault
             return answer
         counts.streamed += 1
-        after = speech.tokens // 2 if reply.after is None else min(reply.after, speech.tokens)
+        stream = dialect.stream(prompt, speech, self._number, stamp=request.stamp)
+        interval = 1 / tps if tps else 0.0
+        after = stream.length // 2 if reply.after is None else min(reply.after, stream.length)
         if reply.after == 0 and fault in {"reset", "stall", "close"}:
             after = -1
         return Streamed(
             head=_STREAM_HEAD % dialect.stream_type + self._request_id(dialect),
-            stream=dialect.stream(prompt, speech, self._number, stamp=request.stamp),
-            delay=latency,
-            interval=1 / tps if tps else 0.0,
+            stream=stream,
+            tokens=speech.tokens,
+            # Thinking that is not shown takes its time all the same.
+            delay=latency + (speech.tokens - stream.length) * interval,
+            interval=interval,
             fault=fault,
             after=after,
             counts=counts,

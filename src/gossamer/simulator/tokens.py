@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["PrefixCache", "PrefixState", "count", "split"]
 
@@ -74,3 +77,46 @@ class PrefixCache:
         if len(states) >= _PREFIXES:
             del states[next(iter(states))]
         states[key] = state
+
+    def walk(
+        self,
+        raw: Sequence[msgspec.Raw],
+        key: int,
+        tokens: int,
+        follow: Callable[[PrefixState, int], PrefixState],
+        complete: Callable[[PrefixState, int], None],
+    ) -> tuple[PrefixState, int]:
+        """Follow a request's messages from the longest prefix that was seen before, and remember the rest.
+
+        O(bytes) for hashing, O(new messages) for what `follow` does.
+
+        Args:
+            raw: the messages as they were sent.
+            key: hash of what comes before them: model, instructions, tools.
+            tokens: of what comes before them.
+            follow: the state behind the message with an index, from the state before it; raises where the message
+                may not stand there.
+            complete: raises where the request must not end in this state, behind the message with this index.
+
+        Returns:
+            The state behind the last message, and the tokens of the prefix that was seen before.
+        """
+        keys: list[int] = []
+        for each in raw:
+            key = hash((key, bytes(each)))
+            keys.append(key)
+        state, start = PrefixState(tokens, ()), 0
+        for index in range(len(keys) - 1, -1, -1):
+            found = self.find(keys[index])
+            if found is not None:
+                state, start = found, index + 1
+                break
+        cached = state.tokens if start else 0
+        fresh: list[PrefixState] = []
+        for index in range(start, len(keys)):
+            state = follow(state, index)
+            fresh.append(state)
+        complete(state, len(keys) - 1)
+        for seen, each in zip(keys[start:], fresh, strict=True):
+            self.store(seen, each)
+        return state, cached

@@ -9,6 +9,7 @@ import msgspec
 from gossamer.simulator.dialect import Request
 from gossamer.simulator.openai_chat.answer import ChatStream, whole_answer
 from gossamer.simulator.openai_chat.request import read_request
+from gossamer.simulator.openai_errors import error_body
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.speech import Speech
 from gossamer.simulator.tokens import PrefixCache
@@ -16,23 +17,6 @@ from gossamer.simulator.tokens import PrefixCache
 __all__ = ["OpenAIChatDialect"]
 
 _encode = msgspec.json.encode
-
-# --- errors -------------------------------------------------------------------------------------------------
-
-_KINDS: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", None, "The request is not valid."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    403: ("invalid_request_error", None, "You are not allowed to use this model."),
-    404: ("invalid_request_error", "not_found", "Not found."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later."),
-    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
-}
-_CLIENT_KIND = ("invalid_request_error", None, "The request failed.")
-_SERVER_KIND = (
-    "server_error",
-    None,
-    "The server had an error while processing your request. Sorry about that!",
-)
 
 
 class OpenAIChatDialect:
@@ -84,9 +68,7 @@ class OpenAIChatDialect:
         retry_after: float | None = None,  # noqa: ARG002 - OpenAI tells it in the headers
     ) -> bytes:
         """An error body; what is not given is the usual for this status."""
-        kind, usual_code, usual = _KINDS.get(status, _CLIENT_KIND if status < 500 else _SERVER_KIND)
-        error = {"message": message or usual, "type": kind, "param": param, "code": code or usual_code}
-        return _encode({"error": error})
+        return error_body(status, message, param, code)
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "gossamer"}

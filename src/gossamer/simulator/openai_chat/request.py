@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from gossamer.simulator.dialect import RequestError
+from gossamer.simulator.openai_errors import bad, below_minimum, invalid
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -128,30 +129,15 @@ _tools_decoder = msgspec.json.Decoder(list[_Tool] | None)
 # --- request → prompt ---------------------------------------------------------------------------------------
 
 
-def _bad(message: str, param: str | None = None, code: str | None = None) -> RequestError:
-    return RequestError(400, message, param=param, code=code)
-
-
-def _invalid(error: msgspec.ValidationError, where: str = "") -> RequestError:
-    detail, _, path = str(error).partition(" - at `$")
-    param = (where + path.rstrip("`")).lstrip(".") or None
-    if detail.startswith("Object missing required field "):
-        name = detail.rpartition(" ")[2].strip("`")
-        param = f"{param}.{name}" if param else name
-        return _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
-    subject = f"'{param}'" if param else "the request"
-    return _bad(f"Invalid value for {subject}: {detail}.", param, "invalid_value")
-
-
 def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
     tools: dict[str, Any] = {}
     for index, tool in enumerate(_tools_decoder.decode(raw) or ()):
         if tool.type != "function" or tool.function is None:
-            raise _bad(
+            raise bad(
                 f"Unsupported tool type {tool.type!r}: only 'function' is simulated.", f"tools[{index}].type"
             )
         if tool.function.name in tools:
-            raise _bad(f"Two tools are named {tool.function.name!r}.", f"tools[{index}].function.name")
+            raise bad(f"Two tools are named {tool.function.name!r}.", f"tools[{index}].function.name")
         tools[tool.function.name] = tool.function.parameters or {"type": "object"}
     return tools, count(raw.decode())
 
@@ -163,18 +149,18 @@ def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
     try:
         return _read_tools_cached(raw) if len(raw) < _CACHED_TOOLS else _read_tools(raw)
     except msgspec.ValidationError as error:
-        raise _invalid(error, "tools") from None
+        raise invalid(error, "tools") from None
 
 
 def _read_message(raw: msgspec.Raw, index: int) -> _Message:
     try:
         return _message_decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _invalid(error, f"messages[{index}]") from None
+        raise invalid(error, f"messages[{index}]") from None
 
 
 def _unanswered(pending: tuple[str, ...], index: int) -> RequestError:
-    return _bad(
+    return bad(
         "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
         f"The following tool_call_ids did not have response messages: {', '.join(pending)}",
         f"messages[{index}].role",
@@ -187,9 +173,9 @@ def _follow(state: PrefixState, message: _Message, index: int) -> PrefixState:
     if message.role == "tool":
         if message.tool_call_id is None:
             param = f"messages[{index}].tool_call_id"
-            raise _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+            raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
         if message.tool_call_id not in pending:
-            raise _bad(
+            raise bad(
                 "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
                 "'tool_calls'.",
                 f"messages[{index}].role",
@@ -200,11 +186,16 @@ def _follow(state: PrefixState, message: _Message, index: int) -> PrefixState:
     elif message.tool_calls:
         pending = tuple(call.id for call in message.tool_calls)
     elif message.content is None and message.role != "assistant":
-        raise _bad(
+        raise bad(
             f"Invalid value for 'content': expected a string, got null (messages[{index}]).",
             f"messages[{index}].content",
         )
     return PrefixState(state.tokens + message.tokens(), pending)
+
+
+def _complete(state: PrefixState, index: int) -> None:
+    if state.pending:
+        raise _unanswered(state.pending, index)
 
 
 class _Messages:
@@ -215,25 +206,9 @@ class _Messages:
     def __init__(self, raw: list[msgspec.Raw], key: int, tokens: int, prefixes: PrefixCache) -> None:
         self._raw = raw
         self._decoded: dict[int, _Message] = {}
-        keys: list[int] = []
-        for each in raw:
-            key = hash((key, bytes(each)))
-            keys.append(key)
-        state, start = PrefixState(tokens, ()), 0
-        for index in range(len(keys) - 1, -1, -1):
-            found = prefixes.find(keys[index])
-            if found is not None:
-                state, start = found, index + 1
-                break
-        self.cached_tokens = state.tokens if start else 0
-        fresh: list[PrefixState] = []
-        for index in range(start, len(keys)):
-            state = _follow(state, self.message(index), index)
-            fresh.append(state)
-        if state.pending:
-            raise _unanswered(state.pending, len(keys) - 1)
-        for seen, each in zip(keys[start:], fresh, strict=True):
-            prefixes.store(seen, each)
+        state, self.cached_tokens = prefixes.walk(
+            raw, key, tokens, lambda state, index: _follow(state, self.message(index), index), _complete
+        )
         self.tokens = state.tokens
 
     def message(self, index: int) -> _Message:
@@ -271,20 +246,20 @@ def _choose_tools(request: _Request, tools: dict[str, Any]) -> tuple[dict[str, A
     choice = request.tool_choice
     if choice is None or isinstance(choice, str):
         if choice is not None and choice != "none" and not tools:
-            raise _bad("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+            raise bad("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
         return tools, choice or "auto", ""
     if choice.type == "allowed_tools" and choice.allowed_tools is not None:
         names = [tool.function.name for tool in choice.allowed_tools.tools if tool.function is not None]
         kept = {name: tools[name] for name in names if name in tools}
         if len(kept) != len(choice.allowed_tools.tools) or not kept:
-            raise _bad(
+            raise bad(
                 "'allowed_tools' names a tool that is not in 'tools'.", "tool_choice.allowed_tools.tools"
             )
         return kept, choice.allowed_tools.mode, ""
     if choice.type != "function" or choice.function is None:
-        raise _bad(f"Missing required parameter: 'tool_choice.{choice.type}'.", f"tool_choice.{choice.type}")
+        raise bad(f"Missing required parameter: 'tool_choice.{choice.type}'.", f"tool_choice.{choice.type}")
     if choice.function.name not in tools:
-        raise _bad(f"Tool choice {choice.function.name!r} not found in 'tools' parameter.", "tool_choice")
+        raise bad(f"Tool choice {choice.function.name!r} not found in 'tools' parameter.", "tool_choice")
     return tools, "function", choice.function.name
 
 
@@ -293,24 +268,22 @@ def _decode(body: bytes) -> _Request:
         return _request_decoder.decode(body)
     except msgspec.ValidationError as error:
         if str(error).startswith("Object missing required field `model`"):
-            raise _bad("you must provide a model parameter") from None
-        raise _invalid(error) from None
+            raise bad("you must provide a model parameter") from None
+        raise invalid(error) from None
 
 
 def _limits(request: _Request) -> tuple[int | None, tuple[str, ...]]:
     if request.n not in {None, 1}:
-        raise _bad(f"Invalid 'n': the simulator makes 1 choice, not {request.n}.", "n", "unsupported_value")
+        raise bad(f"Invalid 'n': the simulator makes 1 choice, not {request.n}.", "n", "unsupported_value")
     if request.max_completion_tokens is not None and request.max_tokens is not None:
-        raise _bad("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
+        raise bad("Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.")
     for name in ("max_completion_tokens", "max_tokens"):
         value = getattr(request, name)
         if value is not None and value < 1:
-            raise _bad(
-                f"Invalid '{name}': expected a value >= 1, got {value}.", name, "integer_below_min_value"
-            )
+            raise below_minimum(name, value, 1)
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     if len(stop) > 4:
-        raise _bad(f"Invalid 'stop': expected at most 4 sequences, got {len(stop)}.", "stop")
+        raise bad(f"Invalid 'stop': expected at most 4 sequences, got {len(stop)}.", "stop")
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     return limit, tuple(each for each in stop if each)
 
@@ -324,16 +297,16 @@ def read_request(body: bytes, prefixes: PrefixCache) -> Prompt:
     try:
         return _read(body, prefixes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(f"We could not parse the JSON body of your request: {error}") from None
+        raise bad(f"We could not parse the JSON body of your request: {error}") from None
 
 
 def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     request = _decode(body)
     max_tokens, stop = _limits(request)
     if not request.messages:
-        raise _bad("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages")
+        raise bad("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages")
     if request.stream_options is not None and not request.stream:
-        raise _bad(
+        raise bad(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
         )
     raw_tools = bytes(request.tools)
@@ -345,7 +318,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     shape = request.response_format
     if shape is not None and shape.type == "json_schema" and shape.json_schema is None:
         param = "response_format.json_schema"
-        raise _bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     return Prompt(
         model=request.model,
         said=tail[0].text() if tail[0].role == "user" else "",
