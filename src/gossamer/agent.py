@@ -449,14 +449,7 @@ _MAX_CHECKED_MODELS = 10_000
 def _check(agent: Agent[Any, Any]) -> None:
     """Check the arguments of an agent, those that are not the usual ones."""
     model = agent.model
-    if isinstance(model, str):
-        check_model(model)
-    elif isinstance(model, type):
-        raise ArgumentError(f"model must be a Model, not the class; write {model.__name__}(…)")
-    elif not all(hasattr(model, name) for name in ("respond", "stream", "name", "dialect", "capabilities")):
-        raise ArgumentError(
-            f"model must be a Model or a string such as 'openai:gpt-5-mini', not {type(model).__name__}"
-        )
+    check_model(model)
     if len(_checked_models) < _MAX_CHECKED_MODELS:
         _checked_models.add(model if isinstance(model, str) else type(model))
     if not isinstance(agent.instructions, str) and not callable(agent.instructions):

@@ -24,6 +24,8 @@ __all__ = [
     "ModelSettings",
     "Price",
     "ToolChoice",
+    "price_of",
+    "priced",
     "tool_choice",
 ]
 
@@ -254,3 +256,20 @@ class Model(Protocol):
             ModelError: one of its children says what went wrong.
         """
         ...
+
+
+def price_of(model: Model) -> Price | None:
+    """Give the price of a model, or None where it has none."""
+    return getattr(model, "price", None)
+
+
+def priced(response: ModelResponse, price: Price | None) -> ModelResponse:
+    """Put the cost of a call into its usage, or say that its price is not known; no tokens cost nothing."""
+    usage = response.usage
+    if usage.cost or usage.unpriced_calls or not usage.total_tokens:
+        return response
+    if price is None:
+        usage = msgspec.structs.replace(usage, unpriced_calls=usage.model_calls)
+    else:
+        usage = msgspec.structs.replace(usage, cost=price.of(usage))
+    return msgspec.structs.replace(response, usage=usage)

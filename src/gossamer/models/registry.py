@@ -51,6 +51,8 @@ class Preset(msgspec.Struct, frozen=True):
         return f"http://{url}" if url and "://" not in url and not self.key_envs else url
 
 
+_MODEL_PARTS = ("respond", "stream", "name", "dialect", "capabilities")
+
 # Where the class of each dialect lives; loaded when a model of it is built.
 _CLASSES = {
     "openai_chat": ("gossamer.models.openai_chat", "OpenAIChat"),
@@ -131,12 +133,21 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def check_model(name: str) -> None:
-    """Check that a model string can mean something, without building anything.
+def check_model(name: object) -> None:
+    """Check that something can be a model, or a string that names one, without building anything.
 
     Raises:
-        ArgumentError: no provider of that name.
+        ArgumentError: no model, or no provider of that name.
     """
+    if isinstance(name, type):
+        raise ArgumentError(f"model must be a Model, not the class; write {name.__name__}(…)")
+    if not isinstance(name, str):
+        # Looked for in the class first: what a property says may not be known yet.
+        if not all(hasattr(type(name), part) or hasattr(name, part) for part in _MODEL_PARTS):
+            raise ArgumentError(
+                f"model must be a Model or a string such as 'openai:gpt-5-mini', not {type(name).__name__}"
+            )
+        return
     provider, colon, model = name.partition(":")
     if name == "offline":
         return
