@@ -1,11 +1,13 @@
 """The wire: requests to model servers and their answers as they come, over kept connections.
 
-An `Endpoint` says where to; `send` gives a `Stream`; an `SSEDecoder` makes events of its bytes.
+An `Endpoint` says where to; `send` gives a `Stream`; an `SSEDecoder` makes events of its bytes, an `NDJSONDecoder`
+lines.
 """
 
 from __future__ import annotations
 
 from gossamer.wire.endpoint import Endpoint, Timeouts
+from gossamer.wire.ndjson import NDJSONDecoder
 from gossamer.wire.pool import HostStatistics, statistics
 from gossamer.wire.sse import Frame, SSEDecoder
 from gossamer.wire.stream import Headers, Stream
@@ -15,6 +17,7 @@ __all__ = [
     "Frame",
     "Headers",
     "HostStatistics",
+    "NDJSONDecoder",
     "SSEDecoder",
     "Stream",
     "Timeouts",
