@@ -26,6 +26,7 @@ from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
 from gossamer.usage import Usage
 
 __all__ = [
@@ -45,6 +46,10 @@ __all__ = [
 # Hands an event to whoever listens; returns when it has been taken.
 Emit: TypeAlias = Callable[[Event], Awaitable[None]]
 
+# Models whose missing price was told of; each once, and no more than so many.
+_unpriced: set[str] = set()
+_MAX_UNPRICED = 1000
+
 # The text of the answer that is being streamed, piece by piece: what stays when it breaks off.
 Heard: TypeAlias = list[str]
 
@@ -62,7 +67,6 @@ async def ask_model(
     Raises:
         LimitError: the budget has no room for the call.
     """
-    price = price_of(model)
     budget = context.budget
     used: list[Usage] = []
 
@@ -71,10 +75,10 @@ async def ask_model(
             response = await model.respond(request)
         else:
             response = await stream_model(context, model, request, layers, emit, heard)
-        return priced(response, price)
+        return priced(response, model)
 
     async def ask_and_count(request: ModelRequest) -> ModelResponse:
-        response = await (ask(request) if budget is None else _ask_within(budget, price, ask, request))
+        response = await (ask(request) if budget is None else _ask_within(budget, model, ask, request))
         used.append(response.usage)
         return response
 
@@ -87,13 +91,11 @@ async def ask_model(
     return response
 
 
-async def _ask_within(
-    budget: Budget, price: Price | None, call: CallModel, request: ModelRequest
-) -> ModelResponse:
+async def _ask_within(budget: Budget, model: Model, call: CallModel, request: ModelRequest) -> ModelResponse:
     """Reserve what the call may use at most, then count what it used."""
     bound = bound_input(request, budget)
     cap = request.settings.max_tokens if request.settings is not None else None
-    reservation = budget.reserve(bound, cap, price)
+    reservation = budget.reserve(bound, cap, price_of(model), model.name)
     if reservation is not None:
         request = msgspec.structs.replace(request, settings=cap_output(request.settings, reservation))
     try:
@@ -115,16 +117,32 @@ async def _ask_within(
     return response
 
 
-def priced(response: ModelResponse, price: Price | None) -> ModelResponse:
+def priced(response: ModelResponse, model: Model) -> ModelResponse:
     """Put the cost of a call into its usage, or say that its price is not known; no tokens cost nothing."""
     usage = response.usage
-    if usage.cost or usage.unpriced_calls or not usage.total_tokens:
+    if usage.cost or not usage.total_tokens:
         return response
+    price = price_of(model)
+    if usage.unpriced_calls or price is None:
+        _tell_unpriced(response.model or model.name)
+        if usage.unpriced_calls:
+            return response
     if price is None:
         usage = msgspec.structs.replace(usage, unpriced_calls=usage.model_calls)
     else:
         usage = msgspec.structs.replace(usage, cost=price.of(usage))
     return msgspec.structs.replace(response, usage=usage)
+
+
+def _tell_unpriced(name: str) -> None:
+    """Say in the log, once for each model, that its calls have no price."""
+    if name not in _unpriced and len(_unpriced) < _MAX_UNPRICED:
+        _unpriced.add(name)
+        logger.warning(
+            "the price of model %r is not known: its calls count as unpriced, and costs are lower bounds; "
+            "give it price=Price(input, output), in US dollars for a million tokens",
+            name,
+        )
 
 
 def price_of(model: Model) -> Price | None:

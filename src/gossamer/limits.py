@@ -1,4 +1,4 @@
-"""Limits of a run, each hard: no model call and no tool starts at or past one."""
+"""Limits of a run and of a session, each hard: no model call and no tool starts at or past one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = [
     "bound_input",
     "bound_messages",
     "cap_output",
+    "check_session_limits",
     "too_many_tool_calls",
     "too_many_turns",
 ]
@@ -34,7 +35,9 @@ _TOKENS_PER_MEDIA = 10_000
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a run may use. None means no limit, except on turns.
+    """What a run may use, or all runs of a session together. None means no limit, except on turns.
+
+    A session has the limits on tool calls, tokens and cost alone; the others are a run's.
 
     Attributes:
         max_turns: model calls of the run.
@@ -42,7 +45,8 @@ class Limits(msgspec.Struct, frozen=True):
         max_tokens: input and output tokens of the run and of those inside its tools. Before each call an upper
             bound is reserved: one token a byte for what the provider has not counted yet, 10,000 for a picture
             or document, and the answer, whose length is capped to what is left.
-        max_cost: US dollars, reserved in the same way; the model's price must be known.
+        max_cost: US dollars, reserved in the same way at the dearest price that the call may turn out to have; the
+            model's price must be known.
         max_seconds: wall time.
         max_parallel_tools: tools that run at once.
     """
@@ -81,9 +85,13 @@ class Reservation(msgspec.Struct, frozen=True):
 class Budget(msgspec.Struct, eq=False):
     """What is left of limits on tokens, money and tool calls, shared by a run and all runs inside its tools.
 
+    A session with limits has a budget too, which all of its runs share.
+
     Attributes:
         limits: the limits.
         outer: the budget of the run around this one; what is taken here is taken there too.
+        session: the budget of the session that the run is in, or None; the same holds for it.
+        whose: whose limits these are, as errors name them.
         used: what has been used.
         reserved_tokens: held for model calls under way.
         reserved_cost: the same in US dollars.
@@ -93,14 +101,27 @@ class Budget(msgspec.Struct, eq=False):
 
     limits: Limits
     outer: Budget | None = None
+    session: Budget | None = None
+    whose: str = "the run"
     used: Usage = Usage()
     reserved_tokens: int = 0
     reserved_cost: float = 0.0
     counted_tokens: int = 0
     counted_messages: int = 0
 
+    def all(self) -> list[Budget]:
+        """This budget and those around it, of runs and of their sessions, each once."""
+        budgets: list[Budget] = []
+        budget: Budget | None = self
+        while budget is not None:
+            budgets.append(budget)
+            if budget.session is not None and budget.session not in budgets:
+                budgets.append(budget.session)
+            budget = budget.outer
+        return budgets
+
     def reserve(
-        self, input_tokens: int, max_output_tokens: int | None, price: Price | None
+        self, input_tokens: int, max_output_tokens: int | None, price: Price | None, model: str = ""
     ) -> Reservation | None:
         """Hold what a model call may use at most, here and in the budgets around.
 
@@ -108,6 +129,7 @@ class Budget(msgspec.Struct, eq=False):
             input_tokens: upper bound of the tokens sent.
             max_output_tokens: cap on the answer that the settings ask for, or None.
             price: the model's.
+            model: the model's name.
 
         Returns:
             The reservation, to be given back with `release`; None where no limit needs one.
@@ -118,13 +140,11 @@ class Budget(msgspec.Struct, eq=False):
         """
         output = max_output_tokens
         needed = False
-        budget: Budget | None = self
-        while budget is not None:
-            left = budget._output_left(input_tokens, price)
+        for budget in self.all():
+            left = budget._output_left(input_tokens, price, model)
             if left is not None:
                 needed = True
                 output = left if output is None else min(output, left)
-            budget = budget.outer
         if not needed or output is None:
             return None
         most = Usage(input_tokens, output, model_calls=1, cost=_most(price, input_tokens, output))
@@ -139,6 +159,11 @@ class Budget(msgspec.Struct, eq=False):
 
     def count(self, usage: Usage) -> None:
         """Count what was really used, here and around."""
+        for budget in self.all():
+            budget.used += usage
+
+    def count_again(self, usage: Usage) -> None:
+        """Count what a run had used before it was resumed, here and around, but not in sessions, which know of it."""
         budget: Budget | None = self
         while budget is not None:
             budget.used += usage
@@ -151,11 +176,9 @@ class Budget(msgspec.Struct, eq=False):
             How many of those wanted may start.
         """
         allowed = wanted
-        budget: Budget | None = self
-        while budget is not None:
+        for budget in self.all():
             if budget.limits.max_tool_calls is not None:
                 allowed = min(allowed, budget.limits.max_tool_calls - budget.used.tool_calls)
-            budget = budget.outer
         allowed = max(allowed, 0)
         self.count(Usage(tool_calls=allowed))
         return allowed
@@ -167,13 +190,11 @@ class Budget(msgspec.Struct, eq=False):
         return allowed is not None and self.used.tool_calls >= allowed
 
     def _hold(self, reservation: Reservation, sign: int) -> None:
-        budget: Budget | None = self
-        while budget is not None:
+        for budget in self.all():
             budget.reserved_tokens += sign * reservation.usage.total_tokens
             budget.reserved_cost += sign * reservation.usage.cost
-            budget = budget.outer
 
-    def _output_left(self, input_tokens: int, price: Price | None) -> int | None:
+    def _output_left(self, input_tokens: int, price: Price | None, model: str) -> int | None:
         """How long an answer this budget alone leaves room for; None where it does not care."""
         output: int | None = None
         allowed = self.limits.max_tokens
@@ -181,36 +202,59 @@ class Budget(msgspec.Struct, eq=False):
             taken = self.used.total_tokens + self.reserved_tokens + input_tokens
             output = allowed - taken
             if output < 1:
-                raise _no_room("max_tokens", allowed, taken)
+                raise self._no_room("max_tokens", allowed, taken)
         if self.limits.max_cost is not None:
             if price is None:
                 raise ArgumentError(
-                    "max_cost is set, but the price of the model is not known; give the model a price=Price(input, output)"
+                    f"max_cost is set, but the price of model {model!r} is not known; give it one with "
+                    "price=Price(input, output), in US dollars for a million tokens"
                 )
             spent = self.used.cost + self.reserved_cost + _most(price, input_tokens, 0)
             left = self.limits.max_cost - spent
-            affordable = int(left * 1_000_000 / price.output) if price.output else 1_000_000
+            _, dearest = price.dearest(input_tokens)
+            affordable = int(left * 1_000_000 / dearest) if dearest else 1_000_000
             if left <= 0 or affordable < 1:
-                raise _no_room("max_cost", self.limits.max_cost, spent)
+                raise self._no_room("max_cost", self.limits.max_cost, spent)
             output = affordable if output is None else min(output, affordable)
         return output
 
+    def _no_room(self, limit: str, allowed: float, taken: float) -> LimitError:
+        return LimitError(
+            f"{limit} of {allowed:g} for {self.whose} leaves no room for another model call, "
+            f"which could bring the use to {taken:g}",
+            limit=limit,
+            allowed=allowed,
+            used=taken,
+        )
+
+
+def check_session_limits(limits: Limits | None) -> None:
+    """Check that limits are those of a session.
+
+    Raises:
+        ArgumentError: one is set that only a run can have.
+    """
+    if limits is None:
+        return
+    if not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"limits must be a Limits, not {type(limits).__name__}")
+    others = Limits(
+        max_tool_calls=limits.max_tool_calls, max_tokens=limits.max_tokens, max_cost=limits.max_cost
+    )
+    for name in Limits.__struct_fields__:
+        if getattr(limits, name) != getattr(others, name):
+            raise ArgumentError(
+                f"{name} is a limit of one run: a session has max_cost, max_tokens and max_tool_calls; "
+                f"give {name} to the agent or to agent.run(limits=…)"
+            )
+
 
 def _most(price: Price | None, input_tokens: int, output_tokens: int) -> float:
-    """What tokens can cost at most, whichever of them the provider's cache reads or writes."""
+    """What tokens can cost at most, whichever of them the provider's cache reads or writes, however long the call."""
     if price is None:
         return 0.0
-    dearest = max(price.input, price.cached or 0.0, price.cache_write or 0.0)
-    return (input_tokens * dearest + output_tokens * price.output) / 1_000_000
-
-
-def _no_room(limit: str, allowed: float, taken: float) -> LimitError:
-    return LimitError(
-        f"{limit} of {allowed:g} leaves no room for another model call, which could bring the use to {taken:g}",
-        limit=limit,
-        allowed=allowed,
-        used=taken,
-    )
+    sent, received = price.dearest(input_tokens)
+    return (input_tokens * sent + output_tokens * received) / 1_000_000
 
 
 def too_many_turns(turns: int) -> LimitError:
@@ -226,12 +270,13 @@ def too_many_turns(turns: int) -> LimitError:
 
 def too_many_tool_calls(budget: Budget | None) -> LimitError:
     """The error of a run that asked for more tools than it may start."""
-    tightest: Budget | None = budget
-    while tightest is not None and not tightest.tool_calls_used_up:
-        tightest = tightest.outer
+    budgets = [] if budget is None else budget.all()
+    tightest = next((budget for budget in budgets if budget.tool_calls_used_up), None)
     allowed = tightest.limits.max_tool_calls or 0 if tightest is not None else 0
+    whose = tightest.whose if tightest is not None else "the run"
     return LimitError(
-        f"the run asked for more than the {allowed} tool calls that max_tool_calls allows; the others were not run",
+        f"the run asked for more than the {allowed} tool calls that max_tool_calls allows for {whose}; "
+        "the others were not run",
         limit="max_tool_calls",
         allowed=allowed,
         used=tightest.used.tool_calls if tightest is not None else 0,

@@ -17,7 +17,6 @@ from gossamer.asking import (
     Emit,
     ask_model,
     does_not_fit,
-    price_of,
     priced,
     read_output,
     refusal_of,
@@ -101,12 +100,16 @@ async def execute(
     schema = None if output is str else output_schema(output)
     wrapped = layers(agent.middleware) if agent.middleware else None
     limits = limits or agent.limits
-    if limits is not None or context.parent is not None:
-        context.budget = budget_for(limits, None if context.parent is None else context.parent.budget)
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
     session = context.session
     if session is not None:
         check_session(session)
+    if (
+        limits is not None
+        or context.parent is not None
+        or (session is not None and session.limits is not None)
+    ):
+        context.budget = budget_for(limits, context)
     held: Session[Any] | None = None
     turns = started = 0
     repaired = False
@@ -173,10 +176,8 @@ async def execute(
                 else:
                     response = await stream_model(context, model, request, None, emit, heard)
                 used = response.usage
-                if (
-                    used.input_tokens and not used.unpriced_calls and not used.cost
-                ):  # the model leaves its price to us
-                    response = priced(response, price_of(model))
+                if used.input_tokens and not used.cost:  # the model leaves its price to us, or has none
+                    response = priced(response, model)
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
                 message = response.message

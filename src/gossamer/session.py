@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, DecodeError, ResumeError, RunPausedError, SessionBusyError
+from gossamer.errors import ArgumentError, ResumeError, RunPausedError, SessionBusyError
 from gossamer.ids import new_id
+from gossamer.limits import Budget, Limits, check_session_limits
 from gossamer.messages import Message, ToolResult
 from gossamer.records import (
     SCHEMA_VERSION,
@@ -32,7 +32,8 @@ from gossamer.records import (
     decode_as,
     encode,
 )
-from gossamer.schema import is_object
+from gossamer.session_data import ExportedSession, WhenBusy, merge_state
+from gossamer.spent import spent, spent_by_ended_runs
 from gossamer.tools.offload import Offload
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
@@ -51,9 +52,6 @@ __all__ = ["Session", "WhenBusy"]
 
 _MAX_CHILDREN = 1000
 
-# What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
-WhenBusy: TypeAlias = Literal["wait", "refuse"]
-
 
 class Session(Generic[State]):
     """A conversation. Any agent may take part; one run at a time holds it.
@@ -70,6 +68,7 @@ class Session(Generic[State]):
             replace the state's.
         when_busy: what a run does while another holds the session: `wait` its turn, in order, or `refuse`.
         max_waiting: most runs that wait; the next one is refused.
+        limits: what all runs in the session may use together: `max_cost`, `max_tokens`, `max_tool_calls`.
 
     Raises:
         ArgumentError: an argument is out of range.
@@ -77,10 +76,12 @@ class Session(Generic[State]):
 
     __slots__ = (
         "__weakref__",
+        "_budget",
         "_children",
         "_holder",
         "_initial_state",
         "_journal",
+        "_limits",
         "_merge",
         "_offload",
         "_run",
@@ -102,6 +103,7 @@ class Session(Generic[State]):
         merge: Callable[[State, dict[str, Any]], State] | None = None,
         when_busy: WhenBusy = "wait",
         max_waiting: int = 1000,
+        limits: Limits | None = None,
     ) -> None:
         if window < 1:
             raise ArgumentError(f"window must be at least 1 message, not {window}")
@@ -111,6 +113,7 @@ class Session(Generic[State]):
             raise ArgumentError(f"max_waiting must not be negative, not {max_waiting}")
         if id is not None and not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"id must be text, not {type(id).__name__}")
+        check_session_limits(limits)
         self.id = id or new_id()
         self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
@@ -125,6 +128,8 @@ class Session(Generic[State]):
         self._waiting: deque[asyncio.Future[None]] | None = None
         self._children: dict[str, Session[Any]] | None = None
         self._offload: Offload | None = None
+        self._limits = limits
+        self._budget: Budget | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -159,6 +164,35 @@ class Session(Generic[State]):
     def unfinished(self) -> RunStartedRecord | None:
         """The run that neither finished nor failed: it is under way, paused, or its process died."""
         return self._run
+
+    @property
+    def usage(self) -> Usage:
+        """What the session's runs used, those inside their tools included, each call once. O(records)."""
+        return spent(self._journal, self._spent_inside)
+
+    @property
+    def limits(self) -> Limits | None:
+        """What all runs together may use; may be set anew, which holds from the next model call on.
+
+        Raises:
+            ArgumentError: set to limits that only a run can have.
+        """
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits | None) -> None:
+        """Set the limits; see the property."""
+        check_session_limits(limits)
+        self._limits = limits
+        if self._budget is not None:
+            self._budget.limits = limits or Limits()
+
+    @property
+    def budget(self) -> Budget | None:
+        """What is left of the limits, None where there are none; begins with what the journal says was used."""
+        if self._budget is None and self._limits is not None:
+            self._budget = Budget(self._limits, whose=f"session {self.id!r}", used=self.usage)
+        return self._budget
 
     @property
     def offload(self) -> Offload:
@@ -199,7 +233,7 @@ class Session(Generic[State]):
             self._run = None
             self.turn = None
         elif isinstance(record, StateRecord):
-            self._state = self._merged(record.patch)
+            self._state = merge_state(self._state, record.patch, self._merge)
         elif isinstance(record, ViewMovedRecord):
             self._view.replace(record.begin, record.end, record.insert)
         elif isinstance(record, ApprovalAskedRecord):
@@ -235,7 +269,9 @@ class Session(Generic[State]):
             **fields: the same as keyword arguments.
         """
         merged = msgspec.to_builtins({**(patch or {}), **fields})
-        state = self._merged(merged)  # first: a patch that does not fit must not reach the journal
+        state = merge_state(
+            self._state, merged, self._merge
+        )  # first: a patch that does not fit must not reach the journal
         self._journal.append(StateRecord(run=self._run.run if self._run else "", patch=merged))
         self._state = state
 
@@ -290,6 +326,7 @@ class Session(Generic[State]):
             merge=self._merge,
             when_busy=self.when_busy,
             max_waiting=self.max_waiting,
+            limits=self._limits,
         )
         for record in self._journal[:end]:
             copy.record(record)
@@ -325,10 +362,13 @@ class Session(Generic[State]):
         total = Usage()
         for key, child in (self._children or {}).items():
             if key.partition("/")[2] in call_ids and child.unfinished is None:
-                for record in child.journal:
-                    if isinstance(record, RunFinishedRecord | RunFailedRecord) and record.usage is not None:
-                        total += record.usage
+                total += spent_by_ended_runs(child._journal)
         return total
+
+    def _spent_inside(self, run_id: str) -> Usage:
+        """Add up what the runs inside a run's tools used."""
+        inner = (child.usage for key, child in (self._children or {}).items() if key.startswith(f"{run_id}/"))
+        return sum(inner, Usage())
 
     # --- runs -------------------------------------------------------------------------------------------------
 
@@ -403,18 +443,7 @@ class Session(Generic[State]):
 
     def close_turn(self, run_id: str, reason: str) -> None:
         """Give every call of the open turn that has no result one that says what became of it."""
-        turn = self.turn
-        if turn is None:
-            return
-        for call in turn.calls:
-            if call.id in turn.results:
-                continue
-            if call.id in turn.started:
-                result = ToolResult(call.id, call.name, f"The outcome is unknown: {reason}.", "unknown")
-            elif call.id in turn.asked:
-                result = ToolResult(call.id, call.name, f"Not approved: {reason}.", "denied")
-            else:
-                result = ToolResult(call.id, call.name, f"Not run: {reason}.", "not_run")
+        for result in () if self.turn is None else self.turn.close(reason):
             self.record(ToolResultRecord(run=run_id, result=result))
 
     def end_run(self, record: RunFinishedRecord | RunFailedRecord) -> None:
@@ -482,16 +511,16 @@ class Session(Generic[State]):
         Raises:
             DecodeError: damaged, or written with a newer schema.
         """
-        exported: _Exported = decode_as(data, _Exported)
-        return cls._imported(exported, state, merge)
+        return cls._imported(decode_as(data, ExportedSession), state, merge)
 
-    def _exported(self) -> _Exported:
-        return _Exported(
+    def _exported(self) -> ExportedSession:
+        return ExportedSession(
             schema=SCHEMA_VERSION,
             id=self.id,
             window=self.window,
             when_busy=self.when_busy,
             max_waiting=self.max_waiting,
+            limits=self._limits,
             state=msgspec.to_builtins(self._initial_state),
             journal=self._journal,
             children={key: child._exported() for key, child in (self._children or {}).items()},
@@ -499,20 +528,15 @@ class Session(Generic[State]):
         )
 
     @classmethod
-    def _imported(cls, exported: _Exported, state: Any, merge: Any) -> Self:
-        if exported.schema > SCHEMA_VERSION:
-            raise DecodeError(
-                f"this session has schema version {exported.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
-            )
-        kind = state.__class__
-        initial: Any = exported.state if state is None else msgspec.convert(exported.state, kind)
+    def _imported(cls, exported: ExportedSession, state: Any, merge: Any) -> Self:
         session = cls(
             exported.id,
             window=exported.window,
-            state=initial,
+            state=exported.initial_state(state),
             merge=merge,
             when_busy=exported.when_busy,
             max_waiting=exported.max_waiting,
+            limits=exported.limits,
         )
         for record in exported.journal:
             session.record(record)
@@ -547,16 +571,6 @@ class Session(Generic[State]):
             self._view.append(Message("tool", results, None, at), turn.place)
             self.turn = None
 
-    def _merged(self, patch: dict[str, Any]) -> Any:
-        state: Any = self._state
-        if self._merge is not None:
-            return self._merge(state, patch)
-        if state is None or is_object(state):
-            return {**(state or {}), **patch}
-        if isinstance(state, msgspec.Struct) or dataclasses.is_dataclass(state):
-            return msgspec.convert({**msgspec.to_builtins(state), **patch}, type(state))
-        raise ArgumentError(f"a state of type {type(state).__name__} needs a merge rule: Session(merge=…)")
-
     def _began_at(self, run_id: str) -> int:
         for place in range(len(self._journal) - 1, -1, -1):
             record = self._journal[place]
@@ -571,20 +585,6 @@ class Session(Generic[State]):
     def _must_exist(self, place: int) -> None:
         if not 0 <= place <= len(self._journal):
             raise ArgumentError(f"there is no place {place} in a journal of {len(self._journal)} records")
-
-
-class _Exported(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A session as JSON."""
-
-    schema: int
-    id: str
-    window: int
-    when_busy: WhenBusy
-    max_waiting: int
-    journal: list[Record]
-    state: Any = None
-    children: dict[str, _Exported] = {}
-    offload: dict[str, str] = {}
 
 
 # Holds a session between the moment when one run lets go and the moment when the next one wakes up.

@@ -34,6 +34,21 @@ class OpenTurn(msgspec.Struct, eq=False):
     decisions: dict[str, Decision]
     ended: str | None = None
 
+    def close(self, reason: str) -> list[ToolResult]:
+        """Give the results of the calls that will not come to one, each saying what became of it."""
+        results: list[ToolResult] = []
+        for call in self.calls:
+            if call.id in self.results:
+                continue
+            if call.id in self.started:
+                result = ToolResult(call.id, call.name, f"The outcome is unknown: {reason}.", "unknown")
+            elif call.id in self.asked:
+                result = ToolResult(call.id, call.name, f"Not approved: {reason}.", "denied")
+            else:
+                result = ToolResult(call.id, call.name, f"Not run: {reason}.", "not_run")
+            results.append(result)
+        return results
+
 
 def check_fits(message: Message, turn: OpenTurn | None) -> None:
     """Refuse a message that would leave a call without its result in the view, or a result without its call.

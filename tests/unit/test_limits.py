@@ -265,7 +265,7 @@ async def test_an_unknown_price_refuses_to_start():
     scripted = ScriptedModel(["never"])
     session = Session()
     agent = Agent(scripted, limits=Limits(max_cost=1))
-    with pytest.raises(ArgumentError, match=r"price of the model is not known.*price=Price"):
+    with pytest.raises(ArgumentError, match=r"price of model 'scripted' is not known.*price=Price"):
         await agent.run("go", session=session)
     assert not scripted.requests
     assert list(session.messages) == []
@@ -276,7 +276,7 @@ async def test_an_unknown_price_refuses_to_start():
         limits=Limits(max_cost=1),
     )
     result = await outer.run("go")
-    assert "price of the model is not known" in result.messages[2].parts[0].content
+    assert "price of model 'scripted' is not known" in result.messages[2].parts[0].content
     assert not scripted.requests
 
 

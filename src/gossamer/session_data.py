@@ -1,0 +1,66 @@
+"""What of a session is plain data: the form in which it is exported, and its state with patches merged in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from gossamer.errors import ArgumentError, DecodeError
+from gossamer.limits import Limits
+from gossamer.records import SCHEMA_VERSION, Record
+from gossamer.schema import is_object
+
+__all__ = ["ExportedSession", "WhenBusy", "merge_state"]
+
+# What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
+WhenBusy: TypeAlias = Literal["wait", "refuse"]
+
+
+class ExportedSession(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """A session as JSON; see `Session` for the fields.
+
+    Raises:
+        DecodeError: written with a newer schema.
+    """
+
+    schema: int
+    id: str
+    window: int
+    when_busy: WhenBusy
+    max_waiting: int
+    journal: list[Record]
+    limits: Limits | None = None
+    state: Any = None
+    children: dict[str, ExportedSession] = {}
+    offload: dict[str, str] = {}
+
+    def initial_state(self, example: Any) -> Any:
+        """Give the state that the session began with, in the type of an example where it is not a dict."""
+        if self.schema > SCHEMA_VERSION:
+            raise DecodeError(
+                f"this session has schema version {self.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
+            )
+        return self.state if example is None else msgspec.convert(self.state, example.__class__)
+
+
+def merge_state(state: Any, patch: dict[str, Any], merge: Callable[[Any, dict[str, Any]], Any] | None) -> Any:
+    """Give the state with a patch merged in.
+
+    Args:
+        state: the state; stays as it is.
+        patch: fields and their new values, as JSON data.
+        merge: makes the new state; by default the patch's fields replace the state's.
+
+    Raises:
+        ArgumentError: a state of a type that needs a merge rule.
+    """
+    if merge is not None:
+        return merge(state, patch)
+    if state is None or is_object(state):
+        return {**(state or {}), **patch}
+    if isinstance(state, msgspec.Struct) or dataclasses.is_dataclass(state):
+        return msgspec.convert({**msgspec.to_builtins(state), **patch}, type(state))
+    raise ArgumentError(f"a state of type {type(state).__name__} needs a merge rule: Session(merge=…)")
