@@ -23,7 +23,7 @@ from gossamer.ids import new_id
 from gossamer.limits import Budget, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
-from gossamer.models.base import Model, ModelRequest, ModelResponse, Price
+from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
@@ -33,9 +33,8 @@ __all__ = [
     "Emit",
     "Heard",
     "ask_model",
+    "charged",
     "does_not_fit",
-    "price_of",
-    "priced",
     "read_output",
     "refusal_of",
     "repair_request",
@@ -75,7 +74,7 @@ async def ask_model(
             response = await model.respond(request)
         else:
             response = await stream_model(context, model, request, layers, emit, heard)
-        return priced(response, model)
+        return charged(response, model)
 
     async def ask_and_count(request: ModelRequest) -> ModelResponse:
         response = await (ask(request) if budget is None else _ask_within(budget, model, ask, request))
@@ -117,21 +116,12 @@ async def _ask_within(budget: Budget, model: Model, call: CallModel, request: Mo
     return response
 
 
-def priced(response: ModelResponse, model: Model) -> ModelResponse:
-    """Put the cost of a call into its usage, or say that its price is not known; no tokens cost nothing."""
-    usage = response.usage
-    if usage.cost or not usage.total_tokens:
-        return response
-    price = price_of(model)
-    if usage.unpriced_calls or price is None:
+def charged(response: ModelResponse, model: Model) -> ModelResponse:
+    """Put the cost of a call into its usage; say once in the log, for each model, where its price is not known."""
+    response = priced(response, price_of(model))
+    if response.usage.unpriced_calls:
         _tell_unpriced(response.model or model.name)
-        if usage.unpriced_calls:
-            return response
-    if price is None:
-        usage = msgspec.structs.replace(usage, unpriced_calls=usage.model_calls)
-    else:
-        usage = msgspec.structs.replace(usage, cost=price.of(usage))
-    return msgspec.structs.replace(response, usage=usage)
+    return response
 
 
 def _tell_unpriced(name: str) -> None:
@@ -143,11 +133,6 @@ def _tell_unpriced(name: str) -> None:
             "give it price=Price(input, output), in US dollars for a million tokens",
             name,
         )
-
-
-def price_of(model: Model) -> Price | None:
-    """Give the price of a model, or None where it has none."""
-    return getattr(model, "price", None)
 
 
 async def stream_model(

@@ -16,8 +16,8 @@ from gossamer.acting import act, act_and_tell
 from gossamer.asking import (
     Emit,
     ask_model,
+    charged,
     does_not_fit,
-    priced,
     read_output,
     refusal_of,
     repair_request,
@@ -177,7 +177,7 @@ async def execute(
                     response = await stream_model(context, model, request, None, emit, heard)
                 used = response.usage
                 if used.input_tokens and not used.cost:  # the model leaves its price to us, or has none
-                    response = priced(response, model)
+                    response = charged(response, model)
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
                 message = response.message
