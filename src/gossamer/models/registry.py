@@ -107,7 +107,12 @@ PRESETS: dict[str, Preset] = {
     "groq": Preset("https://api.groq.com/openai/v1", ("GROQ_API_KEY",), capabilities=_LOCAL),
     "together": Preset("https://api.together.xyz/v1", ("TOGETHER_API_KEY",), capabilities=_LOCAL),
     "openrouter": Preset("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",), capabilities=_THINKING),
-    "mistral": Preset("https://api.mistral.ai/v1", ("MISTRAL_API_KEY",), capabilities=_LOCAL),
+    "mistral": Preset(
+        "https://api.mistral.ai/v1",
+        ("MISTRAL_API_KEY",),
+        capabilities=_THINKING,
+        options={"short_call_ids": True},
+    ),
     "xai": Preset(
         "https://api.x.ai/v1", ("XAI_API_KEY",), capabilities=Capabilities(files=False, thinking=True)
     ),
