@@ -15,24 +15,18 @@ from typing import Any
 
 import msgspec
 
-from gossamer.errors import (
-    ArgumentError,
-    AuthenticationError,
-    ContentFilterError,
-    ContextLengthError,
-    ModelError,
-    NotFoundError,
-    QuotaExceededError,
-    RateLimitError,
-)
+from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
+from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
+from gossamer.models.mistral import mistral_objects, split_content
+from gossamer.models.openai_terms import ERROR_CODES, MAX_IMAGE_BYTES, prompt_cache_fields
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
-from gossamer.schema import ToolSchema, is_object
+from gossamer.schema import ToolSchema
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 from gossamer.wire import Timeouts
@@ -40,6 +34,9 @@ from gossamer.wire import Timeouts
 __all__ = ["OpenAIChat"]
 
 _COMMA = ord(",")
+
+# OpenAI's own models, at OpenAI and at Azure: strict schemas, and a field of their own for the longest answer.
+_OPENAIS = frozenset({"openai", "azure"})
 
 _FINISH_REASONS: dict[str | None, FinishReason] = {
     "stop": "stop",
@@ -115,12 +112,21 @@ _encode = msgspec.json.Encoder().encode
 
 def _encode_message(message: Message, _: Message | None) -> bytes:
     """Encode a settled message, with the comma that goes behind it."""
-    return _encode(_as_objects(message, send_thinking=False))[1:-1] + b","
+    return _joined(_as_objects(message, send_thinking=False))
 
 
 def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
     """Encode a message whose thinking goes back to the provider."""
-    return _encode(_as_objects(message, send_thinking=True))[1:-1] + b","
+    return _joined(_as_objects(message, send_thinking=True))
+
+
+def _encode_for_mistral(message: Message, previous: Message | None) -> bytes:
+    """Encode a message in the form that Mistral takes."""
+    return _joined(mistral_objects(_as_objects(message, send_thinking=False), message, previous))
+
+
+def _joined(objects: list[dict[str, Any]]) -> bytes:
+    return _encode(objects)[1:-1] + b"," if objects else b""
 
 
 def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]]:
@@ -132,7 +138,7 @@ def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]
             said["name"] = re.sub(r"[^a-zA-Z0-9_-]", "_", message.author)[:64]
         return [said]
     said = {"role": "assistant"}
-    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    text = "".join([_words(part) for part in message.parts])
     refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
     calls = message.tool_calls
     if text or not (calls or refusal):
@@ -149,6 +155,13 @@ def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]
         if thinking:
             said["reasoning_content"] = thinking
     return [said]
+
+
+def _words(part: Part) -> str:
+    """What an answer says in words, with a note for what only another provider's model could say."""
+    if isinstance(part, Text):
+        return part.text
+    return "" if isinstance(part, Thinking | Refusal | ToolCall | ToolResult) else f" {note_of(part)}"
 
 
 def _tool_objects(message: Message) -> list[dict[str, Any]]:
@@ -171,29 +184,30 @@ def _tool_objects(message: Message) -> list[dict[str, Any]]:
 
 
 def _as_content(parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
-    if len(parts) == 1 and isinstance(parts[0], Text):
-        return parts[0].text
-    return [_as_content_part(part) for part in parts]
+    spoken = [part for part in parts if not isinstance(part, Text) or part.text]  # empty texts are refused
+    if not spoken:
+        return ""
+    if len(spoken) == 1 and isinstance(spoken[0], Text):
+        return spoken[0].text
+    return [_as_content_part(part) for part in spoken]
 
 
 def _as_content_part(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": part.url or _data_url(part)}}
+        check_image(part, "Chat Completions", IMAGE_TYPES, MAX_IMAGE_BYTES)
+        return {"type": "image_url", "image_url": {"url": part.url or data_url(part)}}
     if isinstance(part, Audio) and part.data is not None:
         format_ = part.media_type.rpartition("/")[2].replace("mpeg", "mp3").replace("x-wav", "wav")
         data = base64.b64encode(part.data).decode()
         return {"type": "input_audio", "input_audio": {"data": data, "format": format_}}
     if isinstance(part, File) and part.data is not None:
-        return {"type": "file", "file": {"filename": part.name, "file_data": _data_url(part)}}
-    if isinstance(part, File | Audio):  # by URL, which Chat Completions does not fetch: the model is told
-        return {"type": "text", "text": f"[attachment at {part.url}, {part.media_type}; not shown]"}
-    return {"type": "text", "text": f"[{type(part).__name__} that this provider cannot show]"}
-
-
-def _data_url(part: Image | File | Audio) -> str:
-    return f"data:{part.media_type};base64,{base64.b64encode(part.data or b'').decode()}"
+        return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+    return {
+        "type": "text",
+        "text": note_of(part),
+    }  # such as a file by URL, which Chat Completions does not fetch
 
 
 @functools.lru_cache(maxsize=256)
@@ -215,15 +229,16 @@ def _tool_object(tool: ToolSchema, *, strict: bool) -> dict[str, Any]:
 
 def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
     # OpenAI's own models refuse `max_tokens`; others know nothing else.
-    longest = "max_completion_tokens" if provider == "openai" else "max_tokens"
+    longest = "max_completion_tokens" if provider in _OPENAIS else "max_tokens"
     fields = {
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         longest: settings.max_tokens,
         "stop": settings.stop,
-        "seed": settings.seed,
+        "random_seed" if provider == "mistral" else "seed": settings.seed,
         "parallel_tool_calls": settings.parallel_tool_calls,
         "reasoning_effort": settings.thinking,
+        **(prompt_cache_fields(settings.prompt_cache, ("30m",)) if provider == "openai" else {}),
         **(settings.extra_body or {}),
     }
     return {name: value for name, value in fields.items() if value is not None}
@@ -270,7 +285,7 @@ class _Assembly:
         thinking = said.reasoning_content or said.reasoning
         text = said.content
         if isinstance(text, list):
-            text, thought = _split_content(text)
+            text, thought = split_content(text)
             thinking = thinking or thought
         if thinking:
             self.thinking.append(thinking)
@@ -331,18 +346,6 @@ class _Assembly:
         return tuple(parts) or (Text(""),)
 
 
-def _split_content(items: list[Any]) -> tuple[str, str]:
-    """Take text and thinking out of content that is a list of parts, as Mistral sends it."""
-    text: list[str] = []
-    thinking: list[str] = []
-    for part in items:
-        if is_object(part) and part.get("type") == "thinking":
-            thinking += [str(piece.get("text", "")) for piece in part.get("thinking", ())]
-        elif is_object(part):
-            text.append(str(part.get("text", "")))
-    return "".join(text), "".join(thinking)
-
-
 def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
         return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
@@ -363,15 +366,7 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
 
 # --- errors -------------------------------------------------------------------------------------------------
 
-_ERROR_CODES: dict[str, type[ModelError]] = {
-    "content_filter": ContentFilterError,
-    "content_policy_violation": ContentFilterError,
-    "context_length_exceeded": ContextLengthError,
-    "insufficient_quota": QuotaExceededError,
-    "invalid_api_key": AuthenticationError,
-    "model_not_found": NotFoundError,
-    "rate_limit_exceeded": RateLimitError,
-}
+_ERROR_CODES = ERROR_CODES
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -379,6 +374,8 @@ _ERROR_CODES: dict[str, type[ModelError]] = {
 
 class OpenAIChat:
     """A model behind OpenAI's Chat Completions, or any server that speaks the same.
+
+    `prompt_cache` takes `30m` (newer models), `24h` and `in_memory` (older ones) at OpenAI; other words are left aside.
 
     Args:
         model: the model's name, as in `gpt-5-mini`.
@@ -390,13 +387,22 @@ class OpenAIChat:
         timeouts: how long to wait for the server.
         ca_file: a PEM file of authorities to trust, or None for the system's.
         send_thinking: give the model its own thinking back while a tool loop lasts, as DeepSeek asks for.
+        short_call_ids: write messages as Mistral takes them, with call ids of nine characters.
 
     Raises:
         AuthenticationError: there is no key, and no `base_url` that may do without.
         ArgumentError: the URL cannot be used, or is missing for a provider that is not OpenAI.
     """
 
-    __slots__ = ("_send_thinking", "_transport", "capabilities", "name", "price", "provider")
+    __slots__ = (
+        "_send_thinking",
+        "_short_call_ids",
+        "_transport",
+        "capabilities",
+        "name",
+        "price",
+        "provider",
+    )
 
     dialect = "openai_chat"
 
@@ -412,6 +418,7 @@ class OpenAIChat:
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
         send_thinking: bool = False,
+        short_call_ids: bool = False,
     ) -> None:
         if provider == "openai":
             base_url = base_url or os.environ.get("OPENAI_BASE_URL")
@@ -433,12 +440,13 @@ class OpenAIChat:
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(provider, model)
         self._send_thinking = send_thinking
+        self._short_call_ids = short_call_ids
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
         )
 
     def __repr__(self) -> str:
-        return f"OpenAIChat({self.name!r}, provider={self.provider!r})"
+        return f"{type(self).__name__}({self.name!r}, provider={self.provider!r})"
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer in one piece; see `Model.respond`."""
@@ -521,6 +529,9 @@ class OpenAIChat:
         fields: dict[str, Any] = {"model": self.name}
         if stream:
             fields["stream"] = True
+        if (
+            stream and self.provider != "mistral"
+        ):  # which refuses the field, and counts in its last chunk anyway
             fields["stream_options"] = {"include_usage": True}
         if request.settings is not None:
             fields |= _settings_fields(request.settings, self.provider)
@@ -545,12 +556,17 @@ class OpenAIChat:
         if pieces[-1][-1] == _COMMA:
             pieces[-1] = pieces[-1][:-1]
         if tools:
-            pieces += (b'],"tools":', _encode_tools(tools, self.provider == "openai"), b"}")
+            pieces += (b'],"tools":', _encode_tools(tools, self.provider in _OPENAIS), b"}")
         else:
             pieces.append(b"]}")
         return b"".join(pieces)
 
     def _bodies(self, messages: MessageView) -> tuple[bytes | memoryview, ...]:
+        if lost := leading_results(messages):
+            results = [_encode_message(unanswered(messages[place]), None) for place in range(lost)]
+            return b"".join(results), *self._bodies(messages.part(lost, len(messages)))
+        if self._short_call_ids:
+            return (messages.encoded(f"{self.dialect}:mistral", _encode_for_mistral),)
         if not self._send_thinking:
             return (messages.encoded(self.dialect, _encode_message),)
         begin = len(messages)  # the tool loop that is under way begins behind the last question

@@ -1,0 +1,92 @@
+"""OpenAI's models at Azure: the dialect of Chat Completions under Azure's addresses and keys.
+
+Wire format: https://learn.microsoft.com/azure/ai-foundry/openai/reference and, for the API without dates,
+https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+from gossamer.errors import ArgumentError, AuthenticationError
+from gossamer.models.base import Capabilities, Price
+from gossamer.models.openai_chat import OpenAIChat
+from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.transport import Transport
+from gossamer.wire import Timeouts
+
+__all__ = ["AzureOpenAIChat"]
+
+
+class AzureOpenAIChat(OpenAIChat):
+    """A deployment of a model at Azure OpenAI, spoken to as `OpenAIChat` is.
+
+    Without an API version the v1 API is asked, which needs none; with a dated one, as in `2024-10-21`, the older API,
+    under the deployment's own address.
+
+    Args:
+        model: the name of the deployment.
+        base_url: the resource, as in `https://my-resource.openai.azure.com`; `AZURE_OPENAI_ENDPOINT` where None.
+        api_key: the key; `AZURE_OPENAI_API_KEY` where None.
+        api_version: the version of the API; `OPENAI_API_VERSION`, then none, where None.
+        capabilities: what the model can do.
+        price: what it costs; unknown where None, as a deployment may have any name.
+        timeouts: how long to wait for the server.
+        ca_file: a PEM file of authorities to trust, or None for the system's.
+
+    Raises:
+        AuthenticationError: there is no key.
+        ArgumentError: there is no endpoint, or it cannot be used.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        api_version: str | None = None,
+        capabilities: Capabilities = Capabilities(),
+        price: Price | None = None,
+        timeouts: Timeouts | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        endpoint = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
+        version = api_version or os.environ.get("OPENAI_API_VERSION")
+        if not endpoint:
+            raise ArgumentError(
+                "AzureOpenAIChat has no endpoint: set AZURE_OPENAI_ENDPOINT, or pass "
+                "base_url='https://RESOURCE.openai.azure.com'"
+            )
+        if not key:
+            raise AuthenticationError(
+                "AzureOpenAIChat has no key: set AZURE_OPENAI_API_KEY, or pass api_key=", provider="azure"
+            )
+        headers = {"Content-Type": "application/json", "api-key": key}
+        self.name = model
+        self.provider = "azure"
+        self.capabilities = capabilities
+        self.price = price
+        self._send_thinking = False
+        self._short_call_ids = False
+        self._transport = Transport(
+            _url_of(endpoint, model, version),
+            headers,
+            self.provider,
+            error_codes=ERROR_CODES,
+            timeouts=timeouts,
+            ca_file=ca_file,
+        )
+
+
+def _url_of(endpoint: str, deployment: str, version: str | None) -> str:
+    resource = endpoint.rstrip("/").removesuffix("/v1").removesuffix("/openai")
+    if version and version[0].isdigit():
+        deployed = f"{resource}/openai/deployments/{quote(deployment, safe='')}"
+        return f"{deployed}/chat/completions?api-version={quote(version)}"
+    url = f"{resource}/openai/v1/chat/completions"
+    return f"{url}?api-version={quote(version)}" if version else url

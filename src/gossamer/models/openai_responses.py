@@ -1,0 +1,465 @@
+"""OpenAI's Responses, and whatever speaks the same.
+
+Wire format: https://platform.openai.com/docs/api-reference/responses. Nothing is stored at the provider: each request
+holds the whole conversation, and reasoning goes back encrypted, as
+https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items asks for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import msgspec
+
+from gossamer.errors import ArgumentError, AuthenticationError
+from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
+from gossamer.ids import new_id
+from gossamer.messages import Message, Part, Refusal, Text, ToolCall
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
+from gossamer.models.media import leading_results, unanswered
+from gossamer.models.openai_responses_items import DIALECT, add_item, decode_item, decode_kind, encode_message
+from gossamer.models.openai_terms import ERROR_CODES, prompt_cache_fields
+from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.models.prices import price_for
+from gossamer.models.transport import UNREADABLE, Transport
+from gossamer.schema import ToolSchema, is_array, is_object
+from gossamer.usage import Usage
+from gossamer.view import MessageView
+from gossamer.wire import Timeouts
+
+__all__ = ["OpenAIResponses"]
+
+_COMMA = ord(",")
+
+_FINISH_REASONS: dict[str | None, FinishReason] = {
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+}
+
+# Models that do not reason refuse to be asked for encrypted reasoning.
+_NO_REASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|gpt-5-chat|chatgpt-)")
+
+
+# --- wire structs -------------------------------------------------------------------------------------------
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Incomplete(msgspec.Struct, gc=False):
+    reason: str | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    """A whole answer."""
+
+    status: str | None = None
+    output: list[msgspec.Raw] | None = None
+    usage: _Usage | None = None
+    model: str | None = None
+    incomplete_details: _Incomplete | None = None
+    error: Any = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    """One event of a stream; what only some kinds have is read when the kind is known."""
+
+    type: str = ""
+    delta: Any = None
+    output_index: Any = None
+    summary_index: Any = None
+    item: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_encode = msgspec.json.Encoder().encode
+
+_THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_LAST = frozenset({"response.completed", "response.incomplete"})
+
+# Events that say what others say as well.
+_SILENT = re.compile(
+    r"response\.(created|in_progress|queued|content_part\.(added|done)|output_text\.(delta|done|annotation\.added)"
+    r"|refusal\.done|function_call_arguments\.done|reasoning_(text|summary_text|summary_part)\.done)"
+)
+
+
+# --- request → bytes ----------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+    """Encode the schemas of a tuple of tools, once for each tuple, without the brackets of the list."""
+    return _encode([_tool_object(tool) for tool in tools])[1:-1]
+
+
+def _tool_object(tool: ToolSchema) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,  # where it is left out, the provider takes it for true
+    }
+
+
+def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
+    effort = "none" if settings.thinking == "off" else settings.thinking
+    fields: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_output_tokens": settings.max_tokens,
+        "parallel_tool_calls": settings.parallel_tool_calls,
+    }
+    if effort is not None:
+        fields["reasoning"] = (
+            {"effort": effort} if effort == "none" else {"effort": effort, "summary": "auto"}
+        )
+    fields |= prompt_cache_fields(settings.prompt_cache, ("30m", "12h"))
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _overlay(fields: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    """Lay fields of the user over ours; what both hold as objects or arrays is put together."""
+    for name, theirs in extra.items():
+        ours = fields.get(name)
+        if is_object(ours) and is_object(theirs):
+            fields[name] = {**ours, **theirs}
+        elif is_array(ours) and is_array(theirs):
+            fields[name] = [*ours, *theirs]
+        else:
+            fields[name] = theirs
+
+
+# --- frame → deltas -----------------------------------------------------------------------------------------
+
+
+class _Assembly:
+    """What has been streamed so far; items come whole when they are done, and become parts at the end.
+
+    Args:
+        output_tool: the tool whose arguments are the answer itself, or None.
+    """
+
+    __slots__ = ("answer", "calls", "items", "output_tool", "text")
+
+    def __init__(self, output_tool: str | None) -> None:
+        self.output_tool = output_tool
+        self.text: list[str] = []
+        self.calls: dict[int, tuple[str, bool]] = {}  # place in the output → our id, whether it is the answer
+        self.items: dict[int, bytes] = {}  # place in the output → the item, once it is done
+        self.answer: _Answer | None = None
+
+    def take(self, event: _Event) -> list[Delta] | None:
+        """Add an event that is more than plain text, and give its deltas; None for a kind that is not known."""
+        kind, delta, place = event.type, event.delta, event.output_index
+        if type(place) is not int:
+            place = len(self.items)
+        if kind == "response.function_call_arguments.delta" and type(delta) is str:
+            our_id, answers = self.calls.get(place) or self._begin(place, "")
+            return [TextDelta(delta) if answers else ToolArgumentsDelta(our_id, delta)] if delta else []
+        if kind in _THINKING:
+            return [ThinkingDelta(delta)] if type(delta) is str and delta else []
+        if kind == "response.reasoning_summary_part.added":
+            return [ThinkingDelta("\n\n")] if event.summary_index else []
+        if kind == "response.refusal.delta":
+            return [TextDelta(delta)] if type(delta) is str and delta else []
+        if kind == "response.output_item.added":
+            item = decode_kind(event.item)
+            if item.type != "function_call":
+                return []
+            our_id, answers = self._begin(place, item.name or "")
+            return [] if answers else [ToolCallStarted(our_id, item.name or "")]
+        if kind == "response.output_item.done":
+            return self._finish(place, bytes(event.item))
+        return [] if _SILENT.fullmatch(kind) else None
+
+    def _begin(self, place: int, name: str) -> tuple[str, bool]:
+        call = self.calls[place] = (new_id(), name == self.output_tool)
+        return call
+
+    def _finish(self, place: int, data: bytes) -> list[Delta]:
+        """Keep a whole item; a call that was never begun is told of now."""
+        self.items[place] = data
+        item = decode_item(data)
+        if item.type != "function_call" or place in self.calls:
+            return []
+        name, arguments = item.name or "", item.arguments or ""
+        our_id, answers = self._begin(place, name)
+        if answers:
+            return [TextDelta(arguments)] if arguments else []
+        return [
+            ToolCallStarted(our_id, name),
+            *([ToolArgumentsDelta(our_id, arguments)] if arguments else ()),
+        ]
+
+    def parts(self) -> tuple[Part, ...]:
+        """The whole message."""
+        output = self.answer.output or () if self.answer is not None else ()
+        if len(output) > len(self.items):  # a whole answer, or a server that does not say when items are done
+            self.items = {place: bytes(item) for place, item in enumerate(output)}
+        parts: list[Part] = []
+        for place in sorted(self.items):
+            add_item(parts, self.items[place], self.calls[place][0] if place in self.calls else None)
+        if not parts and self.text:  # a server that streams text and never says what it was a part of
+            parts.append(Text("".join(self.text)))
+        return tuple(parts) or (Text(""),)
+
+
+def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
+    if usage is None:
+        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+    sent = usage.input_tokens_details or _InputDetails()
+    reasoned = usage.output_tokens_details.reasoning_tokens if usage.output_tokens_details else None
+    used = Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=sent.cached_tokens or 0,
+        cache_write_tokens=sent.cache_write_tokens or 0,
+        reasoning_tokens=reasoned or 0,
+        model_calls=1,
+        unpriced_calls=1 if price is None else 0,
+    )
+    return used if price is None else msgspec.structs.replace(used, cost=price.of(used))
+
+
+# --- errors -------------------------------------------------------------------------------------------------
+
+_ERROR_CODES = ERROR_CODES
+
+
+# --- the class ----------------------------------------------------------------------------------------------
+
+
+class OpenAIResponses:
+    """A model behind OpenAI's Responses, or any server that speaks the same.
+
+    Of the settings, `stop` and `seed` are left aside: the API has neither. `prompt_cache` takes `30m` and `12h`
+    (the least time, for the newer models) and `24h` and `in_memory` (the policy, for the older ones); other words are
+    left aside. `thinking` is the effort, `off` is none. What `extra_body` holds is laid over the request; its objects
+    and arrays are put together with ours, so that `{"tools": [{"type": "web_search"}]}` adds a tool of the provider's.
+
+    Args:
+        model: the model's name, as in `gpt-5-mini`.
+        base_url: where the API begins, as in `http://localhost:8000/v1`; `OPENAI_BASE_URL`, then OpenAI, where None.
+        api_key: the key; `OPENAI_API_KEY` where None. A server at a `base_url` of yours may need none.
+        provider: named in errors and metrics; any but `openai` needs a `base_url`.
+        capabilities: what the model can do.
+        price: what it costs; the list price where None, if it is known.
+        timeouts: how long to wait for the server.
+        ca_file: a PEM file of authorities to trust, or None for the system's.
+
+    Raises:
+        AuthenticationError: there is no key, and no `base_url` that may do without.
+        ArgumentError: the URL cannot be used, or is missing for a provider that is not OpenAI.
+    """
+
+    __slots__ = ("_reasons", "_transport", "capabilities", "name", "price", "provider")
+
+    dialect = DIALECT
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        provider: str = "openai",
+        capabilities: Capabilities = Capabilities(thinking=True),
+        price: Price | None = None,
+        timeouts: Timeouts | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        if provider == "openai":
+            base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+            api_key = api_key or os.environ.get("OPENAI_API_KEY")
+        elif not base_url:
+            # The key of one provider must never go to another.
+            raise ArgumentError(
+                f"OpenAIResponses(provider={provider!r}) needs the base_url= of that provider"
+            )
+        if not api_key and not base_url:
+            raise AuthenticationError(
+                "OpenAIResponses has no key: set OPENAI_API_KEY, or pass api_key= or the base_url= of a server that "
+                "needs none",
+                provider=provider,
+            )
+        headers = {"Content-Type": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        url = (base_url or "https://api.openai.com/v1").rstrip("/") + "/responses"
+        self.name = model
+        self.provider = provider
+        self.capabilities = capabilities
+        self.price = price if price is not None else price_for(provider, model)
+        self._reasons = capabilities.thinking and not _NO_REASONING.match(model)
+        self._transport = Transport(
+            url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
+        )
+
+    def __repr__(self) -> str:
+        return f"OpenAIResponses({self.name!r}, provider={self.provider!r})"
+
+    async def respond(self, request: ModelRequest) -> ModelResponse:
+        """Answer in one piece; see `Model.respond`."""
+        data = await self._transport.ask(self._body(request, stream=False), request.settings)
+        assembly = _Assembly(self._output_tool(request))
+        self._take_answer(assembly, data)
+        return self._response(assembly, request)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
+        """Answer piece by piece; see `Model.stream`."""
+        transport = self._transport
+        assembly = _Assembly(self._output_tool(request))
+        texts = assembly.text
+        answer = await transport.stream(self._body(request, stream=True), request.settings, texts)
+        try:
+            while assembly.answer is None and (frames := await answer.frames()):
+                for frame in frames:
+                    payload = frame.data
+                    if payload == b"[DONE]":
+                        continue
+                    try:
+                        event = _decode(payload)
+                        kind = event.type
+                        if kind == "response.output_text.delta" and type(event.delta) is str and event.delta:
+                            text = event.delta
+                            texts.append(text)
+                            yield TextDelta(text)
+                            continue
+                        if kind in _LAST:
+                            self._take_answer(assembly, bytes(event.response))
+                            break
+                        if kind == "response.failed":
+                            raise transport.error(bytes(event.response))
+                        if kind == "error":
+                            raise transport.error(payload)
+                        deltas = assembly.take(event)
+                    except UNREADABLE as error:
+                        raise transport.invalid(f"an event that is none ({error})", payload) from error
+                    if deltas is None:
+                        transport.unknown(kind)
+                        continue
+                    for delta in deltas:
+                        yield delta
+            if assembly.answer is None:
+                raise answer.cut_off()
+            await answer.finish()
+        finally:
+            answer.close()
+        yield self._response(assembly, request)
+
+    def _take_answer(self, assembly: _Assembly, data: bytes) -> None:
+        """Read a whole response, or what the last event tells of it.
+
+        Raises:
+            ModelError: it is none, or tells of a failure.
+        """
+        try:
+            answer = _decode_answer(data)
+        except UNREADABLE as error:
+            raise self._transport.invalid(f"something that is no response ({error})", data) from error
+        if answer.error is not None:
+            raise self._transport.error(data)
+        if answer.status not in {"completed", "incomplete"}:
+            raise self._transport.invalid(f"a response whose status is {answer.status!r}", data)
+        assembly.answer = answer
+
+    def _output_tool(self, request: ModelRequest) -> str | None:
+        """Name the tool through which the answer comes, or None where it comes as text."""
+        return None if request.output_schema is None or self.capabilities.native_schema else OUTPUT_TOOL
+
+    def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
+        """Encode a request. Messages are encoded once for all requests of their conversation."""
+        settings = request.settings
+        fields: dict[str, Any] = {"model": self.name, "store": False}
+        if stream:
+            fields["stream"] = True
+        if self._reasons or (settings is not None and settings.thinking not in {None, "off", "none"}):
+            fields["include"] = ["reasoning.encrypted_content"]
+        if settings is not None:
+            fields |= _settings_fields(settings)
+        tools = request.tools
+        choice = request.tool_choice
+        schema = request.output_schema
+        if schema is not None and self.capabilities.native_schema:
+            format_ = {"type": "json_schema", "name": schema.name, "schema": schema.schema}
+            fields["text"] = {"format": {**format_, "strict": schema.strict}}
+        elif schema is not None:
+            tools = (*tools, output_tool(schema))
+            choice = choice or "required"
+        if tools and choice is not None:
+            named = {"type": "function", "name": choice}
+            fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
+        bodies = self._bodies(request.messages)
+        # A request of instructions alone is refused: they are what is said then.
+        words = request.instructions
+        if words and any(bodies):
+            fields["instructions"] = words
+        elif words:
+            bodies = (_encode({"role": "developer", "content": words}),)
+        if settings is not None and settings.extra_body:
+            _overlay(fields, settings.extra_body)
+        theirs = fields.pop("tools", None)
+        pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"input":[', *bodies]
+        while pieces[-1] == b"":
+            pieces.pop()
+        if pieces[-1][-1] == _COMMA:
+            pieces[-1] = pieces[-1][:-1]
+        pieces.append(b"]")
+        if tools or theirs:
+            encoded = [_encode_tools(tools), _encode(theirs)[1:-1] if is_array(theirs) else b""]
+            pieces += (b',"tools":[', b",".join(filter(None, encoded)), b"]")
+        pieces.append(b"}")
+        return b"".join(pieces)
+
+    def _bodies(self, messages: MessageView) -> tuple[bytes | memoryview, ...]:
+        lost = leading_results(messages)
+        if not lost:
+            return (messages.encoded(self.dialect, encode_message),)
+        results = b"".join([encode_message(unanswered(messages[place]), None) for place in range(lost)])
+        return results, messages.part(lost, len(messages)).encoded(self.dialect, encode_message)
+
+    def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:
+        answer = assembly.answer
+        assert answer is not None
+        try:
+            parts = assembly.parts()
+        except UNREADABLE as error:
+            raise self._transport.invalid(
+                f"an item that is none ({error})", b"".join(assembly.items.values())
+            ) from error
+        calls = any(isinstance(part, ToolCall) for part in parts)
+        reason: FinishReason = "tool_calls" if calls else "stop"
+        if answer.status == "incomplete":
+            details = answer.incomplete_details
+            reason = _FINISH_REASONS.get(details.reason if details else None, "other")
+        if request.output_schema is not None and not self.capabilities.native_schema:
+            parts, reason = take_answer(parts, reason)
+        if any(isinstance(part, Refusal) for part in parts):
+            reason = "refusal"
+        return ModelResponse(
+            Message("assistant", parts),
+            _as_usage(answer.usage, self.price),
+            reason,
+            answer.model or self.name,
+        )
