@@ -11,19 +11,14 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import (
-    InvalidResponseError,
-    ModelRetry,
-    ModelTimeoutError,
-    OutputError,
-    StreamBrokenError,
-)
-from gossamer.events import Event, OutputDelta, TextDelta
+from gossamer.errors import InvalidResponseError, ModelError, ModelRetry, OutputError
+from gossamer.events import Event, OutputDelta, OutputRestarted, TextDelta
 from gossamer.ids import new_id
 from gossamer.limits import Budget, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
+from gossamer.models.failures import may_have_cost
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
@@ -96,18 +91,31 @@ async def _ask_within(budget: Budget, model: Model, call: CallModel, request: Mo
     cap = request.settings.max_tokens if request.settings is not None else None
     reservation = budget.reserve(bound, cap, price_of(model), model.name)
     if reservation is not None:
-        request = msgspec.structs.replace(request, settings=cap_output(request.settings, reservation))
+
+        def reserve_again() -> None:
+            nonlocal reservation
+            lost, reservation = reservation, None
+            assert lost is not None
+            budget.release(lost)
+            budget.count(lost.usage)
+            cap = lost.max_output_tokens  # the request asks for as much again
+            reservation = budget.reserve(bound, cap, price_of(model), model.name, least_output_tokens=cap)
+
+        settings = cap_output(request.settings, reservation)
+        request = msgspec.structs.replace(request, settings=settings, on_repeat=reserve_again)
     try:
         response = await call(request)
-    except (StreamBrokenError, ModelTimeoutError, asyncio.CancelledError):
-        if (
-            reservation is not None
-        ):  # the provider was at work, and what it used is not known: all that it could have
+    except (ModelError, asyncio.CancelledError) as error:
+        # Where the provider was at work, what it used is not known: all that it could have.
+        if reservation is not None and (not isinstance(error, ModelError) or may_have_cost(error)):
             budget.count(reservation.usage)
         raise
     finally:
         budget.release(reservation)
-    if reservation is not None and not response.usage.total_tokens:  # the provider does not count
+    used = response.usage
+    if (
+        reservation is not None and not used.total_tokens and not used.cached_calls
+    ):  # the provider does not count
         budget.count(reservation.usage)
     else:
         budget.count(response.usage)
@@ -158,6 +166,9 @@ async def stream_model(
             elif type(delta) is ModelResponse:
                 heard.clear()
                 return delta
+            elif type(delta) is OutputRestarted:
+                heard.clear()
+                size = shown = 0
             if recorder is not None and began:
                 recorder.first_delta(model.name, perf_counter() - began)
                 began = 0.0
@@ -174,6 +185,9 @@ async def stream_model(
                 if size - shown > shown // 16:
                     shown = size
                     await emit(OutputDelta("".join(heard)))
+    except ModelError as error:
+        error.text = error.text or "".join(heard)
+        raise
     finally:
         await deltas.aclose()
     raise InvalidResponseError(f"model {model.name!r} ended its stream without a ModelResponse")

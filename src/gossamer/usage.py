@@ -20,6 +20,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
         tool_calls: tools started.
         cost: money in US dollars, for the calls whose price is known.
         unpriced_calls: model calls whose price is not known; while it is above zero `cost` is a lower bound.
+        cached_calls: answers that came out of a cache of ours: no model was asked, nothing was spent.
     """
 
     input_tokens: int = 0
@@ -31,6 +32,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
     tool_calls: int = 0
     cost: float = 0.0
     unpriced_calls: int = 0
+    cached_calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -52,4 +54,5 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
             self.tool_calls + other.tool_calls + tool_calls,
             self.cost + other.cost,
             self.unpriced_calls + other.unpriced_calls,
+            self.cached_calls + other.cached_calls,
         )

@@ -108,6 +108,12 @@ class Recorder:
             buckets=_RUN_BUCKETS,
             registry=registry,
         )
+        self._cached = Counter(
+            "gossamer_model_cache_requests_total",
+            "Model calls that went through a cache: hit, shared with an equal call in flight, or miss.",
+            ["model", "outcome"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -122,6 +128,7 @@ class Recorder:
             self._fallbacks,
             self._circuits,
             self._rate_limit_waits,
+            self._cached,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -197,6 +204,12 @@ class Recorder:
         key = (model, "rate limit")
         observe = self._observe.get(key) or self._bind(key, self._observe, self._rate_limit_waits, "observe")
         observe(seconds)
+
+    def cache_asked(self, model: str, outcome: str) -> None:
+        """Count a model call that went through a cache: `hit`, `shared` or `miss`."""
+        key = (model, outcome, "cache")
+        count = self._count.get(key) or self._bind(key, self._count, self._cached, "inc")
+        count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""
