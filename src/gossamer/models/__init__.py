@@ -18,13 +18,24 @@ from gossamer.models.registry import PRESETS, Preset, resolve
 from gossamer.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:
+    from gossamer.models.azure_openai import AzureOpenAIChat
+    from gossamer.models.cached import CachedModel
+    from gossamer.models.circuit_breaker import CircuitBreakerModel, CircuitState
+    from gossamer.models.fallback import FallbackModel
     from gossamer.models.offline import OfflineModel
     from gossamer.models.openai_chat import OpenAIChat
+    from gossamer.models.openai_responses import OpenAIResponses
+    from gossamer.models.rate_limit import RateLimitedModel
+    from gossamer.models.retry import RetryBudget, RetryModel
 
 __all__ = [
     "PRESETS",
+    "CachedModel",
     "Capabilities",
+    "CircuitBreakerModel",
+    "CircuitState",
     "Delta",
+    "FallbackModel",
     "FinishReason",
     "Model",
     "ModelRequest",
@@ -32,8 +43,12 @@ __all__ = [
     "ModelSettings",
     "OfflineModel",
     "OpenAIChat",
+    "OpenAIResponses",
     "Preset",
     "Price",
+    "RateLimitedModel",
+    "RetryBudget",
+    "RetryModel",
     "ScriptedModel",
     "TextDelta",
     "ThinkingDelta",
@@ -43,7 +58,16 @@ __all__ = [
 ]
 
 # Loaded at first use: a dialect brings the wire with it.
-_LATE = {"OfflineModel": "gossamer.models.offline", "OpenAIChat": "gossamer.models.openai_chat"}
+_LATE = {
+    "CircuitBreakerModel": "gossamer.models.circuit_breaker",
+    "CircuitState": "gossamer.models.circuit_breaker",
+    "FallbackModel": "gossamer.models.fallback",
+    "OfflineModel": "gossamer.models.offline",
+    "OpenAIChat": "gossamer.models.openai_chat",
+    "RateLimitedModel": "gossamer.models.rate_limit",
+    "RetryBudget": "gossamer.models.retry",
+    "RetryModel": "gossamer.models.retry",
+}
 
 
 def __getattr__(name: str) -> Any:
