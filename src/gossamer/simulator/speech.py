@@ -39,12 +39,14 @@ class Speech(NamedTuple):
         tokens: of all sections, naming of tools included.
         thinking_tokens: the part of them that is thinking.
         finish: why it ends.
+        stopped: the word of the request's `stop` that ended it; empty where none did.
     """
 
     sections: tuple[Section, ...]
     tokens: int
     thinking_tokens: int
     finish: Finish
+    stopped: str = ""
 
 
 def speech_of(prompt: Prompt, reply: Reply) -> Speech:
@@ -60,7 +62,7 @@ def speech_of(prompt: Prompt, reply: Reply) -> Speech:
         cut = tokens < len(pieces)
         if tokens:
             sections.append(Section("thinking", pieces, tokens))
-    pieces, length = _text(reply, prompt.stop)
+    pieces, length, stopped = _text(reply, prompt.stop)
     if length and not cut:
         said = min(length, left - tokens)
         cut = said < length
@@ -84,18 +86,19 @@ def speech_of(prompt: Prompt, reply: Reply) -> Speech:
     elif reply.calls and prompt.tool_choice != "function":
         # A call that the request forced by name ends with "stop", as the providers do it.
         finish = "tool_calls"
-    return Speech(tuple(sections), tokens, thinking_tokens, finish)
+    return Speech(tuple(sections), tokens, thinking_tokens, finish, "" if cut else stopped)
 
 
-def _text(reply: Reply, stop: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+def _text(reply: Reply, stop: tuple[str, ...]) -> tuple[tuple[str, ...], int, str]:
     if not reply.text:
-        return (), 0
+        return (), 0, ""
     pieces = split(reply.text)
     length = len(pieces) if reply.chunks is None else reply.chunks
     if stop:
         text = Section("text", pieces, length).joined()
-        ends = [at for at in (text.find(each) for each in stop) if at >= 0]
+        ends = [(at, each) for each in stop if (at := text.find(each)) >= 0]
         if ends:
-            pieces = split(text[: min(ends)])
-            length = len(pieces)
-    return pieces, length
+            end, stopped = min(ends)
+            pieces = split(text[:end])
+            return pieces, len(pieces), stopped
+    return pieces, length, ""
