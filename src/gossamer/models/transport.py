@@ -6,7 +6,7 @@ import asyncio
 import email.utils
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 from gossamer.wire import Endpoint, Frame, SSEDecoder, Stream, Timeouts
 
-__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Answer", "Decoder", "Transport"]
+__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Answer", "Decoder", "ErrorTold", "Transport", "read_error"]
 
 # A longer answer is an error: no answer of a model is, and memory is not for the server to take.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -57,7 +57,8 @@ _NO_CODES: Mapping[str, type[ModelError]] = {}
 _NO_FRAMES: list[Frame] = []
 
 _CONTEXT_LENGTH = re.compile(
-    r"context.?length|context.?window|maximum.?context|too many tokens|prompt is too long", re.IGNORECASE
+    r"context.?length|context.?window|maximum.?context|too many tokens|input token count|prompt is too long",
+    re.IGNORECASE,
 )
 _CONTENT_FILTER = re.compile(r"content.?filter|content.?policy|safety|moderation", re.IGNORECASE)
 
@@ -68,6 +69,22 @@ _HINTS: Mapping[type[ModelError], str] = {
     ContextLengthError: "; send fewer or shorter messages, with Session(window=…) for example",
     QuotaExceededError: "; waiting does not help: see the account's credit and limits",
 }
+
+
+class ErrorTold(msgspec.Struct, frozen=True):
+    """What the body of an error says.
+
+    Attributes:
+        code: the provider's own code, empty where it gave none.
+        message: its words.
+        status: the HTTP status that the body tells, which counts where the answer has none.
+        retry_after: seconds that the body asks to wait, which count where no header does.
+    """
+
+    code: str
+    message: str
+    status: int | None = None
+    retry_after: float | None = None
 
 
 class Decoder(Protocol):
@@ -86,11 +103,21 @@ class Transport:
         headers: sent with each.
         provider: named in errors.
         error_codes: what the provider's own codes of errors mean; statuses decide for all others.
+        read_error: reads the body of an error, where the provider has a form of its own.
         timeouts: how long to wait; the defaults of the wire where None.
         ca_file: a PEM file of authorities to trust, or None for the system's.
     """
 
-    __slots__ = ("_ca_file", "_endpoints", "_error_codes", "_headers", "_timeouts", "provider", "url")
+    __slots__ = (
+        "_ca_file",
+        "_endpoints",
+        "_error_codes",
+        "_headers",
+        "_read_error",
+        "_timeouts",
+        "provider",
+        "url",
+    )
 
     def __init__(
         self,
@@ -99,12 +126,14 @@ class Transport:
         provider: str,
         *,
         error_codes: Mapping[str, type[ModelError]] = _NO_CODES,
+        read_error: Callable[[bytes], ErrorTold] | None = None,
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
     ) -> None:
         self.url = url
         self.provider = provider
         self._error_codes = error_codes
+        self._read_error = read_error
         self._headers = dict(headers)
         self._ca_file = ca_file
         self._timeouts = timeouts or Timeouts()
@@ -182,7 +211,7 @@ class Transport:
 
     def error(self, data: bytes, status: int | None = None) -> ModelError:
         """The error that the provider tells of in the body of an answer, or in a frame of a stream."""
-        return error_for(self.provider, status, data, self._error_codes)
+        return error_for(self.provider, status, data, self._error_codes, read=self._read_error)
 
     def unknown(self, kind: str) -> None:
         """Count a frame of a kind that is not known here: it is passed over, and told of."""
@@ -258,6 +287,7 @@ class Transport:
             stream.status,
             data,
             self._error_codes,
+            read=self._read_error,
             retry_after=retry_after,
             request_id=request_id,
         )
@@ -358,6 +388,7 @@ def error_for(
     data: bytes,
     codes: Mapping[str, type[ModelError]] = _NO_CODES,
     *,
+    read: Callable[[bytes], ErrorTold] | None = None,
     retry_after: float | None = None,
     request_id: str | None = None,
 ) -> ModelError:
@@ -368,12 +399,14 @@ def error_for(
         status: the HTTP status; None for an error in the middle of a stream.
         data: the body.
         codes: what the provider's own codes mean.
+        read: reads the body, where it is not in one of the usual forms.
         retry_after: seconds to wait, as the provider asked.
         request_id: the provider's id.
     """
-    code, message = _read_error(data)
+    told = (read or read_error)(data)
+    code, message = told.code, told.message
     shown = message[:_SHOWN_ERROR_CHARS]
-    status = status or _status_of(code)
+    status = status or told.status or _status_of(code)
     kind: type[ModelError]
     if code in codes:
         kind = codes[code]
@@ -397,29 +430,29 @@ def error_for(
         kind = InvalidRequestError
     else:
         kind = ProviderError
-    told = f"{provider} answered {status if status is not None else 'with an error'}"
+    answered = f"{provider} answered {status if status is not None else 'with an error'}"
     return kind(
-        f"{told}: {shown or 'an empty body'}{_HINTS.get(kind, '')}",
+        f"{answered}: {shown or 'an empty body'}{_HINTS.get(kind, '')}",
         provider=provider,
         status=status,
-        retry_after=retry_after,
+        retry_after=told.retry_after if retry_after is None else retry_after,
         request_id=request_id,
         body=data[:_MAX_ERROR_BYTES].decode("utf-8", "replace"),
     )
 
 
-def _read_error(data: bytes) -> tuple[str, str]:
+def read_error(data: bytes) -> ErrorTold:
     """Find code and message in the forms that providers use; any other body is its own message."""
     text = data.decode("utf-8", "replace").strip()
     try:
         body: Any = msgspec.json.decode(data)
     except UNREADABLE:
-        return "", re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
+        return ErrorTold("", re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip())
     error: Any = body.get("error", body) if is_object(body) else body
     if not is_object(error):
-        return "", str(error)
+        return ErrorTold("", str(error))
     code = error.get("code") or error.get("type") or error.get("status") or ""
-    return str(code), str(error.get("message") or error.get("detail") or text)
+    return ErrorTold(str(code), str(error.get("message") or error.get("detail") or text))
 
 
 def _status_of(code: str) -> int | None:
