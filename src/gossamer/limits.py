@@ -121,7 +121,13 @@ class Budget(msgspec.Struct, eq=False):
         return budgets
 
     def reserve(
-        self, input_tokens: int, max_output_tokens: int | None, price: Price | None, model: str = ""
+        self,
+        input_tokens: int,
+        max_output_tokens: int | None,
+        price: Price | None,
+        model: str = "",
+        *,
+        least_output_tokens: int = 1,
     ) -> Reservation | None:
         """Hold what a model call may use at most, here and in the budgets around.
 
@@ -130,6 +136,7 @@ class Budget(msgspec.Struct, eq=False):
             max_output_tokens: cap on the answer that the settings ask for, or None.
             price: the model's.
             model: the model's name.
+            least_output_tokens: less room than this for the answer is none.
 
         Returns:
             The reservation, to be given back with `release`; None where no limit needs one.
@@ -141,7 +148,7 @@ class Budget(msgspec.Struct, eq=False):
         output = max_output_tokens
         needed = False
         for budget in self.all():
-            left = budget._output_left(input_tokens, price, model)
+            left = budget._output_left(input_tokens, price, model, least_output_tokens)
             if left is not None:
                 needed = True
                 output = left if output is None else min(output, left)
@@ -194,14 +201,14 @@ class Budget(msgspec.Struct, eq=False):
             budget.reserved_tokens += sign * reservation.usage.total_tokens
             budget.reserved_cost += sign * reservation.usage.cost
 
-    def _output_left(self, input_tokens: int, price: Price | None, model: str) -> int | None:
-        """How long an answer this budget alone leaves room for; None where it does not care."""
+    def _output_left(self, input_tokens: int, price: Price | None, model: str, least: int) -> int | None:
+        """How long an answer, of at least so many tokens, this budget alone leaves room for; None where it does not care."""
         output: int | None = None
         allowed = self.limits.max_tokens
         if allowed is not None:
             taken = self.used.total_tokens + self.reserved_tokens + input_tokens
             output = allowed - taken
-            if output < 1:
+            if output < least:
                 raise self._no_room("max_tokens", allowed, taken)
         if self.limits.max_cost is not None:
             if price is None:
@@ -213,7 +220,7 @@ class Budget(msgspec.Struct, eq=False):
             left = self.limits.max_cost - spent
             _, dearest = price.dearest(input_tokens)
             affordable = int(left * 1_000_000 / dearest) if dearest else 1_000_000
-            if left <= 0 or affordable < 1:
+            if left <= 0 or affordable < least:
                 raise self._no_room("max_cost", self.limits.max_cost, spent)
             output = affordable if output is None else min(output, affordable)
         return output

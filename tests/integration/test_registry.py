@@ -7,7 +7,7 @@ from tests.integration.server import Server, completion, http
 
 from gossamer import Agent
 from gossamer.errors import ArgumentError, AuthenticationError, ModelError
-from gossamer.models import PRESETS, OpenAIChat, resolve
+from gossamer.models import PRESETS, OpenAIChat, RetryModel, resolve
 
 # Written out once more on purpose: a key must not go to another host by a slip of the pen.
 EXPECTED = {
@@ -62,7 +62,8 @@ async def test_remote_presets_ask_their_host(provider, monkeypatch):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
-        model = resolve(f"{provider}:some/model:latest")
+        repeated = resolve(f"{provider}:some/model:latest")
+        model = repeated.model
         with pytest.raises(ModelError):
             await Agent(model).run("hi")
     # The key goes through the tunnel alone, not to the proxy.
@@ -70,8 +71,9 @@ async def test_remote_presets_ask_their_host(provider, monkeypatch):
     assert "authorization" not in proxy.requests[0].headers
     assert isinstance(model, OpenAIChat)
     assert (model.name, model.provider) == ("some/model:latest", provider)
-    assert resolve(f"{provider}:some/model:latest") is model
-    assert "secret" not in repr(model)
+    assert isinstance(repeated, RetryModel)
+    assert resolve(f"{provider}:some/model:latest") is repeated
+    assert "secret" not in repr(repeated)
 
 
 @pytest.mark.parametrize("provider", REMOTE)
@@ -115,7 +117,7 @@ async def test_other_providers_stay_where_they_are(monkeypatch):
     async with Server(http(b"", 403)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(ModelError):
-            await Agent("groq:x").run("hi")
+            await Agent(resolve("groq:x").model).run("hi")
     assert proxy.requests[0].target == "api.groq.com:443"
     with pytest.raises(AuthenticationError, match="MISTRAL_API_KEY"):
         resolve("mistral:x")

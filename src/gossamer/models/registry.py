@@ -169,7 +169,8 @@ def check_model(name: object) -> None:
 def resolve(name: str) -> Model:
     """Give the model of a model string; built at its first use and then shared.
 
-    The environment is read at the first use of each string.
+    The environment is read at the first use of each string. A provider's model comes in a `RetryModel`, with two
+    retries in a `RetryBudget` of its own.
 
     Raises:
         ArgumentError: no provider of that name.
@@ -194,6 +195,9 @@ def resolve(name: str) -> Model:
     options = dict(preset.options)
     if preset.dialect == "openai_chat":
         options["provider"] = provider
-    return getattr(import_module(module), class_name)(
+    from gossamer.models.retry import RetryBudget, RetryModel
+
+    bare = getattr(import_module(module), class_name)(
         model, base_url=url or preset.base_url, api_key=key, capabilities=preset.capabilities, **options
     )
+    return RetryModel(bare, budget=RetryBudget())

@@ -1,0 +1,63 @@
+"""What models that wrap one model have in common: they look like the one inside."""
+
+from __future__ import annotations
+
+from gossamer.models.base import Capabilities, Model, Price, price_of
+from gossamer.models.registry import check_model, resolve
+
+__all__ = ["WrappedModel"]
+
+
+class WrappedModel:
+    """A model that asks another one; name, dialect, capabilities and price are the inner one's.
+
+    Args:
+        model: the model inside. A string means the bare model, without the retries that it brings elsewhere; its
+            key is looked for at the first use.
+
+    Raises:
+        ArgumentError: no model, or a string that names none.
+    """
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: Model | str) -> None:
+        check_model(model)
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._model!r})"
+
+    @property
+    def model(self) -> Model:
+        """The model inside.
+
+        Raises:
+            AuthenticationError: it was given as a string, and its key is not set.
+        """
+        if isinstance(self._model, str):
+            from gossamer.models.retry import RetryModel
+
+            resolved = resolve(self._model)
+            self._model = resolved.model if isinstance(resolved, RetryModel) else resolved
+        return self._model
+
+    @property
+    def name(self) -> str:
+        """The inner model's name."""
+        return self.model.name
+
+    @property
+    def dialect(self) -> str:
+        """The inner model's wire format."""
+        return self.model.dialect
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the inner model can do."""
+        return self.model.capabilities
+
+    @property
+    def price(self) -> Price | None:
+        """What the inner model costs, or None where that is not known."""
+        return price_of(self.model)
