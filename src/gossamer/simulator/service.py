@@ -11,6 +11,7 @@ from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestErr
 from gossamer.simulator.faults import Fault, FaultDice
 from gossamer.simulator.instances import SchemaError
 from gossamer.simulator.openai_chat import OpenAIChatDialect
+from gossamer.simulator.openai_responses import OpenAIResponsesDialect
 from gossamer.simulator.replies import Prompt, Reply, default_reply
 from gossamer.simulator.script import Script
 from gossamer.simulator.speech import speech_of
@@ -167,7 +168,7 @@ class Service:
         self._chunks = chunks
         self._number = self._position = 0
         self._prefixes = PrefixCache()
-        self._dialects: tuple[Dialect, ...] = (_OPENAI,)
+        self._dialects: tuple[Dialect, ...] = (_OPENAI, OpenAIResponsesDialect())
         self.stats = SimulatorStats()
 
     def answer(self, request: Request) -> Whole | Streamed:
