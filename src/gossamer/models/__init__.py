@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "AzureOpenAIChat",
     "CachedModel",
     "Capabilities",
     "CircuitBreakerModel",
@@ -59,11 +60,14 @@ __all__ = [
 
 # Loaded at first use: a dialect brings the wire with it.
 _LATE = {
+    "AzureOpenAIChat": "gossamer.models.azure_openai",
+    "CachedModel": "gossamer.models.cached",
     "CircuitBreakerModel": "gossamer.models.circuit_breaker",
     "CircuitState": "gossamer.models.circuit_breaker",
     "FallbackModel": "gossamer.models.fallback",
     "OfflineModel": "gossamer.models.offline",
     "OpenAIChat": "gossamer.models.openai_chat",
+    "OpenAIResponses": "gossamer.models.openai_responses",
     "RateLimitedModel": "gossamer.models.rate_limit",
     "RetryBudget": "gossamer.models.retry",
     "RetryModel": "gossamer.models.retry",
