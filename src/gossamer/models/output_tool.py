@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from gossamer.messages import Part, Text, ToolCall
@@ -13,8 +14,9 @@ __all__ = ["OUTPUT_TOOL", "output_tool", "take_answer"]
 OUTPUT_TOOL = "final_answer"
 
 
+@functools.lru_cache(maxsize=256)
 def output_tool(schema: OutputSchema) -> ToolSchema:
-    """The tool whose arguments are the answer."""
+    """The tool whose arguments are the answer; one and the same for each schema, so that it is encoded once."""
     words = schema.description or "Give the final answer in this form."
     return ToolSchema(OUTPUT_TOOL, words, schema.schema, schema.strict)
 

@@ -57,7 +57,7 @@ _NO_CODES: Mapping[str, type[ModelError]] = {}
 _NO_FRAMES: list[Frame] = []
 
 _CONTEXT_LENGTH = re.compile(
-    r"context.?length|context.?window|maximum.?context|too many tokens|input token count|prompt is too long",
+    r"context.?length|context.?window|context.?limit|maximum.?context|too many tokens|input token count|prompt is too long",
     re.IGNORECASE,
 )
 _CONTENT_FILTER = re.compile(r"content.?filter|content.?policy|safety|moderation", re.IGNORECASE)
