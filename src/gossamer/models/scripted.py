@@ -18,7 +18,7 @@ from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, ModelRequest, ModelResponse, Price
 from gossamer.usage import Usage
 
-__all__ = ["Reply", "ScriptedModel"]
+__all__ = ["Reply", "ScriptedModel", "as_deltas"]
 
 Reply: TypeAlias = str | ToolCall | Sequence[ToolCall] | Sequence[Delta] | ModelResponse | Exception
 
@@ -87,7 +87,7 @@ class ScriptedModel:
             for delta in reply:
                 yield delta
         else:
-            for delta in _as_deltas(response.message):
+            for delta in as_deltas(response.message):
                 yield delta
         yield response
 
@@ -173,7 +173,8 @@ def _assemble(deltas: Sequence[Any]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _as_deltas(message: Message) -> list[Delta]:
+def as_deltas(message: Message) -> list[Delta]:
+    """Cut a whole message into deltas, text word by word."""
     deltas: list[Delta] = []
     for part in message.parts:
         if isinstance(part, Text | Refusal):
