@@ -18,6 +18,7 @@ from gossamer.models.registry import PRESETS, Preset, resolve
 from gossamer.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:
+    from gossamer.models.anthropic_chat import AnthropicChat
     from gossamer.models.azure_openai import AzureOpenAIChat
     from gossamer.models.cached import CachedModel
     from gossamer.models.circuit_breaker import CircuitBreakerModel, CircuitState
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "AnthropicChat",
     "AzureOpenAIChat",
     "CachedModel",
     "Capabilities",
@@ -60,6 +62,7 @@ __all__ = [
 
 # Loaded at first use: a dialect brings the wire with it.
 _LATE = {
+    "AnthropicChat": "gossamer.models.anthropic_chat",
     "AzureOpenAIChat": "gossamer.models.azure_openai",
     "CachedModel": "gossamer.models.cached",
     "CircuitBreakerModel": "gossamer.models.circuit_breaker",
