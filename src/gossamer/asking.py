@@ -18,10 +18,10 @@ from gossamer.limits import Budget, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
+from gossamer.models.prices import tell_unpriced
 from gossamer.models.failures import may_have_cost
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
-from gossamer.telemetry.logging import logger
 from gossamer.usage import Usage
 
 __all__ = [
@@ -39,10 +39,6 @@ __all__ = [
 
 # Hands an event to whoever listens; returns when it has been taken.
 Emit: TypeAlias = Callable[[Event], Awaitable[None]]
-
-# Models whose missing price was told of; each once, and no more than so many.
-_unpriced: set[str] = set()
-_MAX_UNPRICED = 1000
 
 # The text of the answer that is being streamed, piece by piece: what stays when it breaks off.
 Heard: TypeAlias = list[str]
@@ -128,19 +124,8 @@ def charged(response: ModelResponse, model: Model) -> ModelResponse:
     """Put the cost of a call into its usage; say once in the log, for each model, where its price is not known."""
     response = priced(response, price_of(model))
     if response.usage.unpriced_calls:
-        _tell_unpriced(response.model or model.name)
+        tell_unpriced(response.model or model.name)
     return response
-
-
-def _tell_unpriced(name: str) -> None:
-    """Say in the log, once for each model, that its calls have no price."""
-    if name not in _unpriced and len(_unpriced) < _MAX_UNPRICED:
-        _unpriced.add(name)
-        logger.warning(
-            "the price of model %r is not known: its calls count as unpriced, and costs are lower bounds; "
-            "give it price=Price(input, output), in US dollars for a million tokens",
-            name,
-        )
 
 
 async def stream_model(

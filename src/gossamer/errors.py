@@ -99,9 +99,11 @@ class ModelError(GossamerError):
         body: the first part of the provider's answer, as text.
         text: what had arrived of an answer that was being streamed.
         attempts: how many times the model was asked, by a `RetryModel`.
+        texts: the places of the texts that were not embedded, where an embedder failed.
     """
 
     attempts: int = 1
+    texts: range = range(0)
 
     def __init__(
         self,

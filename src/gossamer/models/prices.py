@@ -17,8 +17,9 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 from gossamer.models.base import Price
+from gossamer.telemetry.logging import logger
 
-__all__ = ["add_prices", "price_for", "prices_dated"]
+__all__ = ["add_prices", "price_for", "prices_dated", "tell_unpriced"]
 
 # `gpt-5-2025-08-07`, `claude-sonnet-4-5-20250929`, `claude-sonnet-4-5@20250929`, `gemini-2.0-flash-001`, `…-latest`.
 _SNAPSHOT = re.compile(r"(?:-\d{4}-\d{2}-\d{2}|-20\d{6}|-00\d|-latest|@[\w.-]+)$")
@@ -27,6 +28,10 @@ _Prices = dict[str, dict[str, Price]]
 
 # Prices that the user has added; they win over the table.
 _added: _Prices = {}
+
+# Models whose missing price was told of; each once, and no more than so many.
+_unpriced: set[str] = set()
+_MAX_UNPRICED = 1000
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,6 +110,17 @@ def add_prices(provider: str, prices: Mapping[str, Price]) -> None:
         if not isinstance(price, Price):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"the price of {model!r} must be a Price, not {type(price).__name__}")
     _added[provider] = {**_added.get(provider, {}), **prices}
+
+
+def tell_unpriced(model: str) -> None:
+    """Say in the log, once for each model, that its calls have no price."""
+    if model not in _unpriced and len(_unpriced) < _MAX_UNPRICED:
+        _unpriced.add(model)
+        logger.warning(
+            "the price of model %r is not known: its calls count as unpriced, and costs are lower bounds; "
+            "give it price=Price(input, output), in US dollars for a million tokens",
+            model,
+        )
 
 
 def _find(prices: Mapping[str, Price], model: str) -> Price | None:
