@@ -275,4 +275,5 @@ class StreamDelivery:
         self._line.wheel.schedule(self, self._due)
 
     def _framed(self, frames: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames
+        # An empty chunk would be the end of the answer; a format may open with nothing.
+        return b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked and frames else frames

@@ -47,6 +47,7 @@ class Prompt(msgspec.Struct, frozen=True):
         json_object: the answer must be some JSON object.
         max_tokens: where to cut the answer, or None.
         stop: where one of these begins, the text ends.
+        thinks: whether the model may think; where not, what it thinks is left out.
         stream: whether the answer is to be streamed.
         include_usage: whether a stream ends with the usage.
         tokens: of the whole prompt.
@@ -67,6 +68,7 @@ class Prompt(msgspec.Struct, frozen=True):
     json_object: bool = False
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    thinks: bool = True
     stream: bool = False
     include_usage: bool = False
     tokens: int = 0

@@ -10,6 +10,7 @@ import msgspec
 from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
 from gossamer.simulator.faults import Fault, FaultDice
 from gossamer.simulator.instances import SchemaError
+from gossamer.simulator.ollama_chat import OllamaChatDialect
 from gossamer.simulator.openai_chat import OpenAIChatDialect
 from gossamer.simulator.openai_responses import OpenAIResponsesDialect
 from gossamer.simulator.replies import Prompt, Reply, default_reply
@@ -168,7 +169,7 @@ class Service:
         self._chunks = chunks
         self._number = self._position = 0
         self._prefixes = PrefixCache()
-        self._dialects: tuple[Dialect, ...] = (_OPENAI, OpenAIResponsesDialect())
+        self._dialects: tuple[Dialect, ...] = (_OPENAI, OpenAIResponsesDialect(), OllamaChatDialect())
         self.stats = SimulatorStats()
 
     def answer(self, request: Request) -> Whole | Streamed:

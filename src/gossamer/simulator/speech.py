@@ -56,7 +56,7 @@ def speech_of(prompt: Prompt, reply: Reply) -> Speech:
     tokens = 0
     thinking_tokens = 0
     cut = False
-    if reply.thinking:
+    if reply.thinking and prompt.thinks:
         pieces = split(reply.thinking)
         thinking_tokens = tokens = min(len(pieces), left)
         cut = tokens < len(pieces)
