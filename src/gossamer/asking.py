@@ -18,8 +18,8 @@ from gossamer.limits import Budget, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
-from gossamer.models.prices import tell_unpriced
 from gossamer.models.failures import may_have_cost
+from gossamer.models.prices import tell_unpriced
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
 from gossamer.usage import Usage

@@ -16,7 +16,7 @@ from gossamer.models.openai_terms import ERROR_CODES
 from gossamer.models.transport import Transport
 from gossamer.wire import Timeouts
 
-__all__ = ["AzureOpenAIChat"]
+__all__ = ["AzureOpenAIChat", "azure_url"]
 
 
 class AzureOpenAIChat(OpenAIChat):
@@ -74,7 +74,7 @@ class AzureOpenAIChat(OpenAIChat):
         self._send_thinking = False
         self._short_call_ids = False
         self._transport = Transport(
-            _url_of(endpoint, model, version),
+            azure_url(endpoint, model, version, "chat/completions"),
             headers,
             self.provider,
             error_codes=ERROR_CODES,
@@ -83,10 +83,11 @@ class AzureOpenAIChat(OpenAIChat):
         )
 
 
-def _url_of(endpoint: str, deployment: str, version: str | None) -> str:
+def azure_url(endpoint: str, deployment: str, version: str | None, path: str) -> str:
+    """Give the URL of an operation, such as `chat/completions`: dated versions have a place for each deployment."""
     resource = endpoint.rstrip("/").removesuffix("/v1").removesuffix("/openai")
     if version and version[0].isdigit():
         deployed = f"{resource}/openai/deployments/{quote(deployment, safe='')}"
-        return f"{deployed}/chat/completions?api-version={quote(version)}"
-    url = f"{resource}/openai/v1/chat/completions"
+        return f"{deployed}/{path}?api-version={quote(version)}"
+    url = f"{resource}/openai/v1/{path}"
     return f"{url}?api-version={quote(version)}" if version else url
