@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "AuthenticationError",
+    "CassetteError",
     "CircuitOpenError",
     "ConnectError",
     "ContentFilterError",
@@ -268,3 +269,10 @@ class SessionBusyError(SessionError):
 
 class ResumeError(SessionError):
     """There is nothing to resume, the call is unknown, or the session belongs to another agent."""
+
+
+# --- testing ------------------------------------------------------------------------------------------------
+
+
+class CassetteError(GossamerError):
+    """A cassette has no answer to a request, cannot be read, or is missing; no model was asked."""

@@ -6,7 +6,7 @@ import asyncio
 import email.utils
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -39,7 +39,17 @@ from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 from gossamer.wire import Endpoint, Frame, SSEDecoder, Stream, Timeouts
 
-__all__ = ["MAX_ANSWER_BYTES", "UNREADABLE", "Answer", "Decoder", "ErrorTold", "Transport", "read_error"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "UNREADABLE",
+    "Answer",
+    "Decoder",
+    "ErrorTold",
+    "Outgoing",
+    "Tape",
+    "Transport",
+    "read_error",
+]
 
 # A longer answer is an error: no answer of a model is, and memory is not for the server to take.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -93,6 +103,34 @@ class Decoder(Protocol):
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes and give the frames they complete."""
         ...
+
+
+class Outgoing(msgspec.Struct, frozen=True, eq=False):
+    """A request as it is about to be sent.
+
+    Attributes:
+        url: the model's URL.
+        path: put behind the path of the URL, or None.
+        headers: all that are sent, keys among them.
+        body: its bytes.
+    """
+
+    url: str
+    path: str | None
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Tape(Protocol):
+    """Stands between all models of the process and the wire: records what goes over it, or plays it back."""
+
+    async def exchange(self, request: Outgoing, send: Callable[[], Awaitable[Stream]]) -> Stream:
+        """Give the answer to a request, by sending it or in another way."""
+        ...
+
+
+# Read by every request, like the recorder of the metrics; None is no tape.
+tape: Tape | None = None
 
 
 class Transport:
@@ -160,7 +198,11 @@ class Transport:
         headers = None if settings is None else settings.extra_headers
         endpoint = self._endpoints.get(seconds) or self._endpoint_for(seconds)
         try:
-            stream = await endpoint.send(body, headers=headers, path=path)
+            if tape is None:
+                stream = await endpoint.send(body, headers=headers, path=path)
+            else:
+                sent = Outgoing(self.url, path, {**self._headers, **(headers or {})}, body)
+                stream = await tape.exchange(sent, lambda: endpoint.send(body, headers=headers, path=path))
             if stream.status >= 300:
                 raise await self._refusal(stream)
         except WireError as error:
