@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gossamer.simulator.anthropic_chat import AnthropicChatDialect
 from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
 from gossamer.simulator.faults import Fault, FaultDice
 from gossamer.simulator.instances import SchemaError
@@ -169,7 +170,12 @@ class Service:
         self._chunks = chunks
         self._number = self._position = 0
         self._prefixes = PrefixCache()
-        self._dialects: tuple[Dialect, ...] = (_OPENAI, OpenAIResponsesDialect(), OllamaChatDialect())
+        self._dialects: tuple[Dialect, ...] = (
+            AnthropicChatDialect(),
+            _OPENAI,
+            OpenAIResponsesDialect(),
+            OllamaChatDialect(),
+        )
         self.stats = SimulatorStats()
 
     def answer(self, request: Request) -> Whole | Streamed:
