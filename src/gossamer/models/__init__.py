@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from gossamer.models.cached import CachedModel
     from gossamer.models.circuit_breaker import CircuitBreakerModel, CircuitState
     from gossamer.models.fallback import FallbackModel
+    from gossamer.models.gemini_chat import GeminiChat
     from gossamer.models.offline import OfflineModel
+    from gossamer.models.ollama_chat import OllamaChat
     from gossamer.models.openai_chat import OpenAIChat
     from gossamer.models.openai_responses import OpenAIResponses
     from gossamer.models.rate_limit import RateLimitedModel
@@ -40,11 +42,13 @@ __all__ = [
     "Delta",
     "FallbackModel",
     "FinishReason",
+    "GeminiChat",
     "Model",
     "ModelRequest",
     "ModelResponse",
     "ModelSettings",
     "OfflineModel",
+    "OllamaChat",
     "OpenAIChat",
     "OpenAIResponses",
     "Preset",
@@ -68,7 +72,9 @@ _LATE = {
     "CircuitBreakerModel": "gossamer.models.circuit_breaker",
     "CircuitState": "gossamer.models.circuit_breaker",
     "FallbackModel": "gossamer.models.fallback",
+    "GeminiChat": "gossamer.models.gemini_chat",
     "OfflineModel": "gossamer.models.offline",
+    "OllamaChat": "gossamer.models.ollama_chat",
     "OpenAIChat": "gossamer.models.openai_chat",
     "OpenAIResponses": "gossamer.models.openai_responses",
     "RateLimitedModel": "gossamer.models.rate_limit",
