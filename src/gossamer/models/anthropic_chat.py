@@ -21,7 +21,6 @@ from gossamer.errors import (
     ModelTimeoutError,
     NotFoundError,
     OverloadedError,
-    ProviderError,
     QuotaExceededError,
     RateLimitError,
 )
@@ -384,7 +383,6 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
 # --- errors -------------------------------------------------------------------------------------------------
 
 _ERROR_CODES: dict[str, type[ModelError]] = {
-    "api_error": ProviderError,
     "authentication_error": AuthenticationError,
     "billing_error": QuotaExceededError,
     "not_found_error": NotFoundError,

@@ -12,7 +12,6 @@ from gossamer.errors import (
     InvalidRequestError,
     ModelError,
     NotFoundError,
-    ProviderError,
     QuotaExceededError,
     RateLimitError,
 )
@@ -35,7 +34,6 @@ ERROR_CODES: dict[str, type[ModelError]] = {
     "misalignment_policy_violation": ContentFilterError,
     "model_not_found": NotFoundError,
     "rate_limit_exceeded": RateLimitError,
-    "server_error": ProviderError,
 }
 
 
