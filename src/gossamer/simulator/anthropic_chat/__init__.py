@@ -46,8 +46,10 @@ def _check_headers(request: Request) -> None:
 class AnthropicChatDialect:
     """Anthropic Messages, with its models and its counting of tokens.
 
-    Thinking is sent unless the request disables it; a request that enables it with a budget always gets a thinking
-    block, if only an empty one. Prompts are cached as the request's `cache_control` marks say, from the first token.
+    What a request may ask for depends on the model's version, as far as its name tells one. Thinking is sent where
+    the request turns it on, or where the model thinks unless told not to; a request that enables it with a budget
+    always gets a thinking block, if only an empty one. Prompts are cached as the request's `cache_control` marks say,
+    from the first token on.
     """
 
     __slots__ = ()

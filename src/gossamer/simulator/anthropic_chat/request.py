@@ -18,6 +18,7 @@ from gossamer.simulator.anthropic_chat.content import (
     invalid,
     read_message,
 )
+from gossamer.simulator.anthropic_chat.models import Abilities, abilities
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -31,12 +32,6 @@ _CACHED_TOOLS = 64 * 1024
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _SERVER_TOOL = re.compile(
     r"(?:bash|browser|code_execution|computer|memory|mcp|text_editor|tool_search|web_fetch|web_search)_\w+"
-)
-# Models before Claude 4.6 take the beginning of their answer from the request, those since 4.8 system messages
-# between the others; which name belongs to which is told by the version in it.
-_TAKES_PREFILL = re.compile(r"claude-(?:[23]|instant|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:$|-20|@))")
-_NO_SYSTEM_MESSAGES = re.compile(
-    r"claude-(?:[23]|instant|(?:opus|sonnet|haiku)-4(?:-[0-7])?(?:$|-20|@)|sonnet-5)"
 )
 _UNSUPPORTED = {
     "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
@@ -237,7 +232,7 @@ def _choose(request: _Request, tools: _Tools) -> tuple[str, str, bool]:
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _check_order(messages: list[MessageSum], model: str) -> None:
+def _check_order(messages: list[MessageSum], model: Abilities) -> None:
     """Refuse messages that may not stand where they stand; neighbours of one role count as one message."""
     if not messages:
         raise bad("messages: at least one message is required")
@@ -256,7 +251,7 @@ def _check_order(messages: list[MessageSum], model: str) -> None:
                 "assistant message"
             )
         if role == "system":
-            if _NO_SYSTEM_MESSAGES.match(model):
+            if not model.system_messages:
                 raise bad(f"messages.{index}.role: role 'system' is not supported on this model")
             if before != "user" or pending:
                 raise bad(f"messages.{index}: `system` messages must come after a `user` message")
@@ -312,10 +307,10 @@ def _refuse_unanswered(pending: list[str], index: int) -> NoReturn:
     )
 
 
-def _check_end(request: _Request, messages: list[MessageSum]) -> None:
+def _check_end(request: _Request, messages: list[MessageSum], model: Abilities) -> None:
     last = messages[-1]
     if last.role == "assistant":
-        if not _TAKES_PREFILL.match(request.model):
+        if not model.prefill:
             raise bad(
                 "This model does not support assistant message prefill. The conversation must end with a user message."
             )
@@ -422,7 +417,7 @@ def _thinks(request: _Request) -> bool:
     return request.thinking is not None and request.thinking.type != "disabled"
 
 
-def _check_settings(request: _Request) -> None:
+def _check_settings(request: _Request, model: Abilities) -> None:
     if not request.model:
         raise bad("model: String should have at least 1 character")
     if request.max_tokens < 0:
@@ -431,14 +426,33 @@ def _check_settings(request: _Request) -> None:
         value = getattr(request, name)
         if value is not None and not 0 <= value <= 1:
             raise bad(f"{name}: range: 0..1")
+    for name in ("temperature", "top_p", "top_k"):
+        if getattr(request, name) not in {None, 1} and not model.sampling:
+            raise bad(f"`{name}` is deprecated for this model.")
     if any(not each or each.isspace() for each in request.stop_sequences):
         raise bad("stop_sequences: each stop sequence must contain non-whitespace")
-    thinking = request.thinking
-    if thinking is None:
-        return
-    if thinking.type != "enabled":
+    if request.thinking is not None:
+        _check_thinking(request, request.thinking, model)
+
+
+def _check_thinking(request: _Request, thinking: _Thinking, model: Abilities) -> None:
+    kind = thinking.type
+    takes = {
+        "enabled": model.budget,
+        "adaptive": model.adaptive,
+        "disabled": model.disabled,
+        "between_tools": model.between_tools,
+    }
+    if not takes[kind]:
+        raise bad(
+            f'"thinking.type.{kind}" is not supported for this model. Use "thinking.type.adaptive" and '
+            '"output_config.effort" to control thinking behavior.'
+            if model.adaptive
+            else f'"thinking.type.{kind}" is not supported for this model.'
+        )
+    if kind != "enabled":
         if thinking.budget_tokens is not None:
-            raise bad(f"thinking.{thinking.type}.budget_tokens: Extra inputs are not permitted")
+            raise bad(f"thinking.{kind}.budget_tokens: Extra inputs are not permitted")
     elif thinking.budget_tokens is None:
         raise bad("thinking.enabled.budget_tokens: Field required")
     elif thinking.budget_tokens < _LEAST_THINKING:
@@ -447,8 +461,8 @@ def _check_settings(request: _Request) -> None:
         )
     elif thinking.budget_tokens >= request.max_tokens:
         raise bad("`max_tokens` must be greater than `thinking.budget_tokens`.")
-    if _thinks(request) and request.temperature not in {None, 1}:
-        raise bad("`temperature` may only be set to 1 when thinking is enabled.")
+    if kind != "disabled" and request.temperature not in {None, 1}:
+        raise bad("`temperature` may only be set to 1 when thinking is enabled or in adaptive mode.")
 
 
 def _schema(request: _Request) -> Any:
@@ -520,16 +534,18 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         request = _request_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise invalid(error) from None
-    _check_settings(request)
+    model = abilities(request.model)
+    _check_settings(request, model)
     tools = _tools(bytes(request.tools))
     choice, forced, parallel = _choose(request, tools)
     messages = [read_message(bytes(raw), index) for index, raw in enumerate(request.messages)]
-    _check_order(messages, request.model)
-    _check_end(request, messages)
+    _check_order(messages, model)
+    _check_end(request, messages, model)
     counted = _count(request, tools, messages, _system(request), prefixes)
     tail = _since_said(messages)
     results, results_total = _results(tail)
     thinking = request.thinking
+    display = None if thinking is None else thinking.display
     return Prompt(
         model=request.model,
         said=tail[0].text,
@@ -549,8 +565,8 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         wire=Wire(
             written=counted.written,
             must_think=thinking is not None and thinking.type == "enabled",
-            thinks=thinking is None or thinking.type != "disabled",
-            shows=thinking is None or thinking.display != "omitted",
+            thinks=model.thinks if thinking is None else thinking.type != "disabled",
+            shows=model.shows if display is None else display == "summarized",
         ),
     )
 
