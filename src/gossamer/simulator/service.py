@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from gossamer.simulator.anthropic_chat import AnthropicChatDialect
 from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
+from gossamer.simulator.embeddings import EmbeddingFormat, embedding_format
 from gossamer.simulator.faults import Fault, FaultDice
 from gossamer.simulator.instances import SchemaError
 from gossamer.simulator.ollama_chat import OllamaChatDialect
@@ -67,6 +69,7 @@ class SimulatorStats(msgspec.Struct):
         prompt_tokens: in the requests to the model.
         cached_tokens: the part of them in prefixes seen before.
         completion_tokens: in whole answers, and in frames sent.
+        embeddings: vectors made.
         disconnects: connections that clients closed in the middle of an answer.
         errors: number by kind: an HTTP status, or the name of a fault.
         dialects: what was asked in each wire format, by its name.
@@ -80,6 +83,7 @@ class SimulatorStats(msgspec.Struct):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    embeddings: int = 0
     disconnects: int = 0
     errors: dict[str, int] = {}
     dialects: dict[str, DialectStats] = {}
@@ -186,6 +190,9 @@ class Service:
             for dialect in self._dialects:
                 if dialect.answers(path):
                     return self._model_answer(dialect, request)
+            found = embedding_format(path)
+            if found is not None:
+                return self._embeddings(found, request)
         elif request.method == b"GET":
             if path == b"/health":
                 return self._json(200, b'{"status":"ok"}', _OPENAI)
@@ -237,18 +244,10 @@ class Service:
         speech = speech_of(prompt, reply)
         self._number += 1
         if not prompt.stream:
-            delay = latency + (speech.tokens / tps if tps else 0.0)
-            if fault == "error_frame":
-                answer = self._json(500, dialect.error(500), dialect)
-                answer.delay = delay
-                return answer
             stats.completion_tokens += speech.tokens
             counts.completion_tokens += speech.tokens
-            body = dialect.whole(prompt, speech, self._number)
-            if fault == "unknown_frame":
-                body, fault = _UNKNOWN_FIELD + body[1:], None
-            answer = self._json(200, body, dialect)
-            answer.delay, answer.fault = delay, fault
+            answer = self._whole(dialect, dialect.whole(prompt, speech, self._number), fault)
+            answer.delay = latency + (speech.tokens / tps if tps else 0.0)
             return answer
         counts.streamed += 1
         stream = dialect.stream(prompt, speech, self._number, stamp=request.stamp)
@@ -268,6 +267,46 @@ class Service:
             counts=counts,
         )
 
+    def _embeddings(self, wanted: EmbeddingFormat, request: Request) -> Whole:
+        stats = self.stats
+        dialect = next((each for each in self._dialects if each.name == wanted.dialect), _OPENAI)
+        counts = stats.of(dialect.name)
+        counts.requests += 1
+        try:
+            made = wanted.embed(request.path, request.body)
+        except RequestError as error:
+            return self._refused(dialect, error)
+        stats.prompt_tokens += made.tokens
+        counts.prompt_tokens += made.tokens
+        reply = self._trouble() or self._scripted_trouble(made.texts) or Reply()
+        latency = self._latency if reply.latency is None else reply.latency
+        if reply.error is not None:
+            return self._scripted_error(dialect, reply, latency)
+        if reply.fault is not None:
+            stats.count_error(reply.fault)
+            counts.errors += 1
+        stats.embeddings += len(made.texts)
+        answer = self._whole(dialect, made.body, reply.fault)
+        answer.delay = latency
+        return answer
+
+    def _scripted_trouble(self, texts: Sequence[str]) -> Reply | None:
+        # What a script says is not for embeddings, but where it names a text that fails, that text fails here too.
+        for text in texts if self._script is not None else ():
+            reply = self._script.matching(text, 0) if self._script is not None else None
+            if reply is not None and reply.silent:
+                return reply
+        return None
+
+    def _whole(self, dialect: Dialect, body: bytes, fault: Fault | None) -> Whole:
+        if fault == "error_frame":
+            return self._json(500, dialect.error(500), dialect)
+        if fault == "unknown_frame":
+            return self._json(200, _UNKNOWN_FIELD + body[1:], dialect)
+        answer = self._json(200, body, dialect)
+        answer.fault = fault
+        return answer
+
     def _scripted_error(self, dialect: Dialect, reply: Reply, latency: float) -> Whole:
         assert reply.error is not None
         seconds = reply.retry_after
@@ -277,14 +316,18 @@ class Service:
             answer.head += _retry_after(seconds)
         return answer
 
-    def _choose(self, prompt: Prompt) -> Reply:
+    def _trouble(self) -> Reply | None:
         kind = self._dice.roll()
+        if kind is None:
+            return None
         if kind == "429":
             return Reply(error=429, retry_after=1.0)
-        if kind == "500":
-            return Reply(error=500)
-        if kind is not None:
-            return msgspec.structs.replace(default_reply(prompt, self._chunks), fault=kind)
+        return Reply(error=500) if kind == "500" else Reply(fault=kind, silent=True)
+
+    def _choose(self, prompt: Prompt) -> Reply:
+        trouble = self._trouble()
+        if trouble is not None:
+            return self._filled(trouble, prompt)
         script = self._script
         scripted = None if script is None else script.matching(prompt.said, prompt.turn)
         if script is not None and scripted is None:
@@ -292,10 +335,13 @@ class Service:
             self._position += 1
         if scripted is None:
             return default_reply(prompt, self._chunks)
-        if scripted.silent and scripted.error is None:
-            said = default_reply(prompt, self._chunks)
-            return msgspec.structs.replace(scripted, text=said.text, calls=said.calls, chunks=said.chunks)
-        return scripted
+        return self._filled(scripted, prompt)
+
+    def _filled(self, reply: Reply, prompt: Prompt) -> Reply:
+        if not reply.silent or reply.error is not None:
+            return reply
+        said = default_reply(prompt, self._chunks)
+        return msgspec.structs.replace(reply, text=said.text, calls=said.calls, chunks=said.chunks)
 
     def _json(self, status: int, body: bytes, dialect: Dialect) -> Whole:
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n" % (
