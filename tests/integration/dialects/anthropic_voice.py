@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from tests.integration.server import http, packets, stream
+from tests.integration.server import Server, http, packets, stream
 
 from gossamer import Agent
-from gossamer.models import AnthropicChat
+from gossamer.models import AnthropicChat, ModelRequest
+from gossamer.view import MessageView
 
 USAGE = {"input_tokens": 10, "output_tokens": 5}
 MODEL = "claude-test-20260101"
@@ -117,3 +118,34 @@ def model(server, name="claude-test", **options):
 def agent(server, *, capabilities=None, **options):
     """An agent on that model."""
     return Agent(model(server, **({"capabilities": capabilities} if capabilities else {})), **options)
+
+
+# --- what is asked ------------------------------------------------------------------------------------------
+
+
+def request_of(*messages, **fields):
+    """A request of these messages."""
+    view = MessageView(list(messages), 0, len(messages))
+    return ModelRequest(view, **fields)
+
+
+async def asked(*messages, name="claude-test", **fields):
+    """The body that a request becomes, answered by a server."""
+    async with Server(say(False, "ok")) as server:
+        await model(server, name).respond(request_of(*messages, **fields))
+    return server.requests[0].body
+
+
+def user(*blocks):
+    """A user's message on the wire."""
+    return {"role": "user", "content": list(blocks)}
+
+
+def assistant(*blocks):
+    """A model's message on the wire."""
+    return {"role": "assistant", "content": list(blocks)}
+
+
+def words(said):
+    """A block of text on the wire."""
+    return {"type": "text", "text": said}

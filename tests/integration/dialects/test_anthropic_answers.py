@@ -27,7 +27,7 @@ from tests.integration.dialects.anthropic_voice import (
 )
 from tests.integration.server import LAST_CHUNK, STREAM_HEAD, Close, Server, chunk, http, stream
 
-from gossamer import Agent, Message, ModelRetry, Session, Text, ToolCall, Usage, tool
+from gossamer import Agent, Message, ModelRetry, Session, Text, Usage, tool
 from gossamer.errors import (
     AuthenticationError,
     ContextLengthError,
