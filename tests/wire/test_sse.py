@@ -117,6 +117,25 @@ def test_fragmentation_changes_nothing(lines, endings, start, cuts):
     assert decode(pieces) == reference(data)
 
 
+PACKETS = st.one_of(
+    st.sampled_from([b"event: e\n", b"data: a\n", b"\n", b"event: e\n\n", b": c\n\n", b"id: 7\ndata: a\n\n"]),
+    st.builds(
+        lambda name, data, end: b"event: " + name + b"\ndata: " + data + end,
+        st.sampled_from([b"e", b"", b"a b", b"\r", b"data: x"]),
+        st.sampled_from([b"x", b"", b"x\ndata: y", b"x\rid: 3", b"x\n"]),
+        st.sampled_from([b"\n\n", b"\n\n", b"\n", b"\r\n\r\n"]),
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(pieces=st.lists(PACKETS, max_size=8))
+@example(pieces=[b"data: a\n\n", b"event: e\ndata: x\n\n", b"event: e\n", b"event: f\ndata: y\n\n"])
+def test_events_in_packets_of_their_own(pieces):
+    """The packets for which there is a shorter way: after whole events, after parts of one, and almost such packets."""
+    assert decode(pieces) == reference(b"".join(pieces))
+
+
 @pytest.mark.parametrize(
     ("data", "left"),
     [

@@ -74,6 +74,17 @@ class SSEDecoder:
             and end <= self._max
         ):
             return [Frame(data[6:end], b"", self._id)]
+        # The same with its type in a line before, as OpenAI's Responses and Anthropic send it.
+        if (
+            self._at_start
+            and data.startswith(b"event: ")
+            and data.startswith(b"data: ", (named := data.find(b"\n")) + 1)
+            and data.find(b"\n", named + 1) == end
+            and data[-1] == 10
+            and b"\r" not in data
+            and end <= self._max
+        ):
+            return [Frame(data[named + 7 : end], data[7:named], self._id)]
         return self._feed_lines(data)
 
     def close(self) -> Frame | None:
