@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+import pytest
 
 from gossamer import Agent, ModelSettings, Session, tool
+from gossamer.errors import ArgumentError
 from gossamer.events import TextDelta
 from gossamer.models import Model, OfflineModel
 
@@ -83,5 +85,14 @@ async def test_structured_output_is_the_smallest_value_that_fits():
     assert (await Agent("offline").run("x", output=list[int])).output == []
     assert (await Agent("offline").run("x", output=bool)).output in {True, False}
     assert (await Agent("offline").run("x", output=Literal["yes", "no"])).output in {"yes", "no"}
-    assert (await Agent("offline").run("x", output=Item | None)).output in (None, Item("", 0, []))
+    assert (await Agent("offline").run("x", output=Item | None)).output in (None, Item("text", 0, []))
     assert isinstance(OfflineModel(), Model)
+
+
+class Endless(msgspec.Struct):
+    child: Endless
+
+
+async def test_structured_output_without_end_is_refused():
+    with pytest.raises(ArgumentError, match="without end"):
+        await Agent("offline").run("x", output=Endless)

@@ -10,12 +10,13 @@ import msgspec
 
 from gossamer.events import Delta, TextDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
+from gossamer.instances import minimal_instance
 from gossamer.messages import Message, Part, Text, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, ModelRequest, ModelResponse
-from gossamer.schema import ToolSchema, is_object
+from gossamer.schema import ToolSchema
 from gossamer.usage import Usage
 
-__all__ = ["OfflineModel", "example_of"]
+__all__ = ["OfflineModel"]
 
 _NOTE = "(offline model: no provider was asked)"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -79,7 +80,7 @@ def _answer(request: ModelRequest) -> Part:
             if arguments is not None:
                 return ToolCall(tool.name, msgspec.json.encode(arguments).decode(), new_id())
     if request.output_schema is not None:
-        return Text(msgspec.json.encode(example_of(request.output_schema.schema)).decode())
+        return Text(msgspec.json.encode(minimal_instance(request.output_schema.schema)).decode())
     if results:
         told = "; ".join(f"{result.name} gave {result.text}" for result in results)
         return Text(f"{told} {_NOTE}")
@@ -106,38 +107,3 @@ def _arguments_from(question: str, tool: ToolSchema) -> dict[str, Any] | None:
         else:
             return None
     return arguments
-
-
-def example_of(schema: dict[str, Any], definitions: dict[str, Any] | None = None) -> Any:
-    """Give the smallest value that fits a JSON schema: empty texts and lists, zeros, the first of several choices.
-
-    Args:
-        schema: the schema, as `json_schema` makes it.
-        definitions: what `$ref` refers to; the schema's own `$defs` where None.
-    """
-    if definitions is None:
-        definitions = {**schema.get("$defs", {})}
-    if "$ref" in schema:
-        return example_of(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
-    for key in ("const", "default"):
-        if key in schema:
-            return schema[key]
-    if "enum" in schema:
-        choices: list[Any] = schema["enum"]
-        return choices[0]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if key in schema:
-            return example_of(schema[key][0], definitions)
-    kind = schema.get("type")
-    if kind == "object" or "properties" in schema:
-        properties: dict[str, Any] = schema.get("properties", {})
-        return {name: example_of(properties[name], definitions) for name in schema.get("required", ())}
-    if kind == "array":
-        items: Any = schema.get("items")
-        least = schema.get("minItems", 0)
-        return [example_of(items if is_object(items) else {}, definitions) for _ in range(least)]
-    if kind == "string":
-        return "x" * schema.get("minLength", 0)
-    if kind in {"integer", "number"}:
-        return schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
-    return {"boolean": False}.get(str(kind))

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from gossamer.instances import minimal_instance
 from gossamer.simulator.faults import Fault
-from gossamer.simulator.instances import minimal_instance
 
 __all__ = ["Finish", "Prompt", "Reply", "ToolUse", "default_reply"]
 

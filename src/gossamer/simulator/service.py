@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from gossamer.instances import SchemaError
 from gossamer.simulator.anthropic_chat import AnthropicChatDialect
 from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
 from gossamer.simulator.embeddings import EmbeddingFormat, embedding_format
 from gossamer.simulator.faults import Fault, FaultDice
-from gossamer.simulator.instances import SchemaError
 from gossamer.simulator.ollama_chat import OllamaChatDialect
 from gossamer.simulator.openai_chat import OpenAIChatDialect
 from gossamer.simulator.openai_responses import OpenAIResponsesDialect

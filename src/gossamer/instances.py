@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+from gossamer.errors import ArgumentError
+
 __all__ = ["SchemaError", "minimal_instance"]
 
 _BUDGET = 10_000
@@ -22,8 +24,8 @@ _FORMATS = {
 }
 
 
-class SchemaError(Exception):
-    """No instance of the schema can be made; the message says why. It becomes an HTTP 400."""
+class SchemaError(ArgumentError):
+    """No instance of the schema can be made; the message says why."""
 
 
 def minimal_instance(schema: object) -> Any:
@@ -38,6 +40,8 @@ def minimal_instance(schema: object) -> Any:
     """
     try:
         return _Maker(schema).make(schema, ())
+    except SchemaError:
+        raise
     except RecursionError:
         raise SchemaError("the schema is nested too deeply") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -137,7 +141,7 @@ class _Maker:
             prefix: list[Any] = node.get("prefixItems", [])
             least = max(int(node.get("minItems", 0)), len(prefix))
             if least > self.left:
-                raise SchemaError(f"minItems {least} is more than the simulator makes")
+                raise SchemaError(f"minItems {least} is more than is made here")
             items = node.get("items", True)
             return [self.make(prefix[i] if i < len(prefix) else items, open_refs) for i in range(least)]
         if kind == "string":
@@ -159,7 +163,7 @@ def _string(node: dict[str, Any]) -> str:
         return known
     least, most = int(node.get("minLength", 0)), int(node.get("maxLength", 4))
     if least > _BUDGET:
-        raise SchemaError(f"minLength {least} is more than the simulator makes")
+        raise SchemaError(f"minLength {least} is more than is made here")
     return "text".ljust(least, ".")[: max(most, least)] if least > 4 else "text"[: max(most, least)]
 
 
