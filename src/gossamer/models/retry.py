@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator
 from threading import Lock
 from time import monotonic
 
 from gossamer.errors import ArgumentError, ModelError
 from gossamer.events import Delta, OutputRestarted
+from gossamer.models.backoff import wait_before_retry
 from gossamer.models.base import Model, ModelRequest, ModelResponse
 from gossamer.models.failures import is_passing, may_have_cost
 from gossamer.models.wrapping import WrappedModel
@@ -202,9 +202,7 @@ class RetryModel(WrappedModel):
             return None
         if request.on_repeat is not None and (delivered or may_have_cost(error)):
             request.on_repeat()
-        asked = error.retry_after or 0.0
-        jitter = random.uniform(0.0, min(self.first_wait * 2.0 ** min(attempt - 1, 64), self.longest_wait))  # noqa: S311 - spreads the load, guards nothing
-        wait = min(asked + jitter, self.longest_wait)
+        wait = wait_before_retry(attempt, error.retry_after, self.first_wait, self.longest_wait)
         name = self.model.name
         logger.info("model %s failed, to be asked again in %.3f s: %s", name, wait, error)
         if metrics.recorder is not None:
