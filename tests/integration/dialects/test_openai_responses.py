@@ -272,6 +272,23 @@ async def test_words_of_settings(settings, fields):
 
 
 @pytest.mark.parametrize(
+    ("provider", "words", "fields"),
+    [
+        ("openai", "30m", {"prompt_cache_options": {"ttl": "30m"}}),
+        ("openai", "in_memory", {"prompt_cache_retention": "in_memory"}),
+        ("openai", "12h", {}),
+        ("groq", "24h", {}),
+    ],
+)
+async def test_words_for_caching_in_chat_completions(provider, words, fields):
+    async with Server(http({"choices": [{"message": {"content": "ok"}}]})) as server:
+        asked = OpenAIChat("gpt-test", base_url=server.url, provider=provider)
+        await Agent(asked, settings=ModelSettings(prompt_cache=words)).run("hi")
+    body = server.requests[0].body
+    assert {key: body[key] for key in body if key.startswith("prompt_cache")} == fields
+
+
+@pytest.mark.parametrize(
     ("choice", "sent"),
     [
         ("auto", "auto"),
