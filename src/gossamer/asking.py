@@ -122,7 +122,8 @@ async def _ask_within(budget: Budget, model: Model, call: CallModel, request: Mo
 
 def charged(response: ModelResponse, model: Model) -> ModelResponse:
     """Put the cost of a call into its usage; say once in the log, for each model, where its price is not known."""
-    response = priced(response, price_of(model))
+    if not getattr(model, "prices_answers", False):
+        response = priced(response, price_of(model))
     if response.usage.unpriced_calls:
         tell_unpriced(response.model or model.name)
     return response

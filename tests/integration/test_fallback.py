@@ -218,6 +218,15 @@ async def test_a_model_without_a_price_is_not_free():
     assert (result.usage.cost, result.usage.unpriced_calls) == (0, 1)
 
 
+@pytest.mark.parametrize("wrap", [lambda model: model, RetryModel], ids=["plain", "wrapped"])
+async def test_a_model_that_is_free_is_free(wrap):
+    dear = failing(OverloadedError, price=Price(1, 1))
+    result = await Agent(wrap(FallbackModel(dear, spending(Price(0, 0)))), limits=Limits(max_cost=9)).run(
+        "hi"
+    )
+    assert (result.usage.cost, result.usage.unpriced_calls, result.usage.input_tokens) == (0, 0, 1_000_000)
+
+
 def test_the_price_is_an_upper_bound():
     prices = [
         Price(10, 1, cached=1),

@@ -223,7 +223,8 @@ class ModelResponse(msgspec.Struct, frozen=True, gc=False):
 class Model(Protocol):
     """A language model. Safe to share between agents, runs, threads and event loops.
 
-    A model may also have a `price`, a `Price`; without one its calls count as unpriced.
+    A model may also have a `price`, a `Price`; without one its calls count as unpriced. One that asks
+    several others prices their answers itself, and says so with a true `prices_answers`.
     """
 
     @property

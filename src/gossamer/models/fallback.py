@@ -43,6 +43,8 @@ class FallbackModel:
 
     __slots__ = ("_models", "restart")
 
+    prices_answers = True
+
     def __init__(self, *models: Model | str, restart: bool = False) -> None:
         if not models:
             raise ArgumentError(

@@ -61,3 +61,8 @@ class WrappedModel:
     def price(self) -> Price | None:
         """What the inner model costs, or None where that is not known."""
         return price_of(self.model)
+
+    @property
+    def prices_answers(self) -> bool:
+        """Whether the inner model prices its answers itself; see `Model`."""
+        return getattr(self.model, "prices_answers", False)
