@@ -47,9 +47,14 @@ _NO_REASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|gpt-5-chat|chatgpt-)")
 # --- wire structs -------------------------------------------------------------------------------------------
 
 
+class _CacheWrites(msgspec.Struct, gc=False):
+    ttl_12h_tokens: int | None = None
+
+
 class _InputDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: _CacheWrites | None = None
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
@@ -239,7 +244,14 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
         model_calls=1,
         unpriced_calls=1 if price is None else 0,
     )
-    return used if price is None else msgspec.structs.replace(used, cost=price.of(used))
+    if price is None:
+        return used
+    long = (
+        sent.cache_write_tokens_details.ttl_12h_tokens
+        if sent.cache_write_tokens_details is not None
+        else None
+    )
+    return msgspec.structs.replace(used, cost=price.of(used, long or 0))
 
 
 # --- errors -------------------------------------------------------------------------------------------------
