@@ -82,7 +82,7 @@ def price_for(provider: str, model: str) -> Price | None:
             model = model.replace(".", "-")
     provider = table.same.get(provider, provider)
     model = model.removeprefix("models/")
-    today = datetime.now(UTC).date()
+    today = _today() if table.later else date.min
     for begins in sorted(table.later, reverse=True):
         if begins <= today and (price := _find(table.later[begins].get(provider, {}), model)) is not None:
             return price
@@ -121,6 +121,10 @@ def tell_unpriced(model: str) -> None:
             "give it price=Price(input, output), in US dollars for a million tokens",
             model,
         )
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _find(prices: Mapping[str, Price], model: str) -> Price | None:
