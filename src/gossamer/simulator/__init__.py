@@ -1,4 +1,4 @@
-"""A model provider you can run: OpenAI's wire format, set latency, speed and faults, scripted replies."""
+"""A model provider you can run: the wire formats of five, set latency, speed and faults, scripted replies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from gossamer.simulator.replies import Prompt, Reply, ToolUse, default_reply
 from gossamer.simulator.script import Script
 from gossamer.simulator.serve import serve
 from gossamer.simulator.server import Simulator
-from gossamer.simulator.service import SimulatorStats
+from gossamer.simulator.stats import DialectStats, SimulatorStats
 
 __all__ = [
+    "DialectStats",
     "Fault",
     "Prompt",
     "RateFault",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gossamer.simulator.service import SimulatorStats, Streamed, Whole
+from gossamer.simulator.service import Streamed, Whole
+from gossamer.simulator.stats import SimulatorStats
 from gossamer.simulator.wheel import TimerWheel
 
 __all__ = ["Delivery", "Line", "StreamDelivery", "WholeDelivery"]

@@ -12,7 +12,8 @@ from gossamer.errors import ArgumentError
 from gossamer.simulator.connection import Connection
 from gossamer.simulator.faults import RATE_FAULTS, FaultDice, RateFault
 from gossamer.simulator.script import Script
-from gossamer.simulator.service import Service, SimulatorStats
+from gossamer.simulator.service import Service
+from gossamer.simulator.stats import SimulatorStats
 from gossamer.simulator.wheel import TimerWheel
 
 __all__ = ["Simulator"]
@@ -21,10 +22,14 @@ _BACKLOG = 4096
 
 
 class Simulator:
-    """A server that speaks the OpenAI Chat Completions format, for tests and load tests that cost nothing.
+    """A server that speaks the wire formats of model providers, for tests and load tests that cost nothing.
 
-    Use it as `async with Simulator() as simulator:` and give `simulator.url` to a client as its base URL. It
-    answers what its script says, else as `default_reply` describes. It runs on the loop that opened it and may be
+    It speaks OpenAI's Chat Completions and Responses, Anthropic's Messages, Gemini and Ollama, and the embeddings of
+    OpenAI, Azure, Gemini and Ollama: the path tells which. `/stats` counts, for programs as JSON and for browsers as
+    a page.
+
+    Use it as `async with Simulator() as simulator:` and give `simulator.url` to a client as its base URL; what comes
+    before a format's own path does not matter, so the same URL, or the same without `/v1`, does for each. It answers what its script says, else as `default_reply` describes. It runs on the loop that opened it and may be
     opened again after it was closed.
 
     Args:

@@ -19,9 +19,11 @@ from gossamer.simulator.openai_responses import OpenAIResponsesDialect
 from gossamer.simulator.replies import Prompt, Reply, default_reply
 from gossamer.simulator.script import Script
 from gossamer.simulator.speech import speech_of
+from gossamer.simulator.stats import DialectStats, SimulatorStats
+from gossamer.simulator.stats_page import stats_page
 from gossamer.simulator.tokens import PrefixCache
 
-__all__ = ["DialectStats", "Service", "SimulatorStats", "Streamed", "Whole"]
+__all__ = ["Service", "Streamed", "Whole"]
 
 _REASONS = {
     200: b"OK",
@@ -37,67 +39,6 @@ _REASONS = {
     503: b"Service Unavailable",
     529: b"Overloaded",
 }
-
-
-class DialectStats(msgspec.Struct):
-    """What was asked in one wire format.
-
-    Attributes:
-        requests: to the model, refused ones included.
-        streamed: the part of them that was answered by a stream.
-        prompt_tokens: in the requests.
-        completion_tokens: in whole answers, and in streams that came to their end.
-        errors: requests that were refused or failed, and faults.
-    """
-
-    requests: int = 0
-    streamed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    errors: int = 0
-
-
-class SimulatorStats(msgspec.Struct):
-    """What the simulator did so far.
-
-    Attributes:
-        requests: requests answered or refused, those for models, statistics and health included.
-        connections: open at the moment.
-        streams: answers being streamed at the moment.
-        streams_peak: the most at one time.
-        chunks: frames with a token sent.
-        prompt_tokens: in the requests to the model.
-        cached_tokens: the part of them in prefixes seen before.
-        completion_tokens: in whole answers, and in frames sent.
-        embeddings: vectors made.
-        disconnects: connections that clients closed in the middle of an answer.
-        errors: number by kind: an HTTP status, or the name of a fault.
-        dialects: what was asked in each wire format, by its name.
-    """
-
-    requests: int = 0
-    connections: int = 0
-    streams: int = 0
-    streams_peak: int = 0
-    chunks: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    embeddings: int = 0
-    disconnects: int = 0
-    errors: dict[str, int] = {}
-    dialects: dict[str, DialectStats] = {}
-
-    def of(self, dialect: str) -> DialectStats:
-        """The counts of one wire format, made at its first request."""
-        counts = self.dialects.get(dialect)
-        if counts is None:
-            counts = self.dialects[dialect] = DialectStats()
-        return counts
-
-    def count_error(self, kind: str) -> None:
-        """Count one error."""
-        self.errors[kind] = self.errors.get(kind, 0) + 1
 
 
 class Whole(msgspec.Struct, gc=False):
@@ -197,7 +138,7 @@ class Service:
             if path == b"/health":
                 return self._json(200, b'{"status":"ok"}', _OPENAI)
             if path == b"/stats":
-                return self._json(200, msgspec.json.encode(self.stats), _OPENAI)
+                return self._stats(request)
         for dialect in self._dialects:
             try:
                 found = dialect.look_up(request)
@@ -215,6 +156,12 @@ class Service:
         if dialect is not None:
             self.stats.of(dialect.name).errors += 1
         return self._json(status, form.error(status, message, **details), form)
+
+    def _stats(self, request: Request) -> Whole:
+        # A browser asks for HTML first; everything else gets the numbers.
+        if b"text/html" in request.headers.get(b"accept", b""):
+            return self._body(200, stats_page(self.stats), b"text/html; charset=utf-8", _OPENAI)
+        return self._json(200, msgspec.json.encode(self.stats), _OPENAI)
 
     def _refused(self, dialect: Dialect, error: RequestError) -> Whole:
         return self.refusal(error.status, str(error), dialect=dialect, param=error.param, code=error.code)
@@ -344,9 +291,13 @@ class Service:
         return msgspec.structs.replace(reply, text=said.text, calls=said.calls, chunks=said.chunks)
 
     def _json(self, status: int, body: bytes, dialect: Dialect) -> Whole:
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n" % (
+        return self._body(status, body, b"application/json", dialect)
+
+    def _body(self, status: int, body: bytes, content_type: bytes, dialect: Dialect) -> Whole:
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%bcontent-length: %d\r\n" % (
             status,
             _REASONS.get(status, b"Error"),
+            content_type,
             self._request_id(dialect),
             len(body),
         )
