@@ -409,7 +409,8 @@ class AnthropicChat:
 
     A system message in the middle goes as a user's text between `<system>` tags: the role of that name is for few
     models and places. Arguments that are no JSON object are sent as `{"_raw": …}`. A schema that the API cannot
-    express, such as one with free keys or one that is part of itself, is answered through a tool.
+    express, such as one with free keys or one that is part of itself, is answered through a tool, which must be called;
+    models that always think refuse to be made to, and want `tool_choice="auto"` set there.
 
     Args:
         model: the model's name, as in `claude-sonnet-5`.

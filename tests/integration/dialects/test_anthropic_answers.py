@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 
+import anthropic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -445,6 +446,62 @@ async def test_unknown_events_are_passed_over_and_counted(caplog):
     told = " ".join(record.getMessage() for record in caplog.records)
     for kind in ("never_heard_of", "new_delta", "input_json_delta"):
         assert kind in told
+
+
+# --- the official client ------------------------------------------------------------------------------------
+
+
+@streamed_and_not
+async def test_the_official_client_reads_these_answers_alike(streamed):
+    """What the answers of these tests look like is none of our inventions."""
+    cited = {
+        "type": "char_location",
+        "cited_text": "it is so",
+        "document_index": 0,
+        "document_title": "Report",
+        "start_char_index": 0,
+        "end_char_index": 8,
+    }
+    said = (
+        thinking("Let me ", "see."),
+        block(type="redacted_thinking", data="ENCRYPTED"),
+        text("So it ", "is.", citations=[cited]),
+        calls("srv", "web_search", '{"query": "cats"}', kind="server_tool_use"),
+        calls("toolu_1", "convert", '{"amount": 20, "rate": 1.1}'),
+    )
+    asked = {"model": "claude-test", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]}
+    async with Server(answer(streamed, *said, stop="tool_use")) as server:
+        ours, _ = await respond(server, streamed)
+        async with anthropic.AsyncAnthropic(
+            base_url=f"http://127.0.0.1:{server.port}", api_key="k", max_retries=0
+        ) as client:
+            if streamed:
+                async with client.messages.stream(**asked) as stream_:
+                    theirs = await stream_.get_final_message()
+            else:
+                theirs = await client.messages.create(**asked)
+    thought, redacted, words, source, search, call = ours.message.parts
+    assert [part.type for part in theirs.content] == [
+        "thinking",
+        "redacted_thinking",
+        "text",
+        "server_tool_use",
+        "tool_use",
+    ]
+    first, second, third, fourth, fifth = theirs.content
+    assert (thought.text, thought.provider["anthropic_chat"]["signature"]) == (
+        first.thinking,
+        first.signature,
+    )
+    assert redacted.provider["anthropic_chat"] == {"data": second.data}
+    assert (words.text, source.quote) == (third.text, third.citations[0].cited_text)
+    assert search.raw["input"] == fourth.input
+    assert (call.name, json.loads(call.arguments)) == (fifth.name, fifth.input)
+    assert theirs.stop_reason == "tool_use"
+    assert (ours.usage.input_tokens, ours.usage.output_tokens) == (
+        theirs.usage.input_tokens,
+        theirs.usage.output_tokens,
+    )
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------

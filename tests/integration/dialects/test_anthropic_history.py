@@ -6,7 +6,9 @@ import base64
 import math
 from itertools import pairwise
 
+import pydantic
 import pytest
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from tests.integration.dialects.anthropic_voice import (
     agent,
     answer,
@@ -24,7 +26,7 @@ from tests.integration.server import Server
 from gossamer import Message, Text, ToolCall, tool
 from gossamer.errors import ArgumentError
 from gossamer.messages import Audio, Citation, File, Image, ProviderBlock, Refusal, Thinking, ToolResult
-from gossamer.models import ModelRequest
+from gossamer.models import ModelRequest, ModelSettings
 from gossamer.view import MessageView
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
@@ -217,6 +219,50 @@ async def test_a_window_on_a_session_may_begin_in_the_middle():
         roles = [message["role"] for message in request.messages]
         assert roles[0] == "user"
         assert all(one != other for one, other in pairwise(roles))
+
+
+def whole(value):
+    """Read what pydantic checks only as it is read."""
+    if isinstance(value, dict):
+        return {name: whole(item) for name, item in value.items()}
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    return [whole(item) for item in value]
+
+
+async def test_requests_are_what_the_official_client_takes():
+    own = "anthropic_chat"
+    cited = {"type": "web_search_result_location", "url": "u", "title": "t"}
+    cited |= {"encrypted_index": "i", "cited_text": "c"}
+    body = await asked(
+        Message.user(
+            "hi",
+            Image(data=PNG),
+            File(data=b"%PDF-"),
+            File(data=b"abc", media_type="text/plain"),
+            author="Ann",
+        ),
+        Message(
+            "assistant",
+            (
+                Thinking("t", signed=True, provider={own: {"signature": "s"}}),
+                Thinking("", signed=True, provider={own: {"data": "s"}}),
+                Text("cited"),
+                Citation("u", "t", provider={own: cited}),
+                ProviderBlock(own, {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}),
+                ToolCall("f", '{"a":1}', "c1"),
+            ),
+        ),
+        Message("tool", (ToolResult("c1", "f", (Text("x"), Image(data=PNG)), "error"),)),
+        Message.system("be polite"),
+        instructions="Be brief.",
+        settings=ModelSettings(thinking="high", prompt_cache="1h", stop=["x"], max_tokens=5),
+    )
+    adapter = pydantic.TypeAdapter(MessageCreateParamsNonStreaming)
+    assert whole(adapter.validate_python(body)).keys() == body.keys()
+    body["messages"][2]["content"][0]["is_error"] = "who knows"
+    with pytest.raises(pydantic.ValidationError):  # it does look
+        whole(adapter.validate_python(body))
 
 
 # --- media --------------------------------------------------------------------------------------------------
