@@ -265,10 +265,11 @@ _ERROR_CODES = ERROR_CODES
 class OpenAIResponses:
     """A model behind OpenAI's Responses, or any server that speaks the same.
 
-    Of the settings, `stop` and `seed` are left aside: the API has neither, and it refuses `max_tokens` below 16. `prompt_cache` takes `30m` and `12h`
-    (the least time, for the newer models) and `24h` and `in_memory` (the policy, for the older ones); other words are
-    left aside. `thinking` is the effort, `off` is none. What `extra_body` holds is laid over the request; its objects
-    and arrays are put together with ours, so that `{"tools": [{"type": "web_search"}]}` adds a tool of the provider's.
+    Of the settings, `stop` and `seed` are left aside: the API has neither; and it refuses `max_tokens` below 16.
+    `prompt_cache` takes `30m` and `12h` (the least time, for the newer models) and `24h` and `in_memory` (the policy,
+    for the older ones); other words are left aside. `thinking` is the effort, `off` is none. What `extra_body` holds
+    is laid over the request; its objects and arrays are put together with ours, so that
+    `{"tools": [{"type": "web_search"}]}` adds a tool of the provider's.
 
     Args:
         model: the model's name, as in `gpt-5-mini`.
