@@ -73,6 +73,8 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
 # Generations 1 and 2, and the open models, refuse a schema of the answer beside tools and know no stand-in for signatures.
 _SINCE_3 = re.compile(r"(?:models/)?gemini-(?![12]\b)")
 
+_NOTHING = msgspec.Raw()
+
 
 # --- wire structs -------------------------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ _SINCE_3 = re.compile(r"(?:models/)?gemini-(?![12]\b)")
 class _FunctionCall(msgspec.Struct, gc=False):
     id: str | None = None
     name: str = ""
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class _Blob(msgspec.Struct, gc=False, rename="camel"):
@@ -125,7 +127,7 @@ class _Answer(msgspec.Struct, gc=False, rename="camel"):
     """A whole answer, or one chunk of a stream; the usage comes with each, and only the last is read."""
 
     candidates: list[_Candidate] = []
-    usage_metadata: msgspec.Raw | None = None
+    usage_metadata: msgspec.Raw = _NOTHING
     model_version: str | None = None
     prompt_feedback: _Feedback | None = None
     error: Any = None
@@ -211,7 +213,7 @@ class _Assembly:
         self.grounding: Any = None
         self.citations: Any = None
         self.model = ""
-        self.usage: msgspec.Raw | None = None
+        self.usage = _NOTHING
 
     def take(self, pieces: list[_Piece], payload: bytes) -> list[Delta]:
         """Add pieces that are more than plain text, and give their deltas.
@@ -260,11 +262,10 @@ class _Assembly:
     def _take_call(self, function: _FunctionCall, signature: str | None, deltas: list[Delta]) -> None:
         """Add a call, which always comes whole."""
         self._end_part()
-        arguments = "{}"
-        if function.args is not None:
-            arguments = msgspec.json.format(bytes(function.args), indent=-1).decode()
+        arguments = msgspec.json.format(bytes(function.args), indent=-1).decode()
         own = {"id": function.id, "thoughtSignature": signature}
         own = {name: value for name, value in own.items() if value}
+        arguments = "{}" if arguments == "null" else arguments
         call = ToolCall(function.name, arguments, new_id(), {DIALECT: own} if own else None)
         self._parts.append(call)
         if call.name == self.output_tool:
@@ -293,8 +294,8 @@ def _signed(signature: str | None) -> dict[str, Any] | None:
     return {DIALECT: {"thoughtSignature": signature}} if signature else None
 
 
-def _as_usage(raw: msgspec.Raw | None, price: Price | None) -> Usage:
-    usage = None if raw is None else _decode_usage(raw)
+def _as_usage(raw: msgspec.Raw, price: Price | None) -> Usage:
+    usage = None if raw is _NOTHING else _decode_usage(raw)
     if usage is None:
         return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
     used = Usage(
@@ -495,11 +496,11 @@ class GeminiChat:
                                 yield delta
                     elif chunk.error is not None:
                         raise transport.error(payload)
-                    elif chunk.usage_metadata is None:
+                    elif chunk.usage_metadata is _NOTHING:
                         if (refused := self._without_candidates(chunk, payload)) is not None:
                             raise refused
                         transport.unknown("chunk without candidates")
-                    if chunk.usage_metadata is not None:
+                    if chunk.usage_metadata is not _NOTHING:
                         assembly.usage = chunk.usage_metadata
                     if chunk.model_version and not assembly.model:
                         assembly.model = chunk.model_version
@@ -594,9 +595,7 @@ class GeminiChat:
         try:
             usage = _as_usage(assembly.usage, self.price)
         except UNREADABLE as error:
-            raise self._transport.invalid(
-                f"a usage that is none ({error})", bytes(assembly.usage or b"")
-            ) from error
+            raise self._transport.invalid(f"a usage that is none ({error})", bytes(assembly.usage)) from error
         # What the search asks to be shown beside its findings stays with the message.
         provider = (
             None if assembly.grounding is None else {DIALECT: {"groundingMetadata": assembly.grounding}}
