@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ _VERSION = 1
 # What models read of the headers; all others stay out of the file.
 _KEPT_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id", "location")
 
-_EVENT_END = re.compile(r"(?:\r\n|\n|\r){2}")
 _FAILURES: dict[str, type[WireError]] = {
     kind.__name__: kind for kind in (ProtocolError, ReadTimeoutError, TooLargeError, WireError)
 }
@@ -135,7 +133,7 @@ def answered(status: int, headers: Headers, body: bytes, failure: Failure | None
 
 
 def _events_of(text: str) -> tuple[list[SSEvent], str]:
-    *blocks, rest = _EVENT_END.split(text)
+    *blocks, rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n")
     events: list[SSEvent] = []
     for block in blocks:
         for frame in SSEDecoder().feed(f"{block}\n\n".encode()):
