@@ -60,6 +60,8 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
     "pause_turn": "other",  # a tool of the provider's takes long; the next request goes on with it
 }
 
+_WITHOUT_INPUT = frozenset(("text", "thinking", "redacted_thinking"))
+
 
 # --- wire structs -------------------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class _Said:
         begin: where its text begins among all pieces of text.
     """
 
-    __slots__ = ("begin", "call_id", "citations", "end", "kind", "name", "pieces", "raw", "signature")
+    __slots__ = ("begin", "call_id", "citations", "end", "kind", "more", "name", "pieces", "raw", "signature")
 
     def __init__(self, kind: str, begin: int) -> None:
         self.kind = kind
@@ -165,6 +167,25 @@ class _Said:
         self.call_id = ""
         self.name = ""
         self.raw: dict[str, Any] = {}
+        self.more: dict[str, list[str]] = {}
+
+    def take_unknown(self, delta: dict[str, Any]) -> None:
+        """Add a piece of a kind that is not known to a block of such a kind: texts go on, the rest is laid over."""
+        for name, value in delta.items():
+            if isinstance(value, str) and name != "type":
+                self.more.setdefault(name, []).append(value)
+            elif name != "type":
+                self.raw[name] = value
+
+    def whole(self) -> dict[str, Any]:
+        """The block of a kind that is kept as it is, with all its pieces."""
+        raw = dict(self.raw)
+        for name, pieces in self.more.items():
+            begun = raw.get(name)
+            raw[name] = (begun if isinstance(begun, str) else "") + "".join(pieces)
+        if self.pieces:
+            raw["input"] = _decode_raw(_encode(as_input("".join(self.pieces))))
+        return raw
 
 
 class _Assembly:
@@ -200,11 +221,11 @@ class _Assembly:
         self.model = ""
         self.usage: _Usage | None = None
 
-    def take(self, event: _Event) -> Iterable[Delta]:
+    def take(self, event: _Event, payload: bytes) -> Iterable[Delta]:
         """Add an event that is more than a piece of the text under way, and give its deltas."""
         kind = event.type
         if kind == "content_block_delta" and event.delta is not None:
-            return self._take_delta(event.index, event.delta)
+            return self._take_delta(event.index, event.delta, payload)
         if kind == "content_block_start":
             return self.begin(event.index, event.content_block)
         if kind == "message_start" and event.message is not None:
@@ -265,7 +286,7 @@ class _Assembly:
         self.blocks.append(said)
         return said
 
-    def _take_delta(self, index: int, delta: _Delta) -> Sequence[Delta]:
+    def _take_delta(self, index: int, delta: _Delta, payload: bytes) -> Sequence[Delta]:
         said = self.places.get(index)
         if delta.text is not None and index == self.open_text:
             return ()  # no text in it
@@ -274,29 +295,27 @@ class _Assembly:
             self.open_text = index
             self.text.append(delta.text)
             return (TextDelta(delta.text),) if delta.text else ()
+        kind = said.kind if said is not None else None
         if said is None:
             self.unknown(delta.type)
-        elif delta.partial_json is not None:
+        elif delta.partial_json is not None and kind not in _WITHOUT_INPUT:
             said.pieces.append(delta.partial_json)
             if delta.partial_json and said.call_id:
                 answers = said.name == self.output_tool
                 words = delta.partial_json
                 return (TextDelta(words) if answers else ToolArgumentsDelta(said.call_id, words),)
-        elif delta.thinking is not None:
+        elif delta.thinking is not None and kind == "thinking":
             said.pieces.append(delta.thinking)
             return (ThinkingDelta(delta.thinking),) if delta.thinking else ()
-        elif delta.signature is not None:
+        elif delta.signature is not None and kind == "thinking":
             said.signature = delta.signature
-        elif delta.citation is not None:
+        elif delta.citation is not None and kind == "text":
             said.citations.append(delta.citation)
         else:
             self.unknown(delta.type)
+            if kind not in _WITHOUT_INPUT and not said.call_id:
+                said.take_unknown(_decode_raw(payload)["delta"])
         return ()
-
-    @property
-    def called(self) -> bool:
-        """Whether the answer calls tools."""
-        return any(said.call_id for said in self.blocks)
 
     def parts(self) -> tuple[Part, ...]:
         """The whole message."""
@@ -319,10 +338,7 @@ class _Assembly:
                 provider = {DIALECT: said.raw} if said.raw else None
                 parts.append(ToolCall(said.name, "".join(said.pieces) or "{}", said.call_id, provider))
             else:
-                if said.pieces:
-                    said.raw["input"] = as_input("".join(said.pieces))
-                    said.raw = _decode_raw(_encode(said.raw))
-                parts.append(ProviderBlock(DIALECT, said.raw))
+                parts.append(ProviderBlock(DIALECT, said.whole()))
         if self.finish_reason == "refusal":
             parts.append(_as_refusal(self.stop_details))
         return tuple(parts) or (Text(""),)
@@ -506,7 +522,7 @@ class AnthropicChat:
                                 break
                             if kind == "error":
                                 raise transport.error(payload)
-                            deltas = assembly.take(event)
+                            deltas = assembly.take(event, payload)
                         else:
                             texts.append(text)
                             deltas = (TextDelta(text),)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.integration.asking import ask, convert, streamed_and_not
 from tests.integration.dialects.anthropic_voice import (
     MODEL,
+    Block,
     agent,
     answer,
     block,
@@ -205,6 +206,25 @@ async def test_blocks_of_the_providers_own_tools_are_kept_and_go_back(streamed):
         *raw,
         {"type": "text", "text": "Cats purr.", "citations": [cited]},
     ]
+
+
+async def test_an_unknown_block_that_comes_in_pieces_is_kept_whole():
+    pieces = [{"type": "compaction_delta", "content": word} for word in ("All ", "so far.")]
+    pieces += [
+        {"type": "compaction_delta", "content": None, "encrypted_content": "E"},
+        {"type": "x", "n": [1]},
+    ]
+    unheard = Block({}, {"type": "compaction", "content": None}, pieces)
+    async with Server(answer(True, unheard, text("Go on.")), say(True, "yes")) as server:
+        session = Session()
+        await ask(agent(server), "go", streamed=True, session=session)
+        await ask(agent(server), "more", streamed=True, session=session)
+    assert server.requests[1].messages[1]["content"][0] == {
+        "type": "compaction",
+        "content": "All so far.",
+        "encrypted_content": "E",
+        "n": [1],
+    }
 
 
 @streamed_and_not
