@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gossamer.models.ollama_chat import OllamaChat
     from gossamer.models.openai_chat import OpenAIChat
     from gossamer.models.openai_responses import OpenAIResponses
+    from gossamer.models.prices import add_prices, price_for, prices_dated
     from gossamer.models.rate_limit import RateLimitedModel
     from gossamer.models.retry import RetryBudget, RetryModel
 
@@ -61,6 +62,9 @@ __all__ = [
     "ThinkingDelta",
     "ToolArgumentsDelta",
     "ToolCallStarted",
+    "add_prices",
+    "price_for",
+    "prices_dated",
     "resolve",
 ]
 
@@ -80,6 +84,9 @@ _LATE = {
     "RateLimitedModel": "gossamer.models.rate_limit",
     "RetryBudget": "gossamer.models.retry",
     "RetryModel": "gossamer.models.retry",
+    "add_prices": "gossamer.models.prices",
+    "price_for": "gossamer.models.prices",
+    "prices_dated": "gossamer.models.prices",
 }
 
 
