@@ -23,7 +23,7 @@ from tests.integration.dialects.anthropic_voice import (
 )
 from tests.integration.server import Server
 
-from gossamer import Agent, Limits, Message, Session, ToolCall
+from gossamer import Agent, Limits, Message, Session, ToolCall, tool
 from gossamer.errors import AuthenticationError
 from gossamer.models import AnthropicChat, Capabilities, ModelSettings, anthropic_request
 
@@ -256,6 +256,28 @@ async def test_structured_output_by_tool(streamed):
     assert [given["name"] for given in body["tools"]] == ["final_answer"]
     if streamed:
         assert "ToolCallStarted" not in {type(event).__name__ for event in events}
+
+
+async def test_tools_and_the_tool_of_the_answer_are_encoded_once(monkeypatch):
+    seen = []
+    original = anthropic_request._tool_object
+    monkeypatch.setattr(
+        anthropic_request, "_tool_object", lambda tool: seen.append(tool.name) or original(tool)
+    )
+
+    @tool(inline=True)
+    def fresh(number: int) -> int:
+        """A tool that no other test has."""
+        return number
+
+    said = answer(False, calls("t", "final_answer", '{"amount": 2, "currency": "USD"}'), stop="tool_use")
+    async with Server(said) as server:
+        for _ in range(3):
+            asking = agent(
+                server, output=Quote, tools=[fresh], capabilities=Capabilities(native_schema=False)
+            )
+            await asking.run("a quote")
+    assert seen == ["fresh", "final_answer"]
 
 
 async def test_rules_that_the_api_does_not_enforce_are_told():
