@@ -38,6 +38,7 @@ from gossamer.models import (
     RetryModel,
     ScriptedModel,
 )
+from gossamer.models import cached as cached_module
 from gossamer.schema import ToolSchema, output_schema
 from gossamer.telemetry import disable_metrics, enable_metrics
 from gossamer.view import MessageView
@@ -235,6 +236,19 @@ async def test_the_key_of_a_grown_view_is_that_of_a_whole_one():
         grown = ModelRequest(MessageView(items, max(0, number - 7), len(items), encodings))
         whole = request(*items[max(0, number - 7) :])
         assert model.key(grown) == model.key(whole)
+
+
+async def test_each_message_is_encoded_once_for_its_conversation(monkeypatch):
+    encoded = []
+    encode = cached_module._key_of_message
+    monkeypatch.setattr(
+        cached_module, "_key_of_message", lambda view, *pair: encoded.append(pair[0]) or encode(view, *pair)
+    )
+    agent, session = Agent(CachedModel(ScriptedModel(lambda request: "ok"))), Session()
+    for number in range(30):
+        await agent.run(f"turn {number}", session=session)
+    assert len(encoded) == len(session.messages) - 1  # the last answer has not been sent yet
+    assert len({id(message) for message in encoded}) == len(encoded)
 
 
 # --- what is not kept ---------------------------------------------------------------------------------------
