@@ -13,6 +13,7 @@ from gossamer.simulator.anthropic_chat import AnthropicChatDialect
 from gossamer.simulator.dialect import Dialect, FrameStream, Request, RequestError
 from gossamer.simulator.embeddings import EmbeddingFormat, embedding_format
 from gossamer.simulator.faults import Fault, FaultDice
+from gossamer.simulator.gemini_chat import GeminiChatDialect
 from gossamer.simulator.ollama_chat import OllamaChatDialect
 from gossamer.simulator.openai_chat import OpenAIChatDialect
 from gossamer.simulator.openai_responses import OpenAIResponsesDialect
@@ -117,6 +118,7 @@ class Service:
         self._prefixes = PrefixCache()
         self._dialects: tuple[Dialect, ...] = (
             AnthropicChatDialect(),
+            GeminiChatDialect(),
             _OPENAI,
             OpenAIResponsesDialect(),
             OllamaChatDialect(),
