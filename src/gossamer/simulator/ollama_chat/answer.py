@@ -80,10 +80,7 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
 
 def _in_line(value: object) -> bytes:
     # Ollama escapes the two separators that some readers take for the end of a line.
-    encoded = _encode(value)
-    if b"\xe2\x80" in encoded:
-        encoded = encoded.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return encoded
+    return _encode(value).replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
 class OllamaStream:
@@ -92,6 +89,7 @@ class OllamaStream:
     __slots__ = (
         "_base",
         "_began",
+        "_call",
         "_calls",
         "_index",
         "_lead",
@@ -124,6 +122,7 @@ class OllamaStream:
         section = self._speech.sections[self._section]
         self._index, self._length, self._pieces = 0, section.length, section.pieces
         self._stamped = self._stamp and section.kind == "text"
+        self._call = None if section.call is None else section
         if section.call is not None:
             self._calls += 1
             self._length = 1
@@ -139,15 +138,15 @@ class OllamaStream:
         A tool call is one line: O(length of its arguments).
         """
         index = self._index
-        section = self._speech.sections[self._section]
-        if section.call is not None:
-            line = self._called(section)
+        if self._call is not None:
+            line = self._called(self._call)
         else:
             pieces = self._pieces
             piece = pieces[index % len(pieces)]
             if self._stamped:
                 piece = f"{time.monotonic_ns()} {piece}"
-            line = b"%b%b%b" % (self._lead, _in_line(piece), _TRAIL)
+            encoded = _encode(piece) if piece.isascii() else _in_line(piece)
+            line = b"%b%b%b" % (self._lead, encoded, _TRAIL)
         index += 1
         self._index = index
         if index == self._length:
