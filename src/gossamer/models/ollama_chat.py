@@ -22,15 +22,15 @@ from gossamer.models.base import Capabilities, FinishReason, ModelRequest, Model
 from gossamer.models.media import check_image, note_of
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.prices import price_for
+from gossamer.models.registry import server_url
 from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage
 from gossamer.wire import NDJSONDecoder, Timeouts
 
-__all__ = ["OllamaChat", "server_url"]
+__all__ = ["OllamaChat"]
 
 _COMMA = ord(",")
-_DEFAULT_PORT = 11434
 
 # The runners decode these; a model may take fewer. Pictures have no limit of size but the request's.
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"})
@@ -450,18 +450,3 @@ class OllamaChat:
             reason,
             assembly.model or self.name,
         )
-
-
-def server_url(host: str) -> str:
-    """Make a URL of what `OLLAMA_HOST` may hold, as Ollama's own client reads it.
-
-    Without a scheme it is `http`, on Ollama's port where none is given.
-    """
-    if "://" in host:
-        return host.rstrip("/")
-    host, slash, path = host.partition("/")
-    if not re.search(r":\d+$", host):
-        host = f"{host}:{_DEFAULT_PORT}"
-    elif host.startswith(":"):
-        host = f"127.0.0.1{host}"
-    return f"http://{host}{slash}{path}".rstrip("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -13,7 +14,7 @@ import msgspec
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.models.base import Capabilities, Model
 
-__all__ = ["PRESETS", "Preset", "check_model", "resolve"]
+__all__ = ["PRESETS", "Preset", "check_model", "resolve", "server_url"]
 
 
 class Preset(msgspec.Struct, frozen=True):
@@ -47,8 +48,10 @@ class Preset(msgspec.Struct, frozen=True):
 
     def url(self) -> str | None:
         """The URL that the environment names now, in place of `base_url`; a host alone where no key goes to it."""
-        url = os.environ.get(self.url_env) or None if self.url_env else None
-        return f"http://{url}" if url and "://" not in url and not self.key_envs else url
+        url = (os.environ.get(self.url_env) or None) if self.url_env else None
+        if url is None or self.key_envs:
+            return url
+        return server_url(url, self.base_url.rpartition(":")[2].partition("/")[0])
 
 
 _MODEL_PARTS = ("respond", "stream", "name", "dialect", "capabilities")
@@ -136,6 +139,24 @@ PRESETS: dict[str, Preset] = {
     "lmstudio": Preset("http://127.0.0.1:1234/v1", (), "LMSTUDIO_BASE_URL", capabilities=_LOCAL),
     "vllm": Preset("http://127.0.0.1:8000/v1", (), "VLLM_BASE_URL", capabilities=_LOCAL),
 }
+
+
+def server_url(host: str, port: str = "11434") -> str:
+    """Make a URL of what names a server of the user's own, as Ollama reads `OLLAMA_HOST`.
+
+    Args:
+        host: a URL, which stays as it is; or a host, a port behind a colon, or both, and perhaps a path: then it is
+            `http`, on this machine where there is no host.
+        port: stands in for one that is missing.
+    """
+    if "://" in host:
+        return host.rstrip("/")
+    name, slash, path = host.partition("/")
+    if name.startswith(":"):
+        name = f"127.0.0.1{name}"
+    elif not re.search(r":\d+$", name):
+        name = f"{name}:{port}"
+    return f"http://{name}{slash}{path}".rstrip("/")
 
 
 def check_model(name: object) -> None:
