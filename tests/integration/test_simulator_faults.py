@@ -30,6 +30,15 @@ class Format:
         return {"url": url, "json": {**self.body, "stream": stream}, "headers": self.headers}
 
 
+class Gemini(Format):
+    """The path tells whether it is a stream."""
+
+    def request(self, simulator, *, stream):
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        url = simulator.url.replace("/v1", self.path + method)
+        return {"url": url, "json": self.body, "headers": self.headers}
+
+
 FORMATS = {
     "openai_chat": Format("/v1/chat/completions", {"model": "m", "messages": MESSAGES}),
     "openai_responses": Format("/v1/responses", {"model": "m", "input": "x"}),
@@ -39,6 +48,11 @@ FORMATS = {
         {"anthropic-version": "2023-06-01", "x-api-key": "k"},
     ),
     "ollama_chat": Format("/api/chat", {"model": "m", "messages": MESSAGES}),
+    "gemini_chat": Gemini(
+        "/v1beta/models/m:",
+        {"contents": [{"role": "user", "parts": [{"text": "x"}]}]},
+        {"x-goog-api-key": "k"},
+    ),
 }
 
 
