@@ -125,6 +125,11 @@ PACKETS = st.one_of(
         st.sampled_from([b"x", b"", b"x\ndata: y", b"x\rid: 3", b"x\n"]),
         st.sampled_from([b"\n\n", b"\n\n", b"\n", b"\r\n\r\n"]),
     ),
+    st.builds(
+        lambda data, end: b"data: " + data + end,
+        st.sampled_from([b"x", b"", b"x\r\ndata: y", b"x\rid: 3", b"x\nid: 3", b"x\r"]),
+        st.sampled_from([b"\r\n\r\n", b"\r\n\r\n", b"\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n"]),
+    ),
 )
 
 

@@ -85,6 +85,16 @@ class SSEDecoder:
             and end <= self._max
         ):
             return [Frame(data[named + 7 : end], data[7:named], self._id)]
+        # The bare one with the line ends of Google.
+        if (
+            self._at_start
+            and data.startswith(b"data: ")
+            and data.endswith(b"\r\n\r\n")
+            and data.find(b"\r") == end - 2
+            and data.find(b"\n") == end - 1
+            and end <= self._max
+        ):
+            return [Frame(data[6 : end - 2], b"", self._id)]
         return self._feed_lines(data)
 
     def close(self) -> Frame | None:
