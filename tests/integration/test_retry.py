@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from tests.integration.asking import TWO, ask, calling, model, reply, streamed_and_not
 from tests.integration.server import STREAM_HEAD, Close, Server, chunk, completion, frame, http, say, stream
 
-from gossamer import Agent, Limits, ModelSettings, Session, disable_metrics, enable_metrics, tool
+from gossamer import Agent, Limits, ModelSettings, Session, disable_metrics, enable_metrics, tool, wire
 from gossamer.errors import (
     ArgumentError,
     AuthenticationError,
@@ -309,6 +309,7 @@ async def test_leaving_a_stream_closes_the_one_inside():
             async for event in running:
                 if isinstance(event, TextDelta):
                     break
+        assert not any(host.open for host in wire.statistics())  # at once, not when memory is collected
         await asyncio.wait_for(server.connections[0].gone.wait(), 5)
 
 
@@ -387,8 +388,11 @@ async def test_there_must_be_room_for_as_much_again():
     ] == [100, 100]
 
 
-async def test_a_restart_counts_too():
-    async with Server(broken_after("so far")) as server:
+@pytest.mark.parametrize("end", [Close(b""), b'data: {"error": {"message": "no", "code": 503}}\n\n'])
+async def test_a_restart_counts_too(end):
+    said = frame({"content": "so far"})
+    broken = [STREAM_HEAD + chunk(said), end] if isinstance(end, Close) else stream(said, end)
+    async with Server(broken) as server:
         settings = ModelSettings(max_tokens=100)
         agent = Agent(
             retrying(server, attempts=5, restart=True), settings=settings, limits=Limits(max_tokens=700)
