@@ -56,9 +56,8 @@ def _check_key(request: Request) -> None:
 class GeminiChatDialect:
     """Gemini's `generateContent`, with its models and its counting of tokens.
 
-    Models before Gemini 3, told by their names, take what that generation took. A request's fields are read as they
-    are written in the API's reference (`systemInstruction`), not in the other way that Google allows
-    (`system_instruction`). A stream is sent as server-sent events, so it needs `alt=sse`.
+    Models before Gemini 3, told by their names, take what that generation took. A stream is sent as server-sent
+    events, so it needs `alt=sse`.
     """
 
     __slots__ = ()
@@ -80,7 +79,9 @@ class GeminiChatDialect:
             return _encode(
                 {"totalTokens": total, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": total}]}
             )
-        if request.method != b"GET" or b"/v1beta/" not in path or b"/openai/" in path:
+        # Other providers list their models at a path that may be the same; the header tells whose are meant.
+        named = b"x-goog-api-key" in request.headers or (b"/v1beta/" in path and b"/openai/" not in path)
+        if request.method != b"GET" or not named:
             return None
         if path.endswith(b"/models"):
             _check_key(request)

@@ -6,7 +6,7 @@ import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -14,7 +14,19 @@ from gossamer.simulator.dialect import RequestError
 from gossamer.simulator.signatures import check
 from gossamer.simulator.tokens import count
 
-__all__ = ["Call", "Content", "ContentSum", "Part", "bad", "call_text", "invalid", "read_content", "text_of"]
+__all__ = [
+    "Call",
+    "Content",
+    "ContentSum",
+    "Part",
+    "bad",
+    "call_text",
+    "camel",
+    "decode",
+    "invalid",
+    "read_content",
+    "text_of",
+]
 
 _MEDIA_TOKENS = 258
 _CALL_TOKENS = 4
@@ -101,6 +113,49 @@ _DATA = (
     "tool_call",
     "tool_response",
 )
+
+# --- both ways to write a field's name ----------------------------------------------------------------------
+
+_T = TypeVar("_T")
+_UNDERSCORED = re.compile(rb'"[a-z]+(?:_[a-z]+)+"\s*:')
+_OPAQUE = frozenset(
+    {"args", "default", "enum", "example", "parametersJsonSchema", "partMetadata", "responseJsonSchema"}
+)
+
+
+def decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
+    """Decode what has its fields named either way, `systemInstruction` or `system_instruction`. O(len(raw)).
+
+    Google takes both, and its own client mixes them; the first costs one decoding, the second three.
+    """
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        if not _UNDERSCORED.search(raw):
+            raise
+    return decoder.decode(_encode(_renamed(msgspec.json.decode(raw))))
+
+
+def camel(name: str) -> str:
+    """A field's name in the way of the API's reference: `systemInstruction` for `system_instruction`."""
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+
+
+def _renamed(value: Any, around: str = "") -> Any:
+    if isinstance(value, list):
+        return [_renamed(each, around) for each in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, Any]", value)
+    if around == "properties":
+        return {name: _renamed(each) for name, each in fields.items()}
+    renamed: dict[str, Any] = {}
+    for name, each in fields.items():
+        known = camel(name)
+        opaque = known in _OPAQUE or (known == "response" and around == "functionResponse")
+        renamed[known] = each if opaque else _renamed(each, known)
+    return renamed
+
 
 # --- refusals -----------------------------------------------------------------------------------------------
 
@@ -208,7 +263,7 @@ _numbers_decoder = msgspec.json.Decoder(Any, float_hook=_plain_number)
 
 
 def _sum(raw: bytes) -> ContentSum:
-    content = _content_decoder.decode(raw)
+    content = decode(_content_decoder, raw)
     if content.role not in {"", "user", "model", "function"}:
         raise bad("Please use a valid role: user, model.")
     if not content.parts:

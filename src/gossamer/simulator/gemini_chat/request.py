@@ -11,7 +11,15 @@ from urllib.parse import unquote
 import msgspec
 
 from gossamer.simulator.dialect import Request, RequestError
-from gossamer.simulator.gemini_chat.content import Content, ContentSum, bad, invalid, read_content, text_of
+from gossamer.simulator.gemini_chat.content import (
+    Content,
+    ContentSum,
+    bad,
+    decode,
+    invalid,
+    read_content,
+    text_of,
+)
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -160,7 +168,7 @@ def _plain_schema(node: object, where: str) -> Any:
         raise bad(
             f"Invalid value at '{where}' (type.googleapis.com/google.ai.generativelanguage.v1beta.Schema)"
         )
-    schema = dict(cast("dict[str, Any]", node))
+    schema = {camel(name): each for name, each in cast("dict[str, Any]", node).items()}
     for name in schema:
         if name not in _SCHEMA_KEYS:
             raise bad(
@@ -192,7 +200,7 @@ def _plain_schema(node: object, where: str) -> Any:
 
 def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
     schemas: dict[str, Any] = {}
-    for outer, tool in enumerate(_tools_decoder.decode(raw)):
+    for outer, tool in enumerate(decode(_tools_decoder, raw)):
         for inner, function in enumerate(tool.function_declarations):
             where = f"tools[{outer}].function_declarations[{inner}]"
             if not _FUNCTION_NAME.fullmatch(function.name):
@@ -453,7 +461,7 @@ def count_request(request: Request) -> int:
     """
 
     def read() -> int:
-        counted = _count_decoder.decode(request.body)
+        counted = decode(_count_decoder, request.body)
         body = bytes(counted.generate_content_request) or b'{"contents":%b}' % bytes(counted.contents)
         return _read(request, body, PrefixCache()).tokens
 
@@ -461,7 +469,7 @@ def count_request(request: Request) -> int:
 
 
 def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
-    asked = _request_decoder.decode(body)
+    asked = decode(_request_decoder, body)
     model = _model(request.path)
     config = asked.generation_config
     raw_tools = bytes(asked.tools)
