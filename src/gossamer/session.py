@@ -113,7 +113,8 @@ class Session(Generic[State]):
             raise ArgumentError(f"max_waiting must not be negative, not {max_waiting}")
         if id is not None and not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"id must be text, not {type(id).__name__}")
-        check_session_limits(limits)
+        if limits is not None:
+            check_session_limits(limits)
         self.id = id or new_id()
         self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
@@ -172,20 +173,21 @@ class Session(Generic[State]):
 
     @property
     def limits(self) -> Limits | None:
-        """What all runs together may use; may be set anew, which holds from the next model call on.
+        """What all runs together may use; set anew, they hold from the next model call on.
 
-        Raises:
-            ArgumentError: set to limits that only a run can have.
+        The first ones are set while no run holds the session, as its calls would not count: else SessionBusyError.
         """
         return self._limits
 
     @limits.setter
     def limits(self, limits: Limits | None) -> None:
-        """Set the limits; see the property."""
+        """Set the limits."""
         check_session_limits(limits)
-        self._limits = limits
-        if self._budget is not None:
+        if self._budget is None:
+            self._must_be_free("set its first limits")
+        else:
             self._budget.limits = limits or Limits()
+        self._limits = limits
 
     @property
     def budget(self) -> Budget | None:
@@ -359,11 +361,11 @@ class Session(Generic[State]):
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, those that will not go on."""
-        total = Usage()
-        for key, child in (self._children or {}).items():
-            if key.partition("/")[2] in call_ids and child.unfinished is None:
-                total += spent_by_ended_runs(child._journal)
-        return total
+        children = (self._children or {}).items()
+        ended = (
+            child for key, child in children if key.partition("/")[2] in call_ids and not child.unfinished
+        )
+        return sum((spent_by_ended_runs(child._journal) for child in ended), Usage())
 
     def _spent_inside(self, run_id: str) -> Usage:
         """Add up what the runs inside a run's tools used."""

@@ -132,6 +132,24 @@ async def test_limits_can_be_raised_and_lifted():
     assert (await agent.run("x", session=session)).finish_reason == "limit"
 
 
+async def test_first_limits_wait_for_the_run_under_way():
+    session = Session()
+
+    @tool
+    async def meddle() -> str:
+        session.limits = Limits(max_tokens=150)
+        return "set"
+
+    def reply(request):
+        return calling(ToolCall.of("meddle")) if request.messages[-1].role == "user" else "done"
+
+    result = await Agent(speaker(reply), tools=[meddle]).run("x", session=session)
+    assert "SessionBusyError" in result.messages[2].parts[0].text
+    assert session.limits is None
+    session.limits = Limits(max_tokens=150)
+    assert (await Agent(speaker(reply), tools=[meddle]).run("x", session=session)).finish_reason == "limit"
+
+
 async def test_an_unknown_price_refuses_to_start():
     session = Session(limits=Limits(max_cost=1))
     model = ScriptedModel(["never"])

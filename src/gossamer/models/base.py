@@ -103,7 +103,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.cache_write is None else self.cache_write
         kept = written if self.cache_write_long is None else self.cache_write_long
-        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        plain = max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)
         return (
             plain * self.input
             + usage.cached_tokens * cached
