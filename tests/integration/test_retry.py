@@ -32,7 +32,7 @@ from gossamer.errors import (
     StreamBrokenError,
 )
 from gossamer.events import MessageFinished, OutputDelta, OutputRestarted, TextDelta, ToolCallStarted
-from gossamer.models import OpenAIChat, RetryBudget, RetryModel, ScriptedModel, resolve
+from gossamer.models import CachedModel, OpenAIChat, RetryBudget, RetryModel, ScriptedModel, resolve
 from gossamer.models import retry as retry_module
 from gossamer.simulator import Simulator
 
@@ -479,6 +479,7 @@ async def test_a_model_string_brings_retries(monkeypatch):
     inner = RetryModel("openai:some-model").model
     assert not isinstance(inner, RetryModel)
     assert inner is resolve("openai:some-model").model
+    assert CachedModel("openai:some-model").model is resolve("openai:some-model")
     assert not isinstance(resolve("offline"), RetryModel)
     resolve.cache_clear()
 

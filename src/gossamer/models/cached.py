@@ -269,7 +269,7 @@ class CachedModel(WrappedModel):
     its usage is one of `cached_calls` and nothing else. A cache that fails is passed over, with a line in the log.
 
     Args:
-        model: the model to ask, or its name; see `WrappedModel`.
+        model: the model to ask; a string brings its retries along.
         cache: where answers are kept; a `MemoryCache` of its own where None.
         ttl: how long an answer is good, in seconds; the cache's own rule where None.
 
@@ -278,6 +278,8 @@ class CachedModel(WrappedModel):
     """
 
     __slots__ = ("_flights", "_told", "cache", "ttl")
+
+    _with_retries = True
 
     def __init__(self, model: Model | str, cache: Cache | None = None, *, ttl: float | None = None) -> None:
         super().__init__(model)

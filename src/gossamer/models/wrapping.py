@@ -12,14 +12,16 @@ class WrappedModel:
     """A model that asks another one; name, dialect, capabilities and price are the inner one's.
 
     Args:
-        model: the model inside. A string means the bare model, without the retries that it brings elsewhere; its
-            key is looked for at the first use.
+        model: the model inside; the key of one that a string names is looked for at the first use.
 
     Raises:
         ArgumentError: no model, or a string that names none.
     """
 
     __slots__ = ("_model",)
+
+    # Whether a string brings its retries along, as it does elsewhere; not where each attempt should be seen.
+    _with_retries = False
 
     def __init__(self, model: Model | str) -> None:
         check_model(model)
@@ -39,7 +41,8 @@ class WrappedModel:
             from gossamer.models.retry import RetryModel
 
             resolved = resolve(self._model)
-            self._model = resolved.model if isinstance(resolved, RetryModel) else resolved
+            bare = isinstance(resolved, RetryModel) and not self._with_retries
+            self._model = resolved.model if bare else resolved
         return self._model
 
     @property
