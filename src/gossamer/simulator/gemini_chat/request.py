@@ -15,6 +15,7 @@ from gossamer.simulator.gemini_chat.content import (
     Content,
     ContentSum,
     bad,
+    camel,
     decode,
     invalid,
     read_content,
