@@ -85,8 +85,18 @@ async def embed_in_batches(
     return Embeddings(vectors, usage, given[0].model if given else name)
 
 
-async def vectors_of(values: Sequence[msgspec.Raw]) -> list[Vector]:
-    """Read vectors out of JSON lists of numbers, letting others on the loop have their turn between.
+def _from_numbers(value: msgspec.Raw) -> Vector:
+    return array("f", _decode_floats(value))
+
+
+async def vectors_of(
+    values: Sequence[msgspec.Raw], read: Callable[[msgspec.Raw], Vector] = _from_numbers
+) -> list[Vector]:
+    """Read vectors out of JSON, letting others on the loop have their turn between.
+
+    Args:
+        values: a piece of JSON for each vector.
+        read: reads one; lists of numbers by default.
 
     Raises:
         msgspec.DecodeError: one is no list of numbers.
@@ -95,7 +105,7 @@ async def vectors_of(values: Sequence[msgspec.Raw]) -> list[Vector]:
     for value in values:
         if vectors and len(vectors) % _VECTORS_AT_ONCE == 0:
             await asyncio.sleep(0)
-        vectors.append(array("f", _decode_floats(value)))
+        vectors.append(read(value))
     return vectors
 
 

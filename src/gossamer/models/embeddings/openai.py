@@ -59,14 +59,15 @@ async def _read(data: Sequence[_Embedding]) -> list[Vector]:
     """Read the vectors in the order of their indexes; servers that leave those out keep the order of the texts."""
     if all(item.index >= 0 for item in data):
         data = sorted(data, key=lambda item: item.index)
-    if data and bytes(data[0].embedding)[:1] == b'"':
-        return [_from_base64(_decode_text(item.embedding)) for item in data]
-    return await vectors_of([item.embedding for item in data])
+    values = [item.embedding for item in data]
+    if values and memoryview(values[0])[:1] == b'"':
+        return await vectors_of(values, _from_base64)
+    return await vectors_of(values)
 
 
-def _from_base64(text: str) -> Vector:
+def _from_base64(value: msgspec.Raw) -> Vector:
     vector = array("f")
-    vector.frombytes(base64.b64decode(text, validate=True))
+    vector.frombytes(base64.b64decode(_decode_text(value), validate=True))
     if sys.byteorder == "big":  # they come in the little-endian order
         vector.byteswap()
     return vector
