@@ -25,7 +25,7 @@ class WrappedModel:
 
     def __init__(self, model: Model | str) -> None:
         check_model(model)
-        self._model = model
+        self._model: Model | str = model
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"
@@ -41,8 +41,9 @@ class WrappedModel:
             from gossamer.models.retry import RetryModel
 
             resolved = resolve(self._model)
-            bare = isinstance(resolved, RetryModel) and not self._with_retries
-            self._model = resolved.model if bare else resolved
+            if isinstance(resolved, RetryModel) and not self._with_retries:
+                resolved = resolved.model
+            self._model = resolved
         return self._model
 
     @property
