@@ -49,12 +49,19 @@ def check_image(image: Image, provider: str, media_types: Collection[str], max_b
 def note_of(part: Part) -> str:
     """Tell the model in a few words of a part that cannot be shown to it."""
     if isinstance(part, ProviderBlock):
-        kind = part.raw.get("type") if is_object(part.raw) else None
+        kind = None
+        if is_object(part.raw):  # Gemini names a block by its field
+            kind = part.raw.get("type") or next(
+                (name for name, of in part.raw.items() if is_object(of)), None
+            )
         return f"[{kind or part.dialect} by another provider, not shown]"
     if isinstance(part, Citation):
         return f"[source: {', '.join(filter(None, (part.title, part.source)))}]"
     if isinstance(part, Image | Audio | File) and part.url is not None:
         return f"[attachment at {part.url}, {part.media_type}; not shown]"
+    if isinstance(part, Image | Audio | File):
+        name = part.name if isinstance(part, File) else type(part).__name__
+        return f"[{name}, {part.media_type}, that this provider cannot show]"
     return f"[{type(part).__name__} that this provider cannot show]"
 
 

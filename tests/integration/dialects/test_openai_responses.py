@@ -192,7 +192,7 @@ async def test_media_parts():
             "file_data": f"data:application/pdf;base64,{base64.b64encode(pdf).decode()}",
         },
         {"type": "input_file", "file_url": "https://example.org/paper.pdf"},
-        {"type": "input_text", "text": "[Audio that this provider cannot show]"},
+        {"type": "input_text", "text": "[Audio, audio/mpeg, that this provider cannot show]"},
     ]
 
 
