@@ -344,7 +344,8 @@ def _read_error(data: bytes) -> ErrorTold:
     for detail in objects_of(error, "details"):
         kind = str(detail.get("@type")).rpartition(".")[2]
         if kind == "RetryInfo":
-            retry_after = _seconds_of(detail.get("retryDelay"))
+            found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay")))
+            retry_after = float(found[1]) if found else None
         elif kind == "ErrorInfo" and detail.get("reason") in _ERROR_CODES:
             code = str(detail["reason"])
         elif code == "RESOURCE_EXHAUSTED" and "PerDay" in str(
@@ -355,12 +356,6 @@ def _read_error(data: bytes) -> ErrorTold:
         code = _QUOTA_OF_DAY
     status = error.get("code")
     return ErrorTold(code, message, status if type(status) is int else None, retry_after)
-
-
-def _seconds_of(duration: Any) -> float | None:
-    """Read a duration such as `38.9s`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(duration))
-    return float(found[1]) if found else None
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -562,12 +557,10 @@ class GeminiChat:
             fields["generationConfig"] = config
         if tools and choice is not None:
             fields["toolConfig"] = _choice_object(choice)
-        more_tools: Any = ()
-        if request.settings is not None:
-            for name, value in (request.settings.extra_body or {}).items():
-                both = is_object(fields.get(name)) and is_object(value)
-                fields[name] = {**fields[name], **value} if both else value
-            more_tools = fields.pop("tools", ())
+        for name, value in ((request.settings and request.settings.extra_body) or {}).items():
+            both = is_object(fields.get(name)) and is_object(value)
+            fields[name] = {**fields[name], **value} if both else value
+        more_tools: Any = fields.pop("tools", ())
         key, encode = (
             (f"{DIALECT}:signed", encode_message_signed) if self._since_3 else (DIALECT, encode_message)
         )

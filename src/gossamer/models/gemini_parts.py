@@ -27,7 +27,7 @@ from gossamer.messages import (
     ToolCall,
     ToolResult,
 )
-from gossamer.models.media import check_image, note_of, unanswered
+from gossamer.models.media import check_image, leading_results, note_of, unanswered
 from gossamer.schema import is_array, is_object
 from gossamer.view import EncodeMessage, MessageView
 
@@ -95,11 +95,8 @@ def contents_of(messages: MessageView, key: str, encode: EncodeMessage) -> list[
         key: under which the encoded messages are kept.
         encode: encodes one.
     """
-    begin = 0
-    opening: list[dict[str, Any]] = []
-    while begin < len(messages) and messages[begin].role == "tool":
-        opening += _user_parts(unanswered(messages[begin]))
-        begin += 1
+    begin = leading_results(messages)
+    opening = [part for late in messages[:begin] for part in _user_parts(unanswered(late))]
     first = messages[begin] if begin < len(messages) else None
     if not opening and (first is None or first.role == "assistant"):
         opening.append({"text": _BEGINS})

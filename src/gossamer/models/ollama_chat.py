@@ -159,18 +159,11 @@ def _as_content(parts: tuple[Part, ...]) -> dict[str, Any]:
         elif isinstance(part, Image) and part.data is not None and part.media_type in _IMAGE_TYPES:
             images.append(base64.b64encode(part.data).decode())
         else:
-            texts.append(_note(part))
+            texts.append(note_of(part))
     said: dict[str, Any] = {"content": "\n".join(texts) if len(texts) > 1 else "".join(texts)}
     if images:
         said["images"] = images
     return said
-
-
-def _note(part: Part) -> str:
-    kind = getattr(part, "media_type", "")
-    if kind and getattr(part, "data", None) is not None:
-        return f"[{getattr(part, 'name', 'attachment')}, {kind}, that this provider cannot show]"
-    return note_of(part)
 
 
 @functools.lru_cache(maxsize=256)

@@ -479,7 +479,7 @@ async def test_media_parts():
         {"fileData": {"fileUri": "https://example.org/paper.pdf", "mimeType": "application/pdf"}},
         {"fileData": {"fileUri": "https://generativelanguage.googleapis.com/v1beta/files/abc"}},
     ]
-    assert "cannot show" in unread["text"]
+    assert unread == text("[a.zip, application/zip, that this provider cannot show]")
 
 
 @pytest.mark.parametrize(
