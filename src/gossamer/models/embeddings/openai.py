@@ -48,6 +48,7 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_QUOTE = ord('"')
 _decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -60,7 +61,7 @@ async def _read(data: Sequence[_Embedding]) -> list[Vector]:
     if all(item.index >= 0 for item in data):
         data = sorted(data, key=lambda item: item.index)
     values = [item.embedding for item in data]
-    if values and memoryview(values[0])[:1] == b'"':
+    if values and memoryview(values[0])[0] == _QUOTE:
         return await vectors_of(values, _from_base64)
     return await vectors_of(values)
 
