@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.floors import REPLY
-from benchmarks.measure import Row, cpu_of_awaits, cpu_of_statements, publish, run_loop
+from benchmarks.measure import Row, cpu_of_awaits, cpu_of_statements, publish, rival_row, run_loop
 from benchmarks.prebuilt import PrebuiltModel
 from gossamer import Agent, Message
 from gossamer.cache import MemoryCache
@@ -63,7 +63,7 @@ async def hits() -> dict[str, float]:
         "floor": floor_model(),
     }
     assert (await cases["floor"]()).text == REPLY
-    for count in (10, LONG):
+    for count in (1, 10, LONG):
         items, encodings = grown(count), {}
         request = ModelRequest(MessageView(items, 0, count, encodings))
         await model.respond(request)
@@ -111,6 +111,13 @@ def main() -> None:
                 beyond <= 5,
             ),
             Row("run answered from the cache", "µs", cpu["cached"], cpu["bare"]),
+            Row(
+                "CachedModel.respond, a hit with 1 message",
+                "µs",
+                cpu["hit at 1"],
+                cpu["floor"],
+                rival_row("cache", names=("langgraph",)),
+            ),
             Row("CachedModel.respond, a hit with 10 messages", "µs", cpu["hit at 10"], cpu["hash at 10"]),
             Row(
                 f"CachedModel.respond, a hit with {LONG:,} messages",

@@ -15,6 +15,7 @@ import common
 common.prepare()
 os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
 
+from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -94,6 +95,20 @@ async def run() -> dict:
         assert (await agent.ainvoke(prompt()))["messages"][-1].content == common.REPLY
 
     return {"value": round(await common.cpu_of_awaits(once), 2), "unit": "us"}
+
+
+async def cache() -> dict:
+    model = AnsweringModel(cache=InMemoryCache())
+    asked = [HumanMessage(common.PROMPT)]
+    assert (await model.ainvoke(asked)).content == common.REPLY
+    model.seen = 0
+
+    async def once() -> None:
+        assert (await model.ainvoke(asked)).content == common.REPLY
+
+    cost = await common.cpu_of_awaits(once)
+    assert model.seen == 0, "the cache was not asked"
+    return {"value": round(cost, 2), "unit": "us", "what": "the chat model alone, with InMemoryCache"}
 
 
 async def run_tool() -> dict:
@@ -187,6 +202,7 @@ common.main(
         "create_tools": create_tools,
         "run": run,
         "run_tool": run_tool,
+        "cache": cache,
         "memory": memory,
         "turns": turns,
         "stream": stream,
