@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from itertools import pairwise
 
 import msgspec
@@ -821,11 +822,13 @@ async def test_a_page_instead_of_a_stream():
             await ask(agent(server), "hi", streamed=True)
 
 
-async def test_unknown_frames_are_counted():
+async def test_unknown_frames_are_passed_over_and_told_of(caplog):
+    caplog.set_level(logging.DEBUG, "gossamer")
     strange = event({"hologram": 1})
     async with Server(stream(strange, *events(text("a")), strange)) as server:
         result, _ = await ask(agent(server), "hi", streamed=True)
     assert result.output == "a"
+    assert sum("unknown kind" in record.getMessage() for record in caplog.records) == 2
 
 
 async def test_a_stream_cut_at_every_byte():

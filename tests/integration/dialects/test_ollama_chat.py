@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from itertools import pairwise
 
 import msgspec
@@ -464,11 +465,13 @@ async def test_hostile_answers(streamed, data):
         assert type(caught.value) is InvalidResponseError
 
 
-async def test_unknown_frames_are_passed_over():
+async def test_unknown_frames_are_passed_over_and_told_of(caplog):
+    caplog.set_level(logging.DEBUG, "gossamer")
     strange = line({"hologram": 1})
     async with Server(stream(strange, line(body("a")), strange, *lines("b"))) as server:
         result, _ = await ask(agent(server), "hi", streamed=True)
     assert result.output == "ab"
+    assert sum("unknown kind" in record.getMessage() for record in caplog.records) == 2
 
 
 async def test_a_stream_cut_at_every_byte():
