@@ -134,9 +134,10 @@ class _Maker:
     def of_type(self, kind: str, node: dict[str, Any], open_refs: tuple[str, ...]) -> Any:
         if kind == "object":
             properties: dict[str, Any] = node.get("properties", {})
-            return {
-                name: self.make(properties.get(name, True), open_refs) for name in node.get("required", ())
-            }
+            required: list[Any] = node.get("required", ())
+            if not all(isinstance(name, str) for name in required):
+                raise SchemaError(f"required holds {required!r:.80}, which are not all names")
+            return {name: self.make(properties.get(name, True), open_refs) for name in required}
         if kind == "array":
             prefix: list[Any] = node.get("prefixItems", [])
             least = max(int(node.get("minItems", 0)), len(prefix))
