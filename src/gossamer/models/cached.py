@@ -114,7 +114,8 @@ class _Answer(msgspec.Struct, frozen=True, array_like=True):
                 yield ToolArgumentsDelta(ids[piece.call], piece.text)
 
 
-_decode = msgspec.msgpack.Decoder(_Answer).decode
+# JSON, as in the journal: all that parts hold has a form in it.
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 def _pieces_of(deltas: Sequence[Any], numbers: dict[str, int]) -> list[str | _Piece] | None:
@@ -408,7 +409,7 @@ class CachedModel(WrappedModel):
         if answer.finish_reason not in _KEPT_REASONS:
             return
         try:
-            await self.cache.set(key, _encode(answer), self.ttl)
+            await self.cache.set(key, msgspec.json.encode(answer), self.ttl)
         except Exception as error:  # noqa: BLE001 - the answer is there, kept or not
             logger.warning("the cache of model %r failed to keep an answer: %r", self.name, error)
 
