@@ -24,6 +24,11 @@ TABLE = msgspec.json.decode(Path(gossamer.models.prices.__file__).with_name("pri
 KNOWN = [(provider, model) for provider, models in TABLE["prices"].items() for model in models]
 
 
+@pytest.fixture(autouse=True)
+def nothing_added(monkeypatch):
+    monkeypatch.setattr(gossamer.models.prices, "_added", {})
+
+
 # --- the table ----------------------------------------------------------------------------------------------
 
 
@@ -121,8 +126,7 @@ def test_what_is_added_to_a_name_makes_another_model(known, more):
         assert found is None
 
 
-def test_prices_of_ones_own(monkeypatch):
-    monkeypatch.setattr(gossamer.models.prices, "_added", {})
+def test_prices_of_ones_own():
     add_prices("openai", {"gpt-5": Price(1, 2), "my-model": Price(3, 4)})
     add_prices("openai", {"my-model": Price(5, 6)})
     assert price_for("openai", "gpt-5") == Price(1, 2)
