@@ -7,9 +7,17 @@ from contextlib import asynccontextmanager
 
 import anthropic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gossamer.instances import SchemaError
 from gossamer.simulator import Script, Simulator
+from gossamer.simulator.anthropic_chat import AnthropicChatDialect
+from gossamer.simulator.dialect import Request, RequestError
+from gossamer.simulator.replies import default_reply
+from gossamer.simulator.speech import speech_of
+from gossamer.simulator.tokens import PrefixCache
 
 MODEL = "claude-sonnet-4-6"
 THINK = {"type": "enabled", "budget_tokens": 1024}
@@ -758,6 +766,13 @@ async def test_pictures_that_the_provider_refuses(source, match):
         ({"tools": [tool("a", {"type": "string"})]}, "input_schema.type"),
         ({"tools": [tool("a", {"type": "object", "anyOf": []})]}, "does not support oneOf, allOf, or anyOf"),
         ({"tools": [tool("a", strict=True)]}, "additionalProperties"),
+        (
+            {
+                "tools": [tool("a", {"type": "object", "required": [None]})],
+                "tool_choice": {"type": "any"},
+            },
+            "not all names",
+        ),
         ({"tools": [{"type": "magic", "name": "m"}]}, "Input tag 'magic'"),
         ({"system": [{"type": "text", "text": ""}]}, "system: text content blocks must be non-empty"),
     ],
@@ -790,3 +805,87 @@ async def test_server_tools_are_accepted():
     async with served() as asking:
         search = {"type": "web_search_20250305", "name": "web_search"}
         assert (await asking.create("x", tools=[search])).content[0].text == "You said: x"
+
+
+# --- any request at all -------------------------------------------------------------------------------------
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value, path=()):
+    """The path of everything in a request."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from places(each, (*path, key))
+
+
+def changed(value, path, new):
+    """The request with something else at one place."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(copy[path[0]], path[1:], new)
+    return copy
+
+
+STRICT = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "integer"}}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+FULL = {
+    "model": "my-model",
+    "max_tokens": 2000,
+    "stream": True,
+    "system": [{"type": "text", "text": "s", "cache_control": CACHE}],
+    "messages": [
+        user(
+            [TEXT, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}]
+        ),
+        assistant([TEXT, USE]),
+        user([result("toolu_1", [TEXT]), {"type": "text", "text": "call get_time"}]),
+    ],
+    "tools": [tool("get_time", STRICT, strict=True)],
+    "tool_choice": {"type": "auto"},
+    "thinking": {"type": "adaptive", "display": "omitted"},
+    "output_config": {"format": {"type": "json_schema", "schema": STRICT}, "effort": "low"},
+    "stop_sequences": ["x"],
+    "cache_control": CACHE,
+}
+
+
+@given(path=st.sampled_from(list(places(FULL))), new=VALUES)
+def test_whatever_a_request_holds_it_is_answered_or_refused(path, new):
+    dialect = AnthropicChatDialect()
+    body = json.dumps(changed(FULL, path, new)).encode()
+    request = Request(
+        b"POST",
+        b"/v1/messages",
+        b"alt=sse",
+        {b"x-api-key": b"k", b"anthropic-version": b"1"},
+        body,
+        True,
+        True,
+        False,
+    )
+    try:
+        prompt = dialect.read(request, PrefixCache())
+        speech = speech_of(prompt, default_reply(prompt))
+    except (RequestError, SchemaError) as refusal:
+        answer = dialect.error(400, str(refusal))
+        key = "error"
+    else:
+        answer = dialect.whole(prompt, speech, 1)
+        key = "type"
+        stream = dialect.stream(prompt, speech, 1, stamp=False)
+        frames = stream.opening() + b"".join(stream.frame() for _ in range(stream.length)) + stream.closing()
+        for line in frames.splitlines():
+            assert not line.startswith(b"data: ") or json.loads(line.removeprefix(b"data: "))
+    assert json.loads(answer)[key]

@@ -10,9 +10,17 @@ import httpx
 import pytest
 from google import genai
 from google.genai import errors, types
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from gossamer.instances import SchemaError
 from gossamer.simulator import Script, Simulator
+from gossamer.simulator.dialect import Request, RequestError
+from gossamer.simulator.gemini_chat import GeminiChatDialect
+from gossamer.simulator.replies import default_reply
+from gossamer.simulator.speech import speech_of
+from gossamer.simulator.tokens import PrefixCache
 
 MODEL = "gemini-3-flash-preview"
 OLD = "gemini-2.5-flash"
@@ -656,6 +664,8 @@ def declared(**function):
             declared(parameters={"type": "OBJECT", "properties": {"a": {"type": "STRING", "const": 1}}}),
             "Unknown name \"const\" at 'tools[0].function_declarations[0].parameters.properties[0].value'",
         ),
+        (declared(parameters={"type": "OBJECT", "properties": []}), "parameters.properties'"),
+        (declared(parameters={"type": "STRING", "minLength": "x"}), "TYPE_INT64"),
         (declared(parameters={"type": "OBJECT"}, parametersJsonSchema={}), "only one of parameters"),
         ({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}, "without function_declarations"),
         (
@@ -709,3 +719,85 @@ async def test_bodies_that_are_no_requests():
             assert answer.json()["error"]["status"] == "INVALID_ARGUMENT"
         answer = await asking.post({"contents": [ASK]}, f"models/{MODEL}:streamGenerateContent")
         assert (answer.status_code, "alt=sse" in answer.text) == (400, True)
+
+
+# --- any request at all -------------------------------------------------------------------------------------
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value, path=()):
+    """The path of everything in a request."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from places(each, (*path, key))
+
+
+def changed(value, path, new):
+    """The request with something else at one place."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(copy[path[0]], path[1:], new)
+    return copy
+
+
+FULL = {
+    "contents": [
+        content("user", {"text": "x"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}),
+        content("model", {"text": "y"}, CALL),
+        content("user", RESPONSE, {"text": "call get_time"}),
+    ],
+    "systemInstruction": {"parts": [{"text": "s"}]},
+    "tools": [
+        {"functionDeclarations": [{"name": "get_time", "parameters": {"type": "OBJECT", "properties": {}}}]}
+    ],
+    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["get_time"]}},
+    "generationConfig": {
+        "responseMimeType": "application/json",
+        "responseSchema": {
+            "type": "OBJECT",
+            "properties": {"a": {"type": "STRING"}, "b": {"type": "ARRAY", "items": {"type": "INTEGER"}}},
+            "required": ["a", "b"],
+        },
+        "thinkingConfig": {"includeThoughts": True, "thinkingLevel": "LOW"},
+        "stopSequences": ["x"],
+        "maxOutputTokens": 9,
+    },
+}
+
+
+@given(path=st.sampled_from(list(places(FULL))), new=VALUES)
+def test_whatever_a_request_holds_it_is_answered_or_refused(path, new):
+    dialect = GeminiChatDialect()
+    body = json.dumps(changed(FULL, path, new)).encode()
+    request = Request(
+        b"POST",
+        b"/v1beta/models/m:streamGenerateContent",
+        b"alt=sse",
+        {b"x-goog-api-key": b"k"},
+        body,
+        True,
+        True,
+        False,
+    )
+    try:
+        prompt = dialect.read(request, PrefixCache())
+        speech = speech_of(prompt, default_reply(prompt))
+    except (RequestError, SchemaError) as refusal:
+        answer = dialect.error(400, str(refusal))
+        key = "error"
+    else:
+        answer = dialect.whole(prompt, speech, 1)
+        key = "candidates"
+        stream = dialect.stream(prompt, speech, 1, stamp=False)
+        frames = stream.opening() + b"".join(stream.frame() for _ in range(stream.length)) + stream.closing()
+        for line in frames.splitlines():
+            assert not line.startswith(b"data: ") or json.loads(line.removeprefix(b"data: "))
+    assert json.loads(answer)[key]

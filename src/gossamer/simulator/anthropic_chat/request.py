@@ -144,12 +144,15 @@ def _check_schema(node: object, where: str) -> None:
         wrong = [name for name in _UNSUPPORTED.get(kind, ()) if name in schema]
         if wrong:
             raise bad(f"{where}: For '{kind}' type, properties {', '.join(wrong)} are not supported")
-        if kind == "array" and schema.get("minItems", 0) not in {0, 1}:
+        if kind == "array" and schema.get("minItems", 0) not in (0, 1):
             raise bad(f"{where}: For 'array' type, 'minItems' values other than 0 or 1 are not supported")
     if "oneOf" in schema:
         raise bad(f"{where}: Schema type 'oneOf' is not supported")
     for name in ("properties", "$defs", "definitions"):
-        for each in cast("dict[str, object]", schema.get(name) or {}).values():
+        fields = schema.get(name, {})
+        if not isinstance(fields, dict):
+            raise bad(f"{where}.{name}: Input should be a valid dictionary")
+        for each in cast("dict[str, object]", fields).values():
             _check_schema(each, where)
     for name in ("items", "anyOf", "allOf", "prefixItems"):
         _check_schema(schema.get(name), where)

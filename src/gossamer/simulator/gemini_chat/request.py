@@ -182,11 +182,13 @@ def _plain_schema(node: object, where: str) -> Any:
         raise bad(
             f"Invalid value at '{where}.type' (type.googleapis.com/google.ai.generativelanguage.v1beta.Type)"
         )
-    fields = cast("dict[str, object]", schema.get("properties") or {})
-    if fields:
+    for name, form in (("properties", dict), ("required", list), ("enum", list), ("anyOf", list)):
+        if not isinstance(schema.get(name, form()), form):
+            raise bad(f"Invalid value at '{where}.{name}'")
+    if "properties" in schema:
         schema["properties"] = {
             name: _plain_schema(each, f"{where}.properties[{index}].value")
-            for index, (name, each) in enumerate(fields.items())
+            for index, (name, each) in enumerate(schema["properties"].items())
         }
     if "items" in schema:
         schema["items"] = _plain_schema(schema["items"], f"{where}.items")
@@ -194,8 +196,11 @@ def _plain_schema(node: object, where: str) -> Any:
         schema["anyOf"] = [_plain_schema(each, f"{where}.any_of") for each in schema["anyOf"]]
     for name in ("minItems", "maxItems", "minLength", "maxLength"):
         # Protocol buffers write 64-bit numbers as strings.
-        if isinstance(schema.get(name), str):
-            schema[name] = int(schema[name])
+        given = schema.get(name)
+        if isinstance(given, str):
+            if not given.isdecimal():
+                raise bad(f"Invalid value at '{where}.{name}' (TYPE_INT64), \"{given}\"")
+            schema[name] = int(given)
     return schema
 
 
