@@ -263,6 +263,10 @@ _TEXTS: dict[str, Callable[[bytes], str | None]] = {
 }
 
 
+# What ends a frame, where it is not an empty line.
+_BETWEEN = {"gemini_chat": b"\r\n\r\n", "ollama_chat": b"\n"}
+
+
 class FloorConnection(asyncio.Protocol):
     """One connection that carries one answer after another."""
 
@@ -332,7 +336,7 @@ class FloorClient:
         connection.body = b""
         connection.streams = streams
         connection.text_of = _TEXTS[self.dialect]
-        connection.between = b"\n" if self.dialect == "ollama_chat" else b"\n\n"
+        connection.between = _BETWEEN.get(self.dialect, b"\n\n")
         connection.transport.write(f"{self.head}{len(body)}\r\n\r\n".encode() + body)
         return connection
 
