@@ -653,6 +653,13 @@ async def test_a_request_needs_a_key_and_a_version():
         assert (broken.status_code, broken.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
+async def test_a_body_that_is_too_large():
+    async with served() as asking:
+        with pytest.raises(anthropic.RequestTooLargeError, match="larger than") as caught:
+            await asking.create("x" * 34_000_000)
+        assert caught.value.type == "request_too_large"
+
+
 async def test_models():
     async with served() as asking:
         names = [model.id async for model in asking.client.models.list()]

@@ -300,7 +300,8 @@ class Connection(asyncio.Protocol):
         if not self._discarding:
             self._discarding = True
             self.stats.requests += 1
-            self._waiting.append(self._service.refusal(status, message))
+            dialect = self._service.dialect_of(self._url.partition(b"?")[0])
+            self._waiting.append(self._service.refusal(status, message, dialect=dialect))
 
     def _refuse_head(self) -> None:
         self._refuse(431, f"The request's head is larger than {HEAD_LIMIT} bytes.")

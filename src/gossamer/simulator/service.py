@@ -130,9 +130,9 @@ class Service:
         self.stats.requests += 1
         path = request.path
         if request.method == b"POST":
-            for dialect in self._dialects:
-                if dialect.answers(path):
-                    return self._model_answer(dialect, request)
+            asked = self.dialect_of(path)
+            if asked is not None:
+                return self._model_answer(asked, request)
             found = embedding_format(path)
             if found is not None:
                 return self._embeddings(found, request)
@@ -150,6 +150,13 @@ class Service:
                 return self._json(200, found, dialect)
         where = f"{request.method.decode('latin-1')} {path.decode('latin-1')}"
         return self.refusal(404, f"Invalid URL ({where})")
+
+    def dialect_of(self, path: bytes) -> Dialect | None:
+        """The wire format in which POST requests to this path ask the model, or None."""
+        for dialect in self._dialects:
+            if dialect.answers(path):
+                return dialect
+        return None
 
     def refusal(self, status: int, message: str, *, dialect: Dialect | None = None, **details: Any) -> Whole:
         """An error answer in a dialect's form, counted."""
