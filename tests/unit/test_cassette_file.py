@@ -126,6 +126,7 @@ def key(body, url="http://127.0.0.1:1234/v1", path=None):
 
 
 @given(st.dictionaries(words, plain, min_size=2, max_size=5))
+@example({"type": ["string", "null"], "a": 1})
 def test_the_order_of_keys_means_nothing(body):
     assert key(body) == key(dict(reversed(body.items())))
 

@@ -98,7 +98,7 @@ def _plain(value: Any, numbers: dict[str, int], place: str = "") -> Any:
         return [_plain(item, numbers, place) for item in value]
     if not is_object(value):
         return value
-    is_call = place in _CALL_PLACES or value.get("type") in _CALL_TYPES
+    is_call = place in _CALL_PLACES or str(value.get("type")) in _CALL_TYPES  # a schema's may be a list
     told: dict[str, Any] = {}
     for name in sorted(value):
         item: Any = value[name]
