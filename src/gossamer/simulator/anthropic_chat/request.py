@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import msgspec
 
+from gossamer.simulator.anthropic_chat.caching import count_prompt
 from gossamer.simulator.anthropic_chat.content import (
     BlockSum,
     CacheControl,
@@ -20,13 +20,10 @@ from gossamer.simulator.anthropic_chat.content import (
 )
 from gossamer.simulator.anthropic_chat.models import Abilities, abilities
 from gossamer.simulator.replies import Prompt
-from gossamer.simulator.tokens import PrefixCache, PrefixState, count
+from gossamer.simulator.tokens import PrefixCache, count
 
 __all__ = ["Wire", "count_request", "read_request"]
 
-_MESSAGE_TOKENS = 3
-_MARKS = 4
-_LOOK_BACK = 20
 _LEAST_THINKING = 1024
 _CACHED_TOOLS = 64 * 1024
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -337,82 +334,6 @@ def _check_end(request: _Request, messages: list[MessageSum], model: Abilities) 
             return
 
 
-# --- caching ------------------------------------------------------------------------------------------------
-
-
-class _Counted(NamedTuple):
-    tokens: int
-    read: int
-    written: tuple[int, int]
-
-
-def _count(
-    request: _Request,
-    tools: _Tools,
-    messages: list[MessageSum],
-    system: list[BlockSum],
-    prefixes: PrefixCache,
-) -> _Counted:
-    """Count the prompt, and of it what the cache marks let be read from the cache or written to it.
-
-    O(blocks). A mark looks for a written prefix at its own place and at twenty blocks before it.
-    """
-    automatic = request.cache_control
-    # Another choice of tools or another way of thinking leaves only tools and instructions as they were.
-    manner = _encode((request.tool_choice, request.thinking))
-    key = hash(request.model)
-    keys: list[int] = []
-    totals: list[int] = []
-    marks: list[tuple[int, str]] = []
-    total = 0
-    for piece in (*tools.sums, *system):
-        key = hash((key, piece.key))
-        total += piece.tokens
-        keys.append(key)
-        totals.append(total)
-        if piece.mark:
-            marks.append((len(keys) - 1, piece.mark))
-    last = len(keys) - 1
-    key = hash((key, manner))
-    for message in messages:
-        total += _MESSAGE_TOKENS
-        if message.cacheable >= 0:
-            last = len(keys) + message.cacheable
-        for block in message.blocks:
-            key = hash((key, block.key))
-            total += block.tokens
-            keys.append(key)
-            totals.append(total)
-            if block.mark:
-                marks.append((len(keys) - 1, block.mark))
-    if automatic is not None and last >= 0 and last not in {at for at, _ in marks}:
-        marks.append((last, automatic.ttl))
-    if not marks:
-        return _Counted(total, 0, (0, 0))
-    if len(marks) > _MARKS:
-        raise bad(f"A maximum of 4 blocks with cache_control may be provided. Found {len(marks)}.")
-    marks.sort()
-    if any(earlier[1] == "5m" and later[1] == "1h" for earlier, later in pairwise(marks)):
-        raise bad("a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block.")
-    read = _read_prefix(keys, totals, marks, prefixes)
-    for at, _ in marks:
-        prefixes.store(keys[at], PrefixState(totals[at], ()))
-    hour = max((totals[at] for at, ttl in marks if ttl == "1h"), default=0)
-    end = totals[marks[-1][0]]
-    hours = max(hour - read, 0)
-    return _Counted(total, read, (max(end - max(read, hour), 0), hours))
-
-
-def _read_prefix(
-    keys: list[int], totals: list[int], marks: list[tuple[int, str]], prefixes: PrefixCache
-) -> int:
-    for at, _ in reversed(marks):
-        for place in range(at, max(at - _LOOK_BACK, 0) - 1, -1):
-            if prefixes.find(keys[place]) is not None:
-                return totals[place]
-    return 0
-
-
 # --- request → prompt ---------------------------------------------------------------------------------------
 
 
@@ -544,7 +465,14 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     messages = [read_message(bytes(raw), index) for index, raw in enumerate(request.messages)]
     _check_order(messages, model)
     _check_end(request, messages, model)
-    counted = _count(request, tools, messages, _system(request), prefixes)
+    counted = count_prompt(
+        request.model,
+        (*tools.sums, *_system(request)),
+        _encode((request.tool_choice, request.thinking)),
+        messages,
+        request.cache_control,
+        prefixes,
+    )
     tail = _since_said(messages)
     results, results_total = _results(tail)
     thinking = request.thinking
