@@ -132,8 +132,11 @@ def _joined(objects: list[dict[str, Any]]) -> bytes:
 def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]]:
     if message.role == "tool":
         return _tool_objects(message)
+    said: dict[str, Any]
+    if len(message.parts) == 1 and type(message.parts[0]) is Text and not message.author:  # most are
+        return [{"role": message.role, "content": message.parts[0].text}]
     if message.role != "assistant":
-        said: dict[str, Any] = {"role": message.role, "content": _as_content(message.parts)}
+        said = {"role": message.role, "content": _as_content(message.parts)}
         if message.author:
             said["name"] = re.sub(r"[^a-zA-Z0-9_-]", "_", message.author)[:64]
         return [said]
