@@ -283,6 +283,18 @@ async def test_a_tool_is_called_where_the_request_wants_it(choice, names):
         assert answer.stop_reason == ("tool_use" if names else "end_turn")
 
 
+async def test_tools_are_taken_in_turn_where_any_will_do():
+    async with served() as asking:
+        messages = [user("hello")]
+        names = []
+        for _ in range(3):
+            answer = await asking.create(messages, tools=[WEATHER, TIME], tool_choice={"type": "any"})
+            (call,) = answer.content
+            names.append(call.name)
+            messages += [assistant(answer.content), user([result(call.id)])]
+        assert names == ["get_weather", "get_time", "get_weather"]
+
+
 async def test_calls_come_one_after_another_where_parallel_ones_are_disabled():
     said = "call get_time\ncall get_time"
     async with served() as asking:

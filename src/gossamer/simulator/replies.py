@@ -116,7 +116,8 @@ def default_reply(prompt: Prompt, chunks: int | None = None) -> Reply:
     - Lines of the form `call NAME {json}` in the last user message call these tools, all at once, or one after
       another where the request forbids parallel calls. Without `{json}` the arguments are the smallest that fit
       the tool's schema. A name that is not among the request's tools is not called.
-    - A required or forced tool is called with such arguments also where the message does not ask for it.
+    - A required or forced tool is called with such arguments also where the message does not ask for it; where any
+      tool will do, they are called one after another.
     - Tool results are quoted: `NAME returned: RESULT`, a line each.
     - A JSON schema is answered with its smallest instance.
     - Anything else is echoed: `You said: MESSAGE`.
@@ -147,7 +148,9 @@ def _calls(prompt: Prompt) -> tuple[ToolUse, ...]:
         asked = [(name, text) for name, text in asked if name == prompt.forced] or [(prompt.forced, "")]
     wanted = asked[prompt.results_total :]
     if not wanted and prompt.tool_choice != "auto":
-        wanted = asked or [(next(iter(prompt.tools)), "")]
+        # In turn, so that a request which always wants some tool comes to the one that ends it.
+        names = tuple(prompt.tools)
+        wanted = asked or [(names[prompt.results_total % len(names)], "")]
     if not prompt.parallel:
         wanted = wanted[:1]
     elif prompt.results_total and prompt.tool_choice == "auto":
