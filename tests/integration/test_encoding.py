@@ -11,7 +11,7 @@ from tests.integration.server import Server, completion
 
 from gossamer import Agent, Session
 from gossamer.messages import Image, Message, Text
-from gossamer.models import OpenAIChat, openai_chat
+from gossamer.models import OpenAIChat, openai_chat_request
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def encoded(monkeypatch):
     """Every message that was encoded, in order."""
     seen = []
     for name in ("_encode_message", "_encode_in_tool_loop"):
-        original = getattr(openai_chat, name)
+        original = getattr(openai_chat_request, name)
 
         def count(message, previous, original=original):
             seen.append(message)
             return original(message, previous)
 
-        monkeypatch.setattr(openai_chat, name, count)
+        monkeypatch.setattr(openai_chat_request, name, count)
     return seen
 
 
@@ -160,15 +160,15 @@ async def test_the_memory_of_encoded_messages_is_bounded():
 
 async def test_tools_are_encoded_once_for_all_runs(monkeypatch):
     count = 0
-    original = openai_chat._tool_object
+    original = openai_chat_request._tool_object
 
     def counting(*arguments, **options):
         nonlocal count
         count += 1
         return original(*arguments, **options)
 
-    monkeypatch.setattr(openai_chat, "_tool_object", counting)
-    openai_chat._encode_tools.cache_clear()
+    monkeypatch.setattr(openai_chat_request, "_tool_object", counting)
+    openai_chat_request._encode_tools.cache_clear()
     async with Server(completion("ok")) as server:
         asking = Agent(OpenAIChat("gpt-test", base_url=server.url), tools=[convert])
         for _ in range(5):

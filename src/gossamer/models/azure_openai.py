@@ -12,6 +12,7 @@ from urllib.parse import quote
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.models.base import Capabilities, Price
 from gossamer.models.openai_chat import OpenAIChat
+from gossamer.models.openai_chat_request import Form
 from gossamer.models.openai_terms import ERROR_CODES
 from gossamer.models.transport import Transport
 from gossamer.wire import Timeouts
@@ -71,8 +72,7 @@ class AzureOpenAIChat(OpenAIChat):
         self.provider = "azure"
         self.capabilities = capabilities
         self.price = price
-        self._send_thinking = False
-        self._short_call_ids = False
+        self._form = Form(self.provider)
         self._transport = Transport(
             azure_url(endpoint, model, version, "chat/completions"),
             headers,

@@ -6,10 +6,7 @@ and Qwen and as `reasoning` from OpenRouter and Groq.
 
 from __future__ import annotations
 
-import base64
-import functools
 import os
-import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -18,25 +15,18 @@ import msgspec
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
-from gossamer.messages import Audio, File, Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
-from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
-from gossamer.models.mistral import mistral_objects, split_content
-from gossamer.models.openai_terms import ERROR_CODES, MAX_IMAGE_BYTES, prompt_cache_fields
-from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.mistral import split_content
+from gossamer.models.openai_chat_request import DIALECT, Form, body
+from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
-from gossamer.schema import ToolSchema
 from gossamer.usage import Usage
-from gossamer.view import MessageView
 from gossamer.wire import Timeouts
 
 __all__ = ["OpenAIChat"]
-
-_COMMA = ord(",")
-
-# OpenAI's own models, at OpenAI and at Azure: strict schemas, and a field of their own for the longest answer.
-_OPENAIS = frozenset({"openai", "azure"})
 
 _FINISH_REASONS: dict[str | None, FinishReason] = {
     "stop": "stop",
@@ -104,147 +94,6 @@ class _Answer(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_encode = msgspec.json.Encoder().encode
-
-
-# --- request → bytes ----------------------------------------------------------------------------------------
-
-
-def _encode_message(message: Message, _: Message | None) -> bytes:
-    """Encode a settled message, with the comma that goes behind it."""
-    return _joined(_as_objects(message, send_thinking=False))
-
-
-def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
-    """Encode a message whose thinking goes back to the provider."""
-    return _joined(_as_objects(message, send_thinking=True))
-
-
-def _encode_for_mistral(message: Message, previous: Message | None) -> bytes:
-    """Encode a message in the form that Mistral takes."""
-    return _joined(mistral_objects(_as_objects(message, send_thinking=False), message, previous))
-
-
-def _joined(objects: list[dict[str, Any]]) -> bytes:
-    return _encode(objects)[1:-1] + b"," if objects else b""
-
-
-def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]]:
-    if message.role == "tool":
-        return _tool_objects(message)
-    said: dict[str, Any]
-    if len(message.parts) == 1 and type(message.parts[0]) is Text and not message.author:  # most are
-        return [{"role": message.role, "content": message.parts[0].text}]
-    if message.role != "assistant":
-        said = {"role": message.role, "content": _as_content(message.parts)}
-        if message.author:
-            said["name"] = re.sub(r"[^a-zA-Z0-9_-]", "_", message.author)[:64]
-        return [said]
-    said = {"role": "assistant"}
-    text = "".join([_words(part) for part in message.parts])
-    refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
-    calls = message.tool_calls
-    if text or not (calls or refusal):
-        said["content"] = text
-    if refusal:
-        said["refusal"] = refusal
-    if calls:
-        said["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in calls
-        ]
-    if send_thinking:
-        thinking = "".join(part.text for part in message.parts if isinstance(part, Thinking))
-        if thinking:
-            said["reasoning_content"] = thinking
-    return [said]
-
-
-def _words(part: Part) -> str:
-    """What an answer says in words, with a note for what only another provider's model could say."""
-    if isinstance(part, Text):
-        return part.text
-    return "" if isinstance(part, Thinking | Refusal | ToolCall | ToolResult) else f" {note_of(part)}"
-
-
-def _tool_objects(message: Message) -> list[dict[str, Any]]:
-    """One object for each result; media, which tool messages cannot hold, follow in a user's message."""
-    objects: list[dict[str, Any]] = []
-    media: list[Part] = []
-    for part in message.parts:
-        if not isinstance(part, ToolResult):
-            continue
-        content = part.text
-        if not isinstance(part.content, str):
-            shown = [item for item in part.content if not isinstance(item, Text)]
-            if shown:
-                content = f"{content}\n[{len(shown)} attached, shown below]".strip()
-                media += [Text(f"Attached by {part.name}:"), *shown]
-        objects.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
-    if media:
-        objects.append({"role": "user", "content": _as_content(tuple(media))})
-    return objects
-
-
-def _as_content(parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
-    spoken = [part for part in parts if not isinstance(part, Text) or part.text]  # empty texts are refused
-    if not spoken:
-        return ""
-    if len(spoken) == 1 and isinstance(spoken[0], Text):
-        return spoken[0].text
-    return [_as_content_part(part) for part in spoken]
-
-
-def _as_content_part(part: Part) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
-    if isinstance(part, Image):
-        check_image(part, "Chat Completions", IMAGE_TYPES, MAX_IMAGE_BYTES)
-        return {"type": "image_url", "image_url": {"url": part.url or data_url(part)}}
-    if isinstance(part, Audio) and part.data is not None:
-        format_ = part.media_type.rpartition("/")[2].replace("mpeg", "mp3").replace("x-wav", "wav")
-        data = base64.b64encode(part.data).decode()
-        return {"type": "input_audio", "input_audio": {"data": data, "format": format_}}
-    if isinstance(part, File) and part.data is not None:
-        return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
-    return {
-        "type": "text",
-        "text": note_of(part),
-    }  # such as a file by URL, which Chat Completions does not fetch
-
-
-@functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...], strict: bool) -> bytes:
-    """Encode the schemas of a tuple of tools, once for each tuple."""
-    return _encode([_tool_object(tool, strict=strict) for tool in tools])
-
-
-def _tool_object(tool: ToolSchema, *, strict: bool) -> dict[str, Any]:
-    function: dict[str, Any] = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-    }
-    if strict and tool.strict:
-        function["strict"] = True
-    return {"type": "function", "function": function}
-
-
-def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
-    # OpenAI's own models refuse `max_tokens`; others know nothing else.
-    longest = "max_completion_tokens" if provider in _OPENAIS else "max_tokens"
-    fields = {
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        longest: settings.max_tokens,
-        "stop": settings.stop,
-        "random_seed" if provider == "mistral" else "seed": settings.seed,
-        "parallel_tool_calls": settings.parallel_tool_calls,
-        "reasoning_effort": settings.thinking,
-        **(prompt_cache_fields(settings.prompt_cache, ("30m",)) if provider == "openai" else {}),
-        **(settings.extra_body or {}),
-    }
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 # --- frame → deltas -----------------------------------------------------------------------------------------
@@ -344,7 +193,7 @@ class _Assembly:
         if self.refusal:
             parts.append(Refusal("".join(self.refusal)))
         for (call_id, name, theirs), arguments in zip(self.calls, self.arguments, strict=True):
-            provider = {OpenAIChat.dialect: {"id": theirs}} if theirs else None
+            provider = {DIALECT: {"id": theirs}} if theirs else None
             parts.append(ToolCall(name, "".join(arguments) or "{}", call_id, provider))
         return tuple(parts) or (Text(""),)
 
@@ -397,17 +246,9 @@ class OpenAIChat:
         ArgumentError: the URL cannot be used, or is missing for a provider that is not OpenAI.
     """
 
-    __slots__ = (
-        "_send_thinking",
-        "_short_call_ids",
-        "_transport",
-        "capabilities",
-        "name",
-        "price",
-        "provider",
-    )
+    __slots__ = ("_form", "_transport", "capabilities", "name", "price", "provider")
 
-    dialect = "openai_chat"
+    dialect = DIALECT
 
     def __init__(
         self,
@@ -442,8 +283,7 @@ class OpenAIChat:
         self.provider = provider
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(provider, model)
-        self._send_thinking = send_thinking
-        self._short_call_ids = short_call_ids
+        self._form = Form(provider, send_thinking, short_call_ids)
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
         )
@@ -528,56 +368,8 @@ class OpenAIChat:
         return None if request.output_schema is None or self.capabilities.native_schema else OUTPUT_TOOL
 
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
-        """Encode a request. Messages are encoded once for all requests of their conversation."""
-        fields: dict[str, Any] = {"model": self.name}
-        if stream:
-            fields["stream"] = True
-        if (
-            stream and self.provider != "mistral"
-        ):  # which refuses the field, and counts in its last chunk anyway
-            fields["stream_options"] = {"include_usage": True}
-        if request.settings is not None:
-            fields |= _settings_fields(request.settings, self.provider)
-        tools = request.tools
-        choice = request.tool_choice
-        schema = request.output_schema
-        if schema is not None and self.capabilities.native_schema:
-            format_ = {"name": schema.name, "schema": schema.schema, "strict": schema.strict}
-            fields["response_format"] = {"type": "json_schema", "json_schema": format_}
-        elif schema is not None:
-            tools = (*tools, output_tool(schema))
-            choice = choice or "required"
-        if tools and choice is not None:
-            named = {"type": "function", "function": {"name": choice}}
-            fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
-        pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
-        if request.instructions:
-            pieces += (_encode({"role": "system", "content": request.instructions}), b",")
-        pieces += self._bodies(request.messages)
-        while pieces[-1] == b"":
-            pieces.pop()
-        if pieces[-1][-1] == _COMMA:
-            pieces[-1] = pieces[-1][:-1]
-        if tools:
-            pieces += (b'],"tools":', _encode_tools(tools, self.provider in _OPENAIS), b"}")
-        else:
-            pieces.append(b"]}")
-        return b"".join(pieces)
-
-    def _bodies(self, messages: MessageView) -> tuple[bytes | memoryview, ...]:
-        if lost := leading_results(messages):
-            results = [_encode_message(unanswered(messages[place]), None) for place in range(lost)]
-            return b"".join(results), *self._bodies(messages.part(lost, len(messages)))
-        if self._short_call_ids:
-            return (messages.encoded(f"{self.dialect}:mistral", _encode_for_mistral),)
-        if not self._send_thinking:
-            return (messages.encoded(self.dialect, _encode_message),)
-        begin = len(messages)  # the tool loop that is under way begins behind the last question
-        while begin > 0 and messages[begin - 1].role != "user":
-            begin -= 1
-        settled = messages.part(0, begin).encoded(self.dialect, _encode_message)
-        loop = messages.part(begin, len(messages)).encoded(f"{self.dialect}:loop", _encode_in_tool_loop)
-        return settled, loop
+        """Encode a request; see `openai_chat_request.body`."""
+        return body(self.name, request, self._form, native=self.capabilities.native_schema, stream=stream)
 
     def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:
         parts = assembly.parts()

@@ -1,0 +1,266 @@
+"""Requests to OpenAI's Chat Completions: history, tools and settings as bytes.
+
+Wire format: https://platform.openai.com/docs/api-reference/chat/create.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from typing import Any
+
+import msgspec
+
+from gossamer.messages import (
+    Audio,
+    File,
+    Image,
+    Message,
+    Part,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+from gossamer.models.base import ModelRequest, ModelSettings
+from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
+from gossamer.models.mistral import mistral_objects
+from gossamer.models.openai_terms import MAX_IMAGE_BYTES, prompt_cache_fields
+from gossamer.models.output_tool import output_tool
+from gossamer.schema import ToolSchema
+from gossamer.view import MessageView
+
+__all__ = ["DIALECT", "Form", "body"]
+
+DIALECT = "openai_chat"
+
+_COMMA = ord(",")
+
+# OpenAI's own models, at OpenAI and at Azure: strict schemas, and a field of their own for the longest answer.
+_OPENAIS = frozenset({"openai", "azure"})
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How a server takes its requests.
+
+    Attributes:
+        provider: whose it is.
+        send_thinking: whether the model gets its thinking back while a tool loop lasts.
+        as_mistral: whether messages are written as Mistral takes them.
+    """
+
+    provider: str
+    send_thinking: bool = False
+    as_mistral: bool = False
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+def _encode_message(message: Message, _: Message | None) -> bytes:
+    """Encode a settled message, with the comma that goes behind it."""
+    return _joined(_as_objects(message, send_thinking=False))
+
+
+def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
+    """Encode a message whose thinking goes back to the provider."""
+    return _joined(_as_objects(message, send_thinking=True))
+
+
+def _encode_for_mistral(message: Message, previous: Message | None) -> bytes:
+    """Encode a message in the form that Mistral takes."""
+    return _joined(mistral_objects(_as_objects(message, send_thinking=False), message, previous))
+
+
+def _joined(objects: list[dict[str, Any]]) -> bytes:
+    return _encode(objects)[1:-1] + b"," if objects else b""
+
+
+def _as_objects(message: Message, *, send_thinking: bool) -> list[dict[str, Any]]:
+    if message.role == "tool":
+        return _tool_objects(message)
+    said: dict[str, Any]
+    if len(message.parts) == 1 and type(message.parts[0]) is Text and not message.author:  # most are
+        return [{"role": message.role, "content": message.parts[0].text}]
+    if message.role != "assistant":
+        said = {"role": message.role, "content": _as_content(message.parts)}
+        if message.author:
+            said["name"] = re.sub(r"[^a-zA-Z0-9_-]", "_", message.author)[:64]
+        return [said]
+    said = {"role": "assistant"}
+    text = "".join([_words(part) for part in message.parts])
+    refusal = "".join(part.text for part in message.parts if isinstance(part, Refusal))
+    calls = message.tool_calls
+    if text or not (calls or refusal):
+        said["content"] = text
+    if refusal:
+        said["refusal"] = refusal
+    if calls:
+        said["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ]
+    if send_thinking:
+        thinking = "".join(part.text for part in message.parts if isinstance(part, Thinking))
+        if thinking:
+            said["reasoning_content"] = thinking
+    return [said]
+
+
+def _words(part: Part) -> str:
+    """What an answer says in words, with a note for what only another provider's model could say."""
+    if isinstance(part, Text):
+        return part.text
+    return "" if isinstance(part, Thinking | Refusal | ToolCall | ToolResult) else f" {note_of(part)}"
+
+
+def _tool_objects(message: Message) -> list[dict[str, Any]]:
+    """One object for each result; media, which tool messages cannot hold, follow in a user's message."""
+    objects: list[dict[str, Any]] = []
+    media: list[Part] = []
+    for part in message.parts:
+        if not isinstance(part, ToolResult):
+            continue
+        content = part.text
+        if not isinstance(part.content, str):
+            shown = [item for item in part.content if not isinstance(item, Text)]
+            if shown:
+                content = f"{content}\n[{len(shown)} attached, shown below]".strip()
+                media += [Text(f"Attached by {part.name}:"), *shown]
+        objects.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
+    if media:
+        objects.append({"role": "user", "content": _as_content(tuple(media))})
+    return objects
+
+
+def _as_content(parts: tuple[Part, ...]) -> str | list[dict[str, Any]]:
+    spoken = [part for part in parts if not isinstance(part, Text) or part.text]  # empty texts are refused
+    if not spoken:
+        return ""
+    if len(spoken) == 1 and isinstance(spoken[0], Text):
+        return spoken[0].text
+    return [_as_content_part(part) for part in spoken]
+
+
+def _as_content_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, Image):
+        check_image(part, "Chat Completions", IMAGE_TYPES, MAX_IMAGE_BYTES)
+        return {"type": "image_url", "image_url": {"url": part.url or data_url(part)}}
+    if isinstance(part, Audio) and part.data is not None:
+        format_ = part.media_type.rpartition("/")[2].replace("mpeg", "mp3").replace("x-wav", "wav")
+        data = base64.b64encode(part.data).decode()
+        return {"type": "input_audio", "input_audio": {"data": data, "format": format_}}
+    if isinstance(part, File) and part.data is not None:
+        return {"type": "file", "file": {"filename": part.name, "file_data": data_url(part)}}
+    return {
+        "type": "text",
+        "text": note_of(part),
+    }  # such as a file by URL, which Chat Completions does not fetch
+
+
+# --- tools, settings ----------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_tools(tools: tuple[ToolSchema, ...], strict: bool) -> bytes:
+    """Encode the schemas of a tuple of tools, once for each tuple."""
+    return _encode([_tool_object(tool, strict=strict) for tool in tools])
+
+
+def _tool_object(tool: ToolSchema, *, strict: bool) -> dict[str, Any]:
+    function: dict[str, Any] = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    if strict and tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
+    # OpenAI's own models refuse `max_tokens`; others know nothing else.
+    longest = "max_completion_tokens" if provider in _OPENAIS else "max_tokens"
+    fields = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        longest: settings.max_tokens,
+        "stop": settings.stop,
+        "random_seed" if provider == "mistral" else "seed": settings.seed,
+        "parallel_tool_calls": settings.parallel_tool_calls,
+        "reasoning_effort": settings.thinking,
+        **(prompt_cache_fields(settings.prompt_cache, ("30m",)) if provider == "openai" else {}),
+        **(settings.extra_body or {}),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+# --- the request --------------------------------------------------------------------------------------------
+
+
+def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream: bool) -> bytes:
+    """Encode a request. Messages are encoded once for all requests of their conversation.
+
+    O(new messages), and a copy of the bytes of all.
+
+    Args:
+        model: the model's name.
+        request: what it is asked.
+        form: how the server takes it.
+        native: whether the model answers to a schema by itself; otherwise its answer comes through a tool.
+        stream: whether the answer comes piece by piece.
+    """
+    fields: dict[str, Any] = {"model": model}
+    if stream:
+        fields["stream"] = True
+    if stream and form.provider != "mistral":  # which refuses the field, and counts in its last chunk anyway
+        fields["stream_options"] = {"include_usage": True}
+    if request.settings is not None:
+        fields |= _settings_fields(request.settings, form.provider)
+    tools = request.tools
+    choice = request.tool_choice
+    schema = request.output_schema
+    if schema is not None and native:
+        format_ = {"name": schema.name, "schema": schema.schema, "strict": schema.strict}
+        fields["response_format"] = {"type": "json_schema", "json_schema": format_}
+    elif schema is not None:
+        tools = (*tools, output_tool(schema))
+        choice = choice or "required"
+    if tools and choice is not None:
+        named = {"type": "function", "function": {"name": choice}}
+        fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
+    pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
+    if request.instructions:
+        pieces += (_encode({"role": "system", "content": request.instructions}), b",")
+    pieces += _bodies(request.messages, form)
+    while pieces[-1] == b"":
+        pieces.pop()
+    if pieces[-1][-1] == _COMMA:
+        pieces[-1] = pieces[-1][:-1]
+    if tools:
+        pieces += (b'],"tools":', _encode_tools(tools, form.provider in _OPENAIS), b"}")
+    else:
+        pieces.append(b"]}")
+    return b"".join(pieces)
+
+
+def _bodies(messages: MessageView, form: Form) -> tuple[bytes | memoryview, ...]:
+    if lost := leading_results(messages):
+        results = [_encode_message(unanswered(messages[place]), None) for place in range(lost)]
+        return b"".join(results), *_bodies(messages.part(lost, len(messages)), form)
+    if form.as_mistral:
+        return (messages.encoded(f"{DIALECT}:mistral", _encode_for_mistral),)
+    if not form.send_thinking:
+        return (messages.encoded(DIALECT, _encode_message),)
+    begin = len(messages)  # the tool loop that is under way begins behind the last question
+    while begin > 0 and messages[begin - 1].role != "user":
+        begin -= 1
+    settled = messages.part(0, begin).encoded(DIALECT, _encode_message)
+    loop = messages.part(begin, len(messages)).encoded(f"{DIALECT}:loop", _encode_in_tool_loop)
+    return settled, loop
