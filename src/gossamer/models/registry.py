@@ -14,7 +14,10 @@ import msgspec
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.models.base import Capabilities, Model
 
-__all__ = ["PRESETS", "Preset", "check_model", "resolve", "server_url"]
+__all__ = ["PRESETS", "Preset", "check_model", "key_for", "resolve", "server_url"]
+
+# Whether a recording answers in the providers' place: then a key that is not there is not missed.
+replaying = False
 
 
 class Preset(msgspec.Struct, frozen=True):
@@ -186,6 +189,30 @@ def check_model(name: object) -> None:
         raise ArgumentError(f"model {name!r} lacks the model's name; write {provider}:NAME")
 
 
+def key_for(provider: str, what: str, advice: str = "") -> str | None:
+    """Give the key of a provider for what a string names; None where its server may need none.
+
+    Args:
+        provider: one of `PRESETS`.
+        what: the thing that needs the key, for the error.
+        advice: what else could be done than to set it.
+
+    Raises:
+        AuthenticationError: the key is not set, and the provider is not asked at another URL.
+    """
+    preset = PRESETS[provider]
+    key = preset.key()
+    own_server = preset.url() and preset.base_url
+    if key or own_server or not preset.key_envs:
+        return key
+    if replaying:
+        return "none"
+    raise AuthenticationError(
+        f"{preset.key_env} is not set, and {what} needs it; set it{advice and ', '}{advice}",
+        provider=provider,
+    )
+
+
 @functools.lru_cache(maxsize=1024)
 def resolve(name: str) -> Model:
     """Give the model of a model string; built at its first use and then shared.
@@ -204,14 +231,7 @@ def resolve(name: str) -> Model:
         return OfflineModel()
     provider, _, model = name.partition(":")
     preset = PRESETS[provider]
-    key, url = preset.key(), preset.url()
-    if (
-        preset.key_envs and not key and (not url or not preset.base_url)
-    ):  # a server of the user's own may want no key
-        raise AuthenticationError(
-            f"{preset.key_env} is not set, and model {name!r} needs it; set it, or use 'offline' to try without a key",
-            provider=provider,
-        )
+    key, url = key_for(provider, f"model {name!r}", "or use 'offline' to try without a key"), preset.url()
     module, class_name = _CLASSES[preset.dialect]
     options = dict(preset.options)
     if preset.dialect == "openai_chat":

@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import msgspec
 
 from gossamer.errors import ArgumentError, CassetteError, WireError
-from gossamer.models import transport
+from gossamer.models import embeddings, registry, transport
 from gossamer.models.transport import Outgoing
 from gossamer.testing.meaning import Asked, asked, differences
 from gossamer.testing.recording import Answered, Exchange, Failure, answered, load, write
@@ -40,6 +40,7 @@ class Cassette:
     Requests are matched by what they mean: URL and JSON body, whatever the order of keys, the ids of calls, the key
     used and the port of a server on this machine; media by their hash. Equal requests get their answers in the order
     of the recording. Errors and streams that broke are recorded as well; a request that never got an answer is not.
+    While a recording answers, models and embedders that strings name need no key.
 
     The file holds no headers of requests and no secrets: keys that went over the wire, those in environment variables
     and what looks like a key are taken out of everything. A key that the answer spells in pieces of a stream is not
@@ -97,6 +98,7 @@ class Cassette:
         self._answers, self._taken = {}, {}
         for exchange in exchanges:
             self._answers.setdefault(exchange.request.key, deque()).append(exchange.response)
+        registry.replaying = not self.recording
         transport.tape = self
 
     def close(self, *, keep: bool = True) -> None:
@@ -112,6 +114,11 @@ class Cassette:
         if transport.tape is not self:
             return
         transport.tape = None
+        if registry.replaying:
+            registry.replaying = False
+            # Models of strings may have been built without the key that they need from now on.
+            registry.resolve.cache_clear()
+            embeddings.embedder.cache_clear()
         if not self.recording or not keep:
             return
         with self._lock:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from gossamer.errors import ArgumentError, AuthenticationError
+from gossamer.errors import ArgumentError
 from gossamer.models.embeddings.base import Batching, Embedder, Embeddings, Purpose, Vector
-from gossamer.models.registry import PRESETS
+from gossamer.models.registry import PRESETS, key_for
 
 if TYPE_CHECKING:
     from gossamer.models.embeddings.azure import AzureOpenAIEmbedder
@@ -77,12 +77,8 @@ def embedder(name: str) -> Embedder:
             f"embedder {name!r} names no provider with embeddings; write one of {', '.join(known)} or local, or pass "
             "OpenAIEmbedder(model, base_url=…)"
         )
-    key, url = preset.key(), preset.url()
-    if preset.key_envs and not key and (not url or not preset.base_url):
-        raise AuthenticationError(
-            f"{preset.key_env} is not set, and embedder {name!r} needs it; set it", provider=provider
-        )
-    options: dict[str, Any] = {"base_url": url or preset.base_url, "api_key": key}
+    key = key_for(provider, f"embedder {name!r}")
+    options: dict[str, Any] = {"base_url": preset.url() or preset.base_url, "api_key": key}
     if _CLASSES[preset.dialect] == "OpenAIEmbedder":
         options["provider"] = "openai" if provider == "openai_responses" else provider
     return _class(_CLASSES[preset.dialect])(model, **options)
