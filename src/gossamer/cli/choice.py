@@ -61,7 +61,7 @@ def describe_model(model: Any) -> str:
     if not isinstance(model, str):
         return f"{model.name} ({model.dialect})"
     if model == "offline":
-        return "offline, no provider is asked; set OPENAI_API_KEY or OPENAI_BASE_URL to ask one"
+        return "offline, no provider is asked; set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY to ask one"
     from gossamer.wire.url import parse_url
 
     return f"{model} at {parse_url(base_url(model.partition(':')[0])).origin}"

@@ -35,8 +35,8 @@ def run(
 ) -> int:
     """Run an agent once and show its tool calls and its answer.
 
-    Without a prompt, an agent with a tool answers a question. The model is offline unless OPENAI_API_KEY,
-    OPENAI_BASE_URL or GOSSAMER_MODEL is set.
+    Without a prompt, an agent with a tool answers a question. The model is GOSSAMER_MODEL's, or one of the first of
+    OpenAI, Anthropic and Gemini whose key or base URL is set, or else offline.
 
     Args:
         prompt: what is asked.

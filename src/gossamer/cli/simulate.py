@@ -27,7 +27,10 @@ def simulate(
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
-    """Serve a model provider that costs nothing, until Ctrl-C. It speaks OpenAI's Chat Completions.
+    """Serve a model provider that costs nothing, until Ctrl-C.
+
+    The path of a request says which format is spoken: OpenAI's Chat Completions or Responses, Anthropic's, Gemini's or
+    Ollama's. /stats shows what was asked.
 
     Args:
         host: the address to listen on.
@@ -62,4 +65,9 @@ def simulate(
 
 
 def _announce(simulator: Simulator) -> str:
-    return f"{simulator.url}\nTry it: OPENAI_BASE_URL={simulator.url} gossamer run"
+    url = simulator.url
+    return (
+        f"{url}\n"
+        f"Try it: OPENAI_BASE_URL={url} gossamer run\n"
+        f"    or: ANTHROPIC_BASE_URL={url.removesuffix('/v1')} ANTHROPIC_API_KEY=any gossamer run"
+    )
