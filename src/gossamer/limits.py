@@ -214,7 +214,8 @@ class Budget(msgspec.Struct, eq=False):
             if price is None:
                 raise ArgumentError(
                     f"max_cost is set, but the price of model {model!r} is not known; give it one with "
-                    "price=Price(input, output), in US dollars for a million tokens"
+                    "price=Price(input, output), in US dollars for a million tokens, or with add_prices before a "
+                    "string names it"
                 )
             spent = self.used.cost + self.reserved_cost + _most(price, input_tokens, 0)
             left = self.limits.max_cost - spent
