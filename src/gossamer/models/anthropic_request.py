@@ -27,8 +27,9 @@ from gossamer.messages import (
     ToolResult,
 )
 from gossamer.models.base import ModelRequest, ModelSettings
+from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import IMAGE_TYPES, check_image, leading_results, note_of, unanswered
-from gossamer.models.output_tool import output_tool
+from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.transport import UNREADABLE
 from gossamer.schema import ToolSchema, is_object
 from gossamer.view import MessageView
@@ -261,7 +262,7 @@ def as_input(arguments: str) -> Any:
 def _encode_tools(tools: tuple[ToolSchema, ...], cache: str | None) -> bytes:
     """Encode the schemas of a tuple of tools, once for each tuple; the last one marked where that is wanted."""
     objects = [_tool_object(tool) for tool in tools]
-    if cache:
+    if cache and objects:
         objects[-1]["cache_control"] = _cache_mark(cache)
     return _encode(objects)
 
@@ -347,7 +348,9 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
     elif request.output_schema is not None:
         tools = (*tools, output_tool(request.output_schema))
         if fields.get("thinking", {}).get("type", "disabled") == "disabled":
-            choice = choice or "required"  # a model that thinks cannot be made to call
+            choice = answer_choice(choice)
+        elif choice == "none":
+            choice = None  # a model that thinks cannot be made to call
     if tools and (field := _tool_choice_field(choice, settings.parallel_tool_calls)) is not None:
         fields["tool_choice"] = field
     cache = settings.prompt_cache
@@ -356,18 +359,11 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
         if cache:  # tools stand before the instructions, and one mark behind both is enough
             fields["system"] = [{**_text(request.instructions), "cache_control": _cache_mark(cache)}]
             cache = None
-    extra = dict(settings.extra_body or {})
-    more_tools: list[Any] = extra.pop("tools", None) or []
-    for name, value in extra.items():
-        known = fields.get(name)
-        fields[name] = {**known, **value} if is_object(known) and is_object(value) else value
+    more_tools = lay_over(fields, settings.extra_body)
     pieces: list[bytes | memoryview] = [_encode(fields)[:-1]]
-    if tools:
-        more = b"," + _encode(more_tools)[1:] if more_tools else b"]"
-        pieces += (b',"tools":', _encode_tools(tools, cache)[:-1], more)
-    elif more_tools:
-        pieces += (b',"tools":', _encode(more_tools))
-    if "messages" not in extra:
+    if tools or more_tools:
+        pieces += (b',"tools":', with_tools(_encode_tools(tools, cache), more_tools))
+    if "messages" not in fields:
         pieces += (b',"messages":[', *_conversation(request.messages), b"]}]")
     pieces.append(b"}")
     return b"".join(pieces)

@@ -1,16 +1,16 @@
 """Google's Gemini API, `generateContent`.
 
 Wire format: https://ai.google.dev/api/generate-content; thinking and its signatures:
-https://ai.google.dev/gemini-api/docs/thought-signatures. Messages become parts in `gemini_parts`.
+https://ai.google.dev/gemini-api/docs/thought-signatures.
 """
 
 from __future__ import annotations
 
+import base64
 import binascii
-import functools
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -30,27 +30,24 @@ from gossamer.errors import (
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import (
+    Audio,
+    Citation,
+    File,
+    Image,
     Message,
     Part,
     ProviderBlock,
+    ProviderData,
     Text,
     Thinking,
     ToolCall,
 )
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
-from gossamer.models.gemini_parts import (
-    DIALECT,
-    citations_of,
-    contents_of,
-    encode_message,
-    encode_message_signed,
-    media_of,
-    objects_of,
-)
-from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.gemini_request import DIALECT, body
+from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, ErrorTold, Transport, read_error
-from gossamer.schema import ToolSchema, is_array, is_object
+from gossamer.schema import is_array, is_object
 from gossamer.usage import Usage
 from gossamer.wire import Timeouts
 
@@ -135,47 +132,6 @@ class _Answer(msgspec.Struct, gc=False, rename="camel"):
 
 _decode = msgspec.json.Decoder(_Answer).decode
 _decode_usage = msgspec.json.Decoder(_Usage | None).decode
-_encode = msgspec.json.Encoder().encode
-
-
-# --- request → bytes ----------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
-    """Encode the schemas of a tuple of tools, once for each tuple."""
-    return _encode([{"functionDeclarations": [_tool_object(tool) for tool in tools]}])[:-1]
-
-
-def _tool_object(tool: ToolSchema) -> dict[str, Any]:
-    return {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.parameters}
-
-
-def _choice_object(choice: str) -> dict[str, Any]:
-    modes = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
-    if choice in modes:
-        return {"functionCallingConfig": {"mode": modes[choice]}}
-    return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice]}}
-
-
-def _config_of(settings: ModelSettings) -> dict[str, Any]:
-    config = {
-        "temperature": settings.temperature,
-        "topP": settings.top_p,
-        "maxOutputTokens": settings.max_tokens,
-        "stopSequences": settings.stop,
-        "seed": settings.seed,
-        "thinkingConfig": None if settings.thinking is None else _thinking_object(settings.thinking),
-    }
-    return {name: value for name, value in config.items() if value is not None}
-
-
-def _thinking_object(thinking: str) -> dict[str, Any]:
-    if thinking.lower() in {"off", "none", "0"}:
-        return {"thinkingBudget": 0}
-    if re.fullmatch(r"-?\d+", thinking):
-        return {"thinkingBudget": int(thinking), "includeThoughts": True}
-    return {"thinkingLevel": thinking.upper(), "includeThoughts": True}
 
 
 # --- frame → deltas -----------------------------------------------------------------------------------------
@@ -234,7 +190,7 @@ class _Assembly:
             elif piece.inline_data is not None and not piece.thought:
                 self._end_part()
                 self._parts.append(
-                    media_of(
+                    _media_of(
                         piece.inline_data.mime_type, piece.inline_data.data, _signed(piece.thought_signature)
                     )
                 )
@@ -286,12 +242,86 @@ class _Assembly:
         """The whole message."""
         self._end_part()
         if self.grounding is not None or self.citations is not None:
-            self._parts += citations_of("".join(self.text), self.grounding, self.citations)
+            self._parts += _citations_of("".join(self.text), self.grounding, self.citations)
         return tuple(self._parts) or (Text(""),)
 
 
 def _signed(signature: str | None) -> dict[str, Any] | None:
     return {DIALECT: {"thoughtSignature": signature}} if signature else None
+
+
+def _media_of(media_type: str, encoded: str, provider: ProviderData | None) -> Part:
+    """Make a part of media that the model made.
+
+    Args:
+        media_type: such as `image/png`.
+        encoded: base64.
+        provider: the part's data of this dialect.
+
+    Raises:
+        binascii.Error: media that are no base64.
+    """
+    data = base64.b64decode(encoded, validate=True)
+    kind = media_type.partition("/")[0]
+    if kind == "image":
+        return Image(data=data, media_type=media_type, provider=provider)
+    if kind == "audio":
+        return Audio(data=data, media_type=media_type, provider=provider)
+    return File(data=data, media_type=media_type, provider=provider)
+
+
+def _citations_of(text: str, grounding: Any, citations: Any) -> Iterator[Citation]:
+    """Give what the answer rests on: the passages of a search, and works that are quoted at length.
+
+    Args:
+        text: the whole answer.
+        grounding: `groundingMetadata`, as it came.
+        citations: `citationMetadata`, as it came.
+    """
+    encoded = text.encode()
+    chunks = _objects_of(grounding, "groundingChunks")
+    supports = _objects_of(grounding, "groundingSupports")
+    for support in supports:
+        segment = support.get("segment")
+        segment = segment if is_object(segment) else {}
+        said = str(segment.get("text") or "")
+        start, end = _place_of(said, encoded, text, segment)
+        for index in support.get("groundingChunkIndices") or ():
+            if type(index) is int and 0 <= index < len(chunks):
+                source, title = _source_of(chunks[index])
+                yield Citation(source, title, said, start, end, {DIALECT: {}})
+    for chunk in () if supports else chunks:
+        yield Citation(*_source_of(chunk), provider={DIALECT: {}})
+    for cited in _objects_of(citations, "citationSources") or _objects_of(citations, "citations"):
+        start, end = _place_of("", encoded, text, cited)
+        source, title = str(cited.get("uri") or ""), str(cited.get("title") or "")
+        yield Citation(source, title, "", start, end, {DIALECT: {}})
+
+
+def _objects_of(data: Any, name: str) -> list[dict[str, Any]]:
+    """Give the objects of a list that is a field of an object; none where the data are of another form."""
+    items = data.get(name) if is_object(data) else None
+    return [item for item in items if is_object(item)] if is_array(items) else []
+
+
+def _source_of(chunk: dict[str, Any]) -> tuple[str, str]:
+    """The address and title of a passage, whatever it was found in: `web`, `maps`, `retrievedContext`."""
+    places = [value for value in chunk.values() if is_object(value)]
+    found = places[0] if places else {}
+    source = found.get("uri") or found.get("sourceUri") or found.get("documentName") or ""
+    return str(source), str(found.get("title") or "")
+
+
+def _place_of(said: str, encoded: bytes, text: str, place: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Turn offsets in bytes into offsets in characters; where they do not fit the words, the words are looked for."""
+    start, end = place.get("startIndex", 0), place.get("endIndex")
+    if type(start) is int and type(end) is int and 0 <= start <= end <= len(encoded):
+        words = encoded[start:end].decode("utf-8", "replace")
+        if not said or words == said:
+            begin = len(encoded[:start].decode("utf-8", "replace"))
+            return begin, begin + len(words)
+    found = text.find(said) if said else -1
+    return (None, None) if found < 0 else (found, found + len(said))
 
 
 def _as_usage(raw: msgspec.Raw, price: Price | None) -> Usage:
@@ -341,7 +371,7 @@ def _read_error(data: bytes) -> ErrorTold:
     code = str(error.get("status") or "")
     message = str(error.get("message") or "")
     retry_after = None
-    for detail in objects_of(error, "details"):
+    for detail in _objects_of(error, "details"):
         kind = str(detail.get("@type")).rpartition(".")[2]
         if kind == "RetryInfo":
             found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay")))
@@ -539,44 +569,9 @@ class GeminiChat:
         return None if self.capabilities.native_schema and beside_tools else OUTPUT_TOOL
 
     def _body(self, request: ModelRequest) -> bytes:
-        """Encode a request. Messages are encoded once for all requests of their conversation."""
-        fields: dict[str, Any] = {}
-        if request.instructions:
-            fields["systemInstruction"] = {"parts": [{"text": request.instructions}]}
-        config = {} if request.settings is None else _config_of(request.settings)
-        tools = request.tools
-        choice = request.tool_choice
-        schema = request.output_schema
-        if schema is not None and self._output_tool(request) is None:
-            config["responseMimeType"] = "application/json"
-            config["responseJsonSchema"] = schema.schema
-        elif schema is not None:
-            tools = (*tools, output_tool(schema))
-            choice = OUTPUT_TOOL if choice == "none" else choice or "required"
-        if config:
-            fields["generationConfig"] = config
-        if tools and choice is not None:
-            fields["toolConfig"] = _choice_object(choice)
-        for name, value in ((request.settings and request.settings.extra_body) or {}).items():
-            both = is_object(fields.get(name)) and is_object(value)
-            fields[name] = {**fields[name], **value} if both else value
-        more_tools: Any = fields.pop("tools", ())
-        key, encode = (
-            (f"{DIALECT}:signed", encode_message_signed) if self._since_3 else (DIALECT, encode_message)
-        )
-        pieces: list[bytes | memoryview] = [
-            b'{"contents":[',
-            *contents_of(request.messages, key, encode),
-            b"]",
-        ]
-        if tools:
-            pieces += (b',"tools":', _encode_tools(tools))
-            pieces += [b"," + _encode(tool) for tool in more_tools]
-            pieces.append(b"]")
-        elif more_tools:
-            pieces += (b',"tools":', _encode(more_tools))
-        pieces.append(b"," + _encode(fields)[1:] if fields else b"}")
-        return b"".join(pieces)
+        """Encode a request; see `gemini_request.body`."""
+        native = self._output_tool(request) is None
+        return body(request, native=native, signed=self._since_3)
 
     def _response(self, assembly: _Assembly) -> ModelResponse:
         parts = assembly.parts()

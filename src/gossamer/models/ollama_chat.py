@@ -19,6 +19,7 @@ from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta,
 from gossamer.ids import new_id
 from gossamer.messages import Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
+from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import check_image, note_of
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.prices import price_for
@@ -194,9 +195,6 @@ def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
     if settings.prompt_cache is not None:
         cache = settings.prompt_cache
         fields["keep_alive"] = int(cache) if re.fullmatch(r"-?\d+", cache) else cache
-    for name, value in (settings.extra_body or {}).items():
-        both = is_object(fields.get(name)) and is_object(value)
-        fields[name] = {**fields[name], **value} if both else value
     return fields
 
 
@@ -416,6 +414,7 @@ class OllamaChat:
             fields["format"] = schema.schema
         elif schema is not None:
             tools = (*tools, output_tool(schema))
+        more_tools = lay_over(fields, request.settings.extra_body if request.settings is not None else None)
         pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
         if request.instructions:
             pieces += (_encode({"role": "system", "content": request.instructions}), b",")
@@ -424,10 +423,10 @@ class OllamaChat:
             pieces.pop()
         if pieces[-1][-1] == _COMMA:
             pieces[-1] = pieces[-1][:-1]
-        if tools:
-            pieces += (b'],"tools":', _encode_tools(tools), b"}")
-        else:
-            pieces.append(b"]}")
+        pieces.append(b"]")
+        if tools or more_tools:
+            pieces += (b',"tools":', with_tools(_encode_tools(tools), more_tools))
+        pieces.append(b"}")
         return b"".join(pieces)
 
     def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:

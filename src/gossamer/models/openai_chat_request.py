@@ -25,10 +25,11 @@ from gossamer.messages import (
     ToolResult,
 )
 from gossamer.models.base import ModelRequest, ModelSettings
+from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
 from gossamer.models.mistral import mistral_objects
 from gossamer.models.openai_terms import MAX_IMAGE_BYTES, prompt_cache_fields
-from gossamer.models.output_tool import output_tool
+from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.schema import ToolSchema
 from gossamer.view import MessageView
 
@@ -196,7 +197,6 @@ def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
         "parallel_tool_calls": settings.parallel_tool_calls,
         "reasoning_effort": settings.thinking,
         **(prompt_cache_fields(settings.prompt_cache, ("30m",)) if provider == "openai" else {}),
-        **(settings.extra_body or {}),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -231,10 +231,11 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
         fields["response_format"] = {"type": "json_schema", "json_schema": format_}
     elif schema is not None:
         tools = (*tools, output_tool(schema))
-        choice = choice or "required"
+        choice = answer_choice(choice)
     if tools and choice is not None:
         named = {"type": "function", "function": {"name": choice}}
         fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
+    more_tools = lay_over(fields, request.settings.extra_body if request.settings is not None else None)
     pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
     if request.instructions:
         pieces += (_encode({"role": "system", "content": request.instructions}), b",")
@@ -243,10 +244,11 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
         pieces.pop()
     if pieces[-1][-1] == _COMMA:
         pieces[-1] = pieces[-1][:-1]
-    if tools:
-        pieces += (b'],"tools":', _encode_tools(tools, form.provider in _OPENAIS), b"}")
-    else:
-        pieces.append(b"]}")
+    pieces.append(b"]")
+    if tools or more_tools:
+        encoded = _encode_tools(tools, form.provider in _OPENAIS)
+        pieces += (b',"tools":', with_tools(encoded, more_tools))
+    pieces.append(b"}")
     return b"".join(pieces)
 
 

@@ -7,10 +7,9 @@ https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items asks
 
 from __future__ import annotations
 
-import functools
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,22 +17,18 @@ import msgspec
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
-from gossamer.messages import Message, Part, Refusal, Text, ToolCall
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
-from gossamer.models.media import leading_results, unanswered
-from gossamer.models.openai_responses_items import DIALECT, add_item, decode_item, decode_kind, encode_message
-from gossamer.models.openai_terms import ERROR_CODES, prompt_cache_fields
-from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.messages import Citation, Message, Part, ProviderBlock, Refusal, Text, Thinking, ToolCall
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.openai_responses_request import DIALECT, body
+from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
-from gossamer.schema import ToolSchema, is_array, is_object
+from gossamer.schema import is_object
 from gossamer.usage import Usage
-from gossamer.view import MessageView
 from gossamer.wire import Timeouts
 
 __all__ = ["OpenAIResponses"]
-
-_COMMA = ord(",")
 
 _FINISH_REASONS: dict[str | None, FinishReason] = {
     "max_output_tokens": "length",
@@ -45,6 +40,38 @@ _NO_REASONING = re.compile(r"(ft:)?(gpt-3|gpt-4|gpt-5-chat|chatgpt-)")
 
 
 # --- wire structs -------------------------------------------------------------------------------------------
+
+
+class _Content(msgspec.Struct, gc=False):
+    """A piece of an item: text, a refusal, a summary."""
+
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    """An item of the output: a message, a call, reasoning."""
+
+    type: str = ""
+    id: str | None = None
+    phase: str | None = None
+    content: list[msgspec.Raw] | None = None
+    summary: list[_Content] | None = None
+    encrypted_content: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    call_id: str | None = None
+    namespace: str | None = None
+    caller: Any = None
+
+
+class _Kind(msgspec.Struct, gc=False):
+    """As much of an item as tells what it is."""
+
+    type: str = ""
+    name: str | None = None
 
 
 class _CacheWrites(msgspec.Struct, gc=False):
@@ -96,7 +123,9 @@ class _Event(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(_Event).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_encode = msgspec.json.Encoder().encode
+_decode_item = msgspec.json.Decoder(_Item).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
+_decode_content = msgspec.json.Decoder(_Content).decode
 
 _THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -106,53 +135,6 @@ _SILENT = re.compile(
     r"response\.(created|in_progress|queued|content_part\.(added|done)|output_text\.(delta|done|annotation\.added)"
     r"|refusal\.done|function_call_arguments\.done|reasoning_(text|summary_text|summary_part)\.done)"
 )
-
-
-# --- request → bytes ----------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
-    """Encode the schemas of a tuple of tools, once for each tuple, without the brackets of the list."""
-    return _encode([_tool_object(tool) for tool in tools])[1:-1]
-
-
-def _tool_object(tool: ToolSchema) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,  # where it is left out, the provider takes it for true
-    }
-
-
-def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
-    effort = "none" if settings.thinking == "off" else settings.thinking
-    fields: dict[str, Any] = {
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_output_tokens": settings.max_tokens,
-        "parallel_tool_calls": settings.parallel_tool_calls,
-    }
-    if effort is not None:
-        fields["reasoning"] = (
-            {"effort": effort} if effort == "none" else {"effort": effort, "summary": "auto"}
-        )
-    fields |= prompt_cache_fields(settings.prompt_cache, ("30m", "12h"))
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _overlay(fields: dict[str, Any], extra: Mapping[str, Any]) -> None:
-    """Lay fields of the user over ours; what both hold as objects or arrays is put together."""
-    for name, theirs in extra.items():
-        ours = fields.get(name)
-        if is_object(ours) and is_object(theirs):
-            fields[name] = {**ours, **theirs}
-        elif is_array(ours) and is_array(theirs):
-            fields[name] = [*ours, *theirs]
-        else:
-            fields[name] = theirs
 
 
 # --- frame → deltas -----------------------------------------------------------------------------------------
@@ -189,7 +171,7 @@ class _Assembly:
         if kind == "response.refusal.delta":
             return [TextDelta(delta)] if type(delta) is str and delta else []
         if kind == "response.output_item.added":
-            item = decode_kind(event.item)
+            item = _decode_kind(event.item)
             if item.type != "function_call":
                 return []
             our_id, answers = self._begin(place, item.name or "")
@@ -205,7 +187,7 @@ class _Assembly:
     def _finish(self, place: int, data: bytes) -> list[Delta]:
         """Keep a whole item; a call that was never begun is told of now."""
         self.items[place] = data
-        item = decode_item(data)
+        item = _decode_item(data)
         if item.type != "function_call" or place in self.calls:
             return []
         name, arguments = item.name or "", item.arguments or ""
@@ -224,10 +206,77 @@ class _Assembly:
             self.items = {place: bytes(item) for place, item in enumerate(output)}
         parts: list[Part] = []
         for place in sorted(self.items):
-            add_item(parts, self.items[place], self.calls[place][0] if place in self.calls else None)
+            _add_item(parts, self.items[place], self.calls[place][0] if place in self.calls else None)
         if not parts and self.text:  # a server that streams text and never says what it was a part of
             parts.append(Text("".join(self.text)))
         return tuple(parts) or (Text(""),)
+
+
+def _add_item(parts: list[Part], data: bytes, call_id: str | None) -> None:
+    """Add the parts that an item of the output is made of.
+
+    Args:
+        parts: the message so far.
+        data: the item.
+        call_id: our id of the call that the item is, where one was given out while it was streamed.
+    """
+    kind = _decode_kind(data).type
+    if kind not in {"message", "reasoning", "function_call"}:
+        parts.append(ProviderBlock(DIALECT, msgspec.json.decode(data)))
+        return
+    item = _decode_item(data)
+    provider: dict[str, Any] = {"id": item.id}
+    if kind == "message":
+        provider["phase"] = item.phase
+        _add_content(parts, item.content or (), _provider(provider))
+    elif kind == "reasoning":
+        texts = [_decode_content(piece).text or "" for piece in item.content or ()]
+        summary = [piece.text or "" for piece in item.summary or ()]
+        provider |= {"encrypted_content": item.encrypted_content, "content": bool(texts)}
+        provider["summary"] = summary if len(summary) > 1 and not texts else None
+        text = "\n\n".join(texts or summary)
+        if text or item.encrypted_content:
+            parts.append(Thinking(text, bool(item.encrypted_content), _provider(provider)))
+    else:
+        provider = {"id": item.call_id, "item_id": item.id}
+        provider |= {"namespace": item.namespace, "caller": item.caller}
+        parts.append(
+            ToolCall(item.name or "", item.arguments or "{}", call_id or new_id(), _provider(provider))
+        )
+
+
+def _add_content(parts: list[Part], content: Sequence[msgspec.Raw], provider: Any) -> None:
+    for data in content:
+        piece = _decode_content(data)
+        if piece.type == "output_text":
+            parts.append(Text(piece.text or "", provider))
+            parts += [
+                _as_citation(note, piece.text or "") for note in piece.annotations or () if is_object(note)
+            ]
+        elif piece.type == "refusal":
+            parts.append(Refusal(piece.refusal or "", provider))
+        else:
+            parts.append(ProviderBlock(DIALECT, msgspec.json.decode(data), provider))
+
+
+def _as_citation(note: dict[str, Any], text: str) -> Citation:
+    """Make a citation of an annotation, which is kept as it is too."""
+    start, end = note.get("start_index"), note.get("end_index")
+    start, end = (start, end) if type(start) is int and type(end) is int else (None, None)
+    return Citation(
+        str(note.get("url") or note.get("filename") or note.get("file_id") or ""),
+        str(note.get("title") or ""),
+        text[start:end] if start is not None else "",
+        start,
+        end,
+        {DIALECT: note},
+    )
+
+
+def _provider(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """What of an item goes back to the provider, without what it left out."""
+    known = {name: value for name, value in fields.items() if value}
+    return {DIALECT: known} if known else None
 
 
 def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
@@ -402,55 +451,9 @@ class OpenAIResponses:
         return None if request.output_schema is None or self.capabilities.native_schema else OUTPUT_TOOL
 
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
-        """Encode a request. Messages are encoded once for all requests of their conversation."""
-        settings = request.settings
-        fields: dict[str, Any] = {"model": self.name, "store": False}
-        if stream:
-            fields["stream"] = True
-        if self._reasons or (settings is not None and settings.thinking not in {None, "off", "none"}):
-            fields["include"] = ["reasoning.encrypted_content"]
-        if settings is not None:
-            fields |= _settings_fields(settings)
-        tools = request.tools
-        choice = request.tool_choice
-        schema = request.output_schema
-        if schema is not None and self.capabilities.native_schema:
-            format_ = {"type": "json_schema", "name": schema.name, "schema": schema.schema}
-            fields["text"] = {"format": {**format_, "strict": schema.strict}}
-        elif schema is not None:
-            tools = (*tools, output_tool(schema))
-            choice = choice or "required"
-        if tools and choice is not None:
-            named = {"type": "function", "name": choice}
-            fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
-        bodies = self._bodies(request.messages)
-        # A request of instructions alone is refused: they are what is said then.
-        words = request.instructions
-        if words and any(bodies):
-            fields["instructions"] = words
-        elif words:
-            bodies = (_encode({"role": "developer", "content": words}),)
-        if settings is not None and settings.extra_body:
-            _overlay(fields, settings.extra_body)
-        theirs = fields.pop("tools", None)
-        pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"input":[', *bodies]
-        while pieces[-1] == b"":
-            pieces.pop()
-        if pieces[-1][-1] == _COMMA:
-            pieces[-1] = pieces[-1][:-1]
-        pieces.append(b"]")
-        if tools or theirs:
-            encoded = [_encode_tools(tools), _encode(theirs)[1:-1] if is_array(theirs) else b""]
-            pieces += (b',"tools":[', b",".join(filter(None, encoded)), b"]")
-        pieces.append(b"}")
-        return b"".join(pieces)
-
-    def _bodies(self, messages: MessageView) -> tuple[bytes | memoryview, ...]:
-        lost = leading_results(messages)
-        if not lost:
-            return (messages.encoded(self.dialect, encode_message),)
-        results = b"".join([encode_message(unanswered(messages[place]), None) for place in range(lost)])
-        return results, messages.part(lost, len(messages)).encoded(self.dialect, encode_message)
+        """Encode a request; see `openai_responses_request.body`."""
+        native = self.capabilities.native_schema
+        return body(self.name, request, native=native, reasons=self._reasons, stream=stream)
 
     def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:
         answer = assembly.answer

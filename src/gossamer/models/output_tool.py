@@ -6,10 +6,10 @@ import functools
 from collections.abc import Sequence
 
 from gossamer.messages import Part, Text, ToolCall
-from gossamer.models.base import FinishReason
+from gossamer.models.base import FinishReason, ToolChoice
 from gossamer.schema import OutputSchema, ToolSchema
 
-__all__ = ["OUTPUT_TOOL", "output_tool", "take_answer"]
+__all__ = ["OUTPUT_TOOL", "answer_choice", "output_tool", "take_answer"]
 
 OUTPUT_TOOL = "final_answer"
 
@@ -19,6 +19,11 @@ def output_tool(schema: OutputSchema) -> ToolSchema:
     """The tool whose arguments are the answer; one and the same for each schema, so that it is encoded once."""
     words = schema.description or "Give the final answer in this form."
     return ToolSchema(OUTPUT_TOOL, words, schema.schema, schema.strict)
+
+
+def answer_choice(choice: ToolChoice | None) -> ToolChoice:
+    """Give the choice of tools where the answer comes through one: some must be called, no others if none may be."""
+    return OUTPUT_TOOL if choice == "none" else choice or "required"
 
 
 def take_answer(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:

@@ -45,7 +45,15 @@ from gossamer.errors import (
 )
 from gossamer.events import TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.messages import Audio, Citation, File, Image, ProviderBlock, Refusal, Thinking, ToolResult
-from gossamer.models import Capabilities, GeminiChat, ModelRequest, ModelSettings, Price, gemini_chat, resolve
+from gossamer.models import (
+    Capabilities,
+    GeminiChat,
+    ModelRequest,
+    ModelSettings,
+    Price,
+    gemini_request,
+    resolve,
+)
 from gossamer.view import MessageView
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
@@ -437,13 +445,13 @@ async def test_a_window_on_a_session_may_begin_in_the_middle(start):
 
 async def test_each_message_is_encoded_once_and_the_beginning_stays(monkeypatch):
     seen = []
-    original = gemini_chat.encode_message
+    original = gemini_request._encode_message
 
     def count(message, previous):
         seen.append(message)
         return original(message, previous)
 
-    monkeypatch.setattr(gemini_chat, "encode_message", count)
+    monkeypatch.setattr(gemini_request, "_encode_message", count)
     session = Session()
     rounds = 8
     answers = [answer(False, calls("convert", {"amount": n, "rate": 2})) for n in range(rounds)]

@@ -32,7 +32,7 @@ from gossamer.models import (
     ModelSettings,
     OpenAIChat,
     OpenAIResponses,
-    openai_responses,
+    openai_responses_request,
 )
 from gossamer.view import MessageView
 
@@ -460,13 +460,13 @@ async def test_what_only_responses_can_say_is_told_elsewhere():
 
 async def test_the_prefix_stays_and_each_message_is_encoded_once(monkeypatch):
     seen = []
-    original = openai_responses.encode_message
+    original = openai_responses_request._encode_message
 
     def count(said, previous):
         seen.append(said)
         return original(said, previous)
 
-    monkeypatch.setattr(openai_responses, "encode_message", count)
+    monkeypatch.setattr(openai_responses_request, "_encode_message", count)
     answers = [reply(False, reasoning("hm", item=f"rs_{n}"), message(f"answer {n}")) for n in range(20)]
     session = Session()
     async with Server(*answers) as server:

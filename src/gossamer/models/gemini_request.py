@@ -1,13 +1,14 @@
-"""The parts of Gemini's turns: what messages become in a request, and what media and sources of an answer become.
+"""Requests to Google's Gemini API: history, tools and settings as bytes.
 
-Wire format: https://ai.google.dev/api/caching#Content. A turn belongs to `user` or to `model`; results of tools belong to
+Wire format: https://ai.google.dev/api/generate-content; turns: https://ai.google.dev/api/caching#Content. A turn belongs to `user` or to `model`; results of tools belong to
 `user`, and all results of an answer's calls to one turn, so neighbours of one role share a turn.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import functools
+import re
 from typing import Any
 
 import msgspec
@@ -20,26 +21,20 @@ from gossamer.messages import (
     Message,
     Part,
     ProviderBlock,
-    ProviderData,
     Refusal,
     Text,
     Thinking,
     ToolCall,
     ToolResult,
 )
+from gossamer.models.base import ModelRequest, ModelSettings
+from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import check_image, leading_results, note_of, unanswered
-from gossamer.schema import is_array, is_object
+from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.schema import ToolSchema, is_object
 from gossamer.view import EncodeMessage, MessageView
 
-__all__ = [
-    "DIALECT",
-    "citations_of",
-    "contents_of",
-    "encode_message",
-    "encode_message_signed",
-    "media_of",
-    "objects_of",
-]
+__all__ = ["DIALECT", "body"]
 
 DIALECT = "gemini_chat"
 
@@ -68,16 +63,16 @@ _COMMA = ord(",")
 _encode = msgspec.json.Encoder().encode
 
 
-# --- turns --------------------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------------------
 
 
-def encode_message(message: Message, previous: Message | None) -> bytes:
+def _encode_message(message: Message, previous: Message | None) -> bytes:
     """Encode a message as parts, behind what separates it from the one before: a comma, or the turn of another role."""
     return _separator(message, previous) + _encode(_parts_of(message))[1:-1]
 
 
-def encode_message_signed(message: Message, previous: Message | None) -> bytes:
-    """Encode a message like `encode_message`, for models that want a signature with every answer that calls tools."""
+def _encode_signed(message: Message, previous: Message | None) -> bytes:
+    """Encode a message like `_encode_message`, for models that want a signature with every answer that calls tools."""
     parts = _parts_of(message)
     calls = [part for part in parts if "functionCall" in part]
     if calls and not any("thoughtSignature" in part for part in calls):
@@ -85,7 +80,7 @@ def encode_message_signed(message: Message, previous: Message | None) -> bytes:
     return _separator(message, previous) + _encode(parts)[1:-1]
 
 
-def contents_of(messages: MessageView, key: str, encode: EncodeMessage) -> list[bytes | memoryview]:
+def _contents(messages: MessageView, key: str, encode: EncodeMessage) -> list[bytes | memoryview]:
     """Give the turns of a request, to be joined.
 
     A request begins with a turn of the user; results whose calls are not in view are told as text.
@@ -125,9 +120,6 @@ def _turn_of(message: Message) -> bytes:
 def _separator(message: Message, previous: Message | None) -> bytes:
     turn = _turn_of(message)
     return b"," if previous is not None and _turn_of(previous) is turn else turn
-
-
-# --- messages → parts ---------------------------------------------------------------------------------------
 
 
 def _parts_of(message: Message) -> list[dict[str, Any]]:
@@ -229,78 +221,83 @@ def _arguments_of(call: ToolCall) -> dict[str, Any]:
     return arguments if is_object(arguments) else {"_raw": call.arguments}
 
 
-# --- answers → parts ----------------------------------------------------------------------------------------
+# --- tools, settings ----------------------------------------------------------------------------------------
 
 
-def media_of(media_type: str, encoded: str, provider: ProviderData | None) -> Part:
-    """Make a part of media that the model made.
+@functools.lru_cache(maxsize=256)
+def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+    """Encode the schemas of a tuple of tools, once for each tuple."""
+    if not tools:
+        return b"[]"
+    return _encode([{"functionDeclarations": [_tool_object(tool) for tool in tools]}])
+
+
+def _tool_object(tool: ToolSchema) -> dict[str, Any]:
+    return {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.parameters}
+
+
+def _tool_choice_field(choice: str) -> dict[str, Any]:
+    modes = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+    if choice in modes:
+        return {"functionCallingConfig": {"mode": modes[choice]}}
+    return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice]}}
+
+
+def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
+    config = {
+        "temperature": settings.temperature,
+        "topP": settings.top_p,
+        "maxOutputTokens": settings.max_tokens,
+        "stopSequences": settings.stop,
+        "seed": settings.seed,
+        "thinkingConfig": None if settings.thinking is None else _thinking_field(settings.thinking),
+    }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _thinking_field(thinking: str) -> dict[str, Any]:
+    if thinking.lower() in {"off", "none", "0"}:
+        return {"thinkingBudget": 0}
+    if re.fullmatch(r"-?\d+", thinking):
+        return {"thinkingBudget": int(thinking), "includeThoughts": True}
+    return {"thinkingLevel": thinking.upper(), "includeThoughts": True}
+
+
+# --- the request --------------------------------------------------------------------------------------------
+
+
+def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
+    """Encode a request. Messages are encoded once for all requests of their conversation.
+
+    O(new messages), and a copy of the bytes of all. Model and kind of answer are in the URL.
 
     Args:
-        media_type: such as `image/png`.
-        encoded: base64.
-        provider: the part's data of this dialect.
-
-    Raises:
-        binascii.Error: media that are no base64.
+        request: what the model is asked.
+        native: whether it answers to a schema by itself; otherwise its answer comes through a tool.
+        signed: whether it wants a signature with every answer that calls tools.
     """
-    data = base64.b64decode(encoded, validate=True)
-    kind = media_type.partition("/")[0]
-    if kind == "image":
-        return Image(data=data, media_type=media_type, provider=provider)
-    if kind == "audio":
-        return Audio(data=data, media_type=media_type, provider=provider)
-    return File(data=data, media_type=media_type, provider=provider)
-
-
-def citations_of(text: str, grounding: Any, citations: Any) -> Iterator[Citation]:
-    """Give what the answer rests on: the passages of a search, and works that are quoted at length.
-
-    Args:
-        text: the whole answer.
-        grounding: `groundingMetadata`, as it came.
-        citations: `citationMetadata`, as it came.
-    """
-    encoded = text.encode()
-    chunks = objects_of(grounding, "groundingChunks")
-    supports = objects_of(grounding, "groundingSupports")
-    for support in supports:
-        segment = support.get("segment")
-        segment = segment if is_object(segment) else {}
-        said = str(segment.get("text") or "")
-        start, end = _place_of(said, encoded, text, segment)
-        for index in support.get("groundingChunkIndices") or ():
-            if type(index) is int and 0 <= index < len(chunks):
-                source, title = _source_of(chunks[index])
-                yield Citation(source, title, said, start, end, {DIALECT: {}})
-    for chunk in () if supports else chunks:
-        yield Citation(*_source_of(chunk), provider={DIALECT: {}})
-    for cited in objects_of(citations, "citationSources") or objects_of(citations, "citations"):
-        start, end = _place_of("", encoded, text, cited)
-        source, title = str(cited.get("uri") or ""), str(cited.get("title") or "")
-        yield Citation(source, title, "", start, end, {DIALECT: {}})
-
-
-def objects_of(data: Any, name: str) -> list[dict[str, Any]]:
-    """Give the objects of a list that is a field of an object; none where the data are of another form."""
-    items = data.get(name) if is_object(data) else None
-    return [item for item in items if is_object(item)] if is_array(items) else []
-
-
-def _source_of(chunk: dict[str, Any]) -> tuple[str, str]:
-    """The address and title of a passage, whatever it was found in: `web`, `maps`, `retrievedContext`."""
-    places = [value for value in chunk.values() if is_object(value)]
-    found = places[0] if places else {}
-    source = found.get("uri") or found.get("sourceUri") or found.get("documentName") or ""
-    return str(source), str(found.get("title") or "")
-
-
-def _place_of(said: str, encoded: bytes, text: str, place: dict[str, Any]) -> tuple[int | None, int | None]:
-    """Turn offsets in bytes into offsets in characters; where they do not fit the words, the words are looked for."""
-    start, end = place.get("startIndex", 0), place.get("endIndex")
-    if type(start) is int and type(end) is int and 0 <= start <= end <= len(encoded):
-        words = encoded[start:end].decode("utf-8", "replace")
-        if not said or words == said:
-            begin = len(encoded[:start].decode("utf-8", "replace"))
-            return begin, begin + len(words)
-    found = text.find(said) if said else -1
-    return (None, None) if found < 0 else (found, found + len(said))
+    settings = request.settings
+    fields: dict[str, Any] = {}
+    if request.instructions:
+        fields["systemInstruction"] = {"parts": [{"text": request.instructions}]}
+    config = {} if settings is None else _settings_fields(settings)
+    tools = request.tools
+    choice = request.tool_choice
+    schema = request.output_schema
+    if schema is not None and native:
+        config["responseMimeType"] = "application/json"
+        config["responseJsonSchema"] = schema.schema
+    elif schema is not None:
+        tools = (*tools, output_tool(schema))
+        choice = answer_choice(choice)
+    if config:
+        fields["generationConfig"] = config
+    if tools and choice is not None:
+        fields["toolConfig"] = _tool_choice_field(choice)
+    more_tools = lay_over(fields, settings.extra_body if settings is not None else None)
+    key, encode = (f"{DIALECT}:signed", _encode_signed) if signed else (DIALECT, _encode_message)
+    pieces: list[bytes | memoryview] = [b'{"contents":[', *_contents(request.messages, key, encode), b"]"]
+    if tools or more_tools:
+        pieces += (b',"tools":', with_tools(_encode_tools(tools), more_tools))
+    pieces.append(b"," + _encode(fields)[1:] if fields else b"}")
+    return b"".join(pieces)

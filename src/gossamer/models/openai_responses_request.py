@@ -1,17 +1,16 @@
-"""The items of OpenAI's Responses: messages become items of the input, and items of the output become parts.
+"""Requests to OpenAI's Responses: history, tools and settings as bytes. Messages become items of the input.
 
-Wire format: https://platform.openai.com/docs/api-reference/responses/input-items. Items of kinds that are not known
-here are kept whole and go back as they came.
+Wire format: https://platform.openai.com/docs/api-reference/responses/create.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from gossamer.ids import new_id
 from gossamer.messages import (
     Citation,
     File,
@@ -25,60 +24,27 @@ from gossamer.messages import (
     ToolCall,
     ToolResult,
 )
-from gossamer.models.media import IMAGE_TYPES, check_image, data_url, note_of
-from gossamer.models.openai_terms import MAX_IMAGE_BYTES
-from gossamer.schema import is_object
+from gossamer.models.base import ModelRequest, ModelSettings
+from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
+from gossamer.models.openai_terms import MAX_IMAGE_BYTES, prompt_cache_fields
+from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.schema import ToolSchema, is_object
+from gossamer.view import MessageView
 
-__all__ = ["DIALECT", "Item", "Kind", "add_item", "decode_item", "decode_kind", "encode_message"]
+__all__ = ["DIALECT", "body"]
 
 DIALECT = "openai_responses"
 
+_COMMA = ord(",")
 
-# --- wire structs -------------------------------------------------------------------------------------------
-
-
-class _Content(msgspec.Struct, gc=False):
-    """A piece of an item: text, a refusal, a summary."""
-
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-
-
-class Item(msgspec.Struct, gc=False):
-    """An item of the output: a message, a call, reasoning."""
-
-    type: str = ""
-    id: str | None = None
-    phase: str | None = None
-    content: list[msgspec.Raw] | None = None
-    summary: list[_Content] | None = None
-    encrypted_content: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    call_id: str | None = None
-    namespace: str | None = None
-    caller: Any = None
-
-
-class Kind(msgspec.Struct, gc=False):
-    """As much of an item as tells what it is."""
-
-    type: str = ""
-    name: str | None = None
-
-
-decode_item = msgspec.json.Decoder(Item).decode
-decode_kind = msgspec.json.Decoder(Kind).decode
-_decode_content = msgspec.json.Decoder(_Content).decode
 _encode = msgspec.json.Encoder().encode
 
 
-# --- messages → items ---------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------------------
 
 
-def encode_message(message: Message, _: Message | None) -> bytes:
+def _encode_message(message: Message, _: Message | None) -> bytes:
     """Encode a message as items, each with the comma that goes behind it; one that says nothing is no item."""
     if message.role == "tool":
         items = [_result_item(part) for part in message.parts if isinstance(part, ToolResult)]
@@ -200,71 +166,99 @@ def _as_content_part(part: Part) -> dict[str, Any]:
     return {"type": "input_text", "text": note_of(part)}
 
 
-# --- items → parts ------------------------------------------------------------------------------------------
+# --- tools, settings ----------------------------------------------------------------------------------------
 
 
-def add_item(parts: list[Part], data: bytes, call_id: str | None) -> None:
-    """Add the parts that an item of the output is made of.
+@functools.lru_cache(maxsize=256)
+def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+    """Encode the schemas of a tuple of tools, once for each tuple."""
+    return _encode([_tool_object(tool) for tool in tools])
+
+
+def _tool_object(tool: ToolSchema) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,  # where it is left out, the provider takes it for true
+    }
+
+
+def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
+    effort = "none" if settings.thinking == "off" else settings.thinking
+    fields: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_output_tokens": settings.max_tokens,
+        "parallel_tool_calls": settings.parallel_tool_calls,
+    }
+    if effort is not None:
+        fields["reasoning"] = (
+            {"effort": effort} if effort == "none" else {"effort": effort, "summary": "auto"}
+        )
+    fields |= prompt_cache_fields(settings.prompt_cache, ("30m", "12h"))
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+# --- the request --------------------------------------------------------------------------------------------
+
+
+def body(model: str, request: ModelRequest, *, native: bool, reasons: bool, stream: bool) -> bytes:
+    """Encode a request. Messages are encoded once for all requests of their conversation.
+
+    O(new messages), and a copy of the bytes of all.
 
     Args:
-        parts: the message so far.
-        data: the item.
-        call_id: our id of the call that the item is, where one was given out while it was streamed.
+        model: the model's name.
+        request: what it is asked.
+        native: whether the model answers to a schema by itself; otherwise its answer comes through a tool.
+        reasons: whether the model may reason, and is asked for its reasoning.
+        stream: whether the answer comes piece by piece.
     """
-    kind = decode_kind(data).type
-    if kind not in {"message", "reasoning", "function_call"}:
-        parts.append(ProviderBlock(DIALECT, msgspec.json.decode(data)))
-        return
-    item = decode_item(data)
-    provider: dict[str, Any] = {"id": item.id}
-    if kind == "message":
-        provider["phase"] = item.phase
-        _add_content(parts, item.content or (), _provider(provider))
-    elif kind == "reasoning":
-        texts = [_decode_content(piece).text or "" for piece in item.content or ()]
-        summary = [piece.text or "" for piece in item.summary or ()]
-        provider |= {"encrypted_content": item.encrypted_content, "content": bool(texts)}
-        provider["summary"] = summary if len(summary) > 1 and not texts else None
-        text = "\n\n".join(texts or summary)
-        if text or item.encrypted_content:
-            parts.append(Thinking(text, bool(item.encrypted_content), _provider(provider)))
-    else:
-        provider = {"id": item.call_id, "item_id": item.id}
-        provider |= {"namespace": item.namespace, "caller": item.caller}
-        parts.append(
-            ToolCall(item.name or "", item.arguments or "{}", call_id or new_id(), _provider(provider))
-        )
+    settings = request.settings
+    fields: dict[str, Any] = {"model": model, "store": False}
+    if stream:
+        fields["stream"] = True
+    if reasons or (settings is not None and settings.thinking not in {None, "off", "none"}):
+        fields["include"] = ["reasoning.encrypted_content"]
+    if settings is not None:
+        fields |= _settings_fields(settings)
+    tools = request.tools
+    choice = request.tool_choice
+    schema = request.output_schema
+    if schema is not None and native:
+        format_ = {"type": "json_schema", "name": schema.name, "schema": schema.schema}
+        fields["text"] = {"format": {**format_, "strict": schema.strict}}
+    elif schema is not None:
+        tools = (*tools, output_tool(schema))
+        choice = answer_choice(choice)
+    if tools and choice is not None:
+        named = {"type": "function", "name": choice}
+        fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
+    bodies = _bodies(request.messages)
+    # A request of instructions alone is refused: they are what is said then.
+    words = request.instructions
+    if words and any(bodies):
+        fields["instructions"] = words
+    elif words:
+        bodies = (_encode({"role": "developer", "content": words}),)
+    more_tools = lay_over(fields, settings.extra_body if settings is not None else None)
+    pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"input":[', *bodies]
+    while pieces[-1] == b"":
+        pieces.pop()
+    if pieces[-1][-1] == _COMMA:
+        pieces[-1] = pieces[-1][:-1]
+    pieces.append(b"]")
+    if tools or more_tools:
+        pieces += (b',"tools":', with_tools(_encode_tools(tools), more_tools))
+    pieces.append(b"}")
+    return b"".join(pieces)
 
 
-def _add_content(parts: list[Part], content: Sequence[msgspec.Raw], provider: Any) -> None:
-    for data in content:
-        piece = _decode_content(data)
-        if piece.type == "output_text":
-            parts.append(Text(piece.text or "", provider))
-            parts += [
-                _as_citation(note, piece.text or "") for note in piece.annotations or () if is_object(note)
-            ]
-        elif piece.type == "refusal":
-            parts.append(Refusal(piece.refusal or "", provider))
-        else:
-            parts.append(ProviderBlock(DIALECT, msgspec.json.decode(data), provider))
-
-
-def _as_citation(note: dict[str, Any], text: str) -> Citation:
-    """Make a citation of an annotation, which is kept as it is too."""
-    start, end = note.get("start_index"), note.get("end_index")
-    start, end = (start, end) if type(start) is int and type(end) is int else (None, None)
-    return Citation(
-        str(note.get("url") or note.get("filename") or note.get("file_id") or ""),
-        str(note.get("title") or ""),
-        text[start:end] if start is not None else "",
-        start,
-        end,
-        {DIALECT: note},
-    )
-
-
-def _provider(fields: dict[str, Any]) -> dict[str, Any] | None:
-    """What of an item goes back to the provider, without what it left out."""
-    known = {name: value for name, value in fields.items() if value}
-    return {DIALECT: known} if known else None
+def _bodies(messages: MessageView) -> tuple[bytes | memoryview, ...]:
+    lost = leading_results(messages)
+    if not lost:
+        return (messages.encoded(DIALECT, _encode_message),)
+    results = b"".join([_encode_message(unanswered(messages[place]), None) for place in range(lost)])
+    return results, messages.part(lost, len(messages)).encoded(DIALECT, _encode_message)
