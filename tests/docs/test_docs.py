@@ -46,3 +46,12 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_metric_is_listed() -> None:
+    source = (ROOT / "src/gossamer/telemetry/metrics.py").read_text()
+    metrics = set(re.findall(r'"(gossamer_[a-z_]+)"', source))
+    assert len(metrics) > 10
+    assert metrics == set(
+        re.findall(r"^\| `(gossamer_\w+)`", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE)
+    )
