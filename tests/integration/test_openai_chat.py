@@ -193,6 +193,12 @@ async def test_settings_become_fields_and_headers(provider, longest):
     assert request.headers["authorization"] == "Bearer other"
 
 
+async def test_thinking_is_switched_off_by_one_word_everywhere():
+    async with Server(completion("ok")) as server:
+        await agent(server).run("hi", settings=ModelSettings(thinking="off"))
+    assert server.requests[0].body["reasoning_effort"] == "none"
+
+
 def agent_of(server, provider):
     return Agent(OpenAIChat("gpt-test", base_url=server.url, api_key="k", provider=provider))
 

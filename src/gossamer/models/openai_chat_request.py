@@ -195,7 +195,7 @@ def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
         "stop": settings.stop,
         "random_seed" if provider == "mistral" else "seed": settings.seed,
         "parallel_tool_calls": settings.parallel_tool_calls,
-        "reasoning_effort": settings.thinking,
+        "reasoning_effort": "none" if settings.thinking == "off" else settings.thinking,
         **(prompt_cache_fields(settings.prompt_cache, ("30m",)) if provider == "openai" else {}),
     }
     return {name: value for name, value in fields.items() if value is not None}
