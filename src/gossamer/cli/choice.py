@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTION", "base_url", "choose_agent", "convert", "default_model", "describe_model"]
 
-_DEFAULT_MODELS = ("openai:gpt-5-mini", "anthropic:claude-haiku-4-5", "gemini:gemini-2.5-flash")
+_DEFAULT_MODELS = ("openai:gpt-5-mini", "anthropic:claude-haiku-5-5", "gemini:gemini-3.8-flash")
 
 QUESTION = "What are 20 euros in dollars, at 1.1 dollars a euro?"
 
