@@ -449,7 +449,7 @@ def count_request(body: bytes) -> int:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         fields.setdefault("max_tokens", msgspec.Raw(b"1000000000"))
         return read_request(_encode(fields), PrefixCache()).tokens
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"The request body is not valid JSON: {error}") from None
 
 

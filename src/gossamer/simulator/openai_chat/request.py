@@ -9,6 +9,7 @@ import msgspec
 
 from gossamer.simulator.dialect import RequestError
 from gossamer.simulator.openai_errors import bad, below_minimum, invalid
+from gossamer.simulator.openai_tools import check_format, check_tool
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -66,6 +67,7 @@ class _Message(msgspec.Struct, frozen=True):
 class _Function(msgspec.Struct, frozen=True):
     name: str
     parameters: Any = None
+    strict: bool | None = None
 
 
 class _Tool(msgspec.Struct, frozen=True):
@@ -96,6 +98,7 @@ class _ToolChoice(msgspec.Struct, frozen=True):
 class _JsonSchema(msgspec.Struct, frozen=True):
     name: str
     schema: Any = None
+    strict: bool | None = None
 
 
 class _ResponseFormat(msgspec.Struct, frozen=True):
@@ -138,6 +141,12 @@ def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
             )
         if tool.function.name in tools:
             raise bad(f"Two tools are named {tool.function.name!r}.", f"tools[{index}].function.name")
+        check_tool(
+            tool.function.name,
+            tool.function.parameters,
+            f"tools[{index}].function",
+            strict=tool.function.strict is True,
+        )
         tools[tool.function.name] = tool.function.parameters or {"type": "object"}
     return tools, count(raw.decode())
 
@@ -263,6 +272,18 @@ def _choose_tools(request: _Request, tools: dict[str, Any]) -> tuple[dict[str, A
     return tools, "function", choice.function.name
 
 
+def _schema(shape: _ResponseFormat | None) -> Any:
+    if shape is None or shape.type != "json_schema":
+        return None
+    wanted = shape.json_schema
+    if wanted is None:
+        param = "response_format.json_schema"
+        raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    name_at = "response_format.json_schema.name"
+    check_format(wanted.name, wanted.schema, name_at, "response_format", strict=wanted.strict is True)
+    return wanted.schema
+
+
 def _decode(body: bytes) -> _Request:
     try:
         return _request_decoder.decode(body)
@@ -312,13 +333,16 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     raw_tools = bytes(request.tools)
     tools, tools_tokens = _tools(raw_tools) if raw_tools else ({}, 0)
     allowed, choice, forced = _choose_tools(request, tools)
+    if request.parallel_tool_calls is not None and not tools:
+        raise bad(
+            "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified.",
+            "parallel_tool_calls",
+        )
     messages = _Messages(request.messages, hash((request.model, raw_tools)), tools_tokens, prefixes)
     tail = messages.since_user()
     results, results_total = _results(tail)
     shape = request.response_format
-    if shape is not None and shape.type == "json_schema" and shape.json_schema is None:
-        param = "response_format.json_schema"
-        raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    schema = _schema(shape)
     return Prompt(
         model=request.model,
         said=tail[0].text() if tail[0].role == "user" else "",
@@ -329,7 +353,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         tool_choice=choice,
         forced=forced,
         parallel=request.parallel_tool_calls is not False,
-        schema=shape.json_schema.schema if shape is not None and shape.json_schema is not None else None,
+        schema=schema,
         json_object=shape is not None and shape.type == "json_object",
         max_tokens=max_tokens,
         stop=stop,

@@ -11,6 +11,7 @@ import msgspec
 
 from gossamer.simulator.dialect import RequestError
 from gossamer.simulator.openai_errors import bad, below_minimum, invalid
+from gossamer.simulator.openai_tools import check_format, check_tool
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -72,6 +73,7 @@ class _Tool(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
     parameters: Any = None
+    strict: bool | None = None
 
 
 class _NamedTool(msgspec.Struct, frozen=True):
@@ -90,6 +92,7 @@ class _Format(msgspec.Struct, frozen=True):
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
     schema: Any = None
+    strict: bool | None = None
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -187,6 +190,8 @@ def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
             raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
         if tool.name in tools:
             raise bad(f"Two tools are named {tool.name!r}.", param)
+        # Where `strict` is left out, the provider makes the schema strict by itself.
+        check_tool(tool.name, tool.parameters, f"tools[{index}]", strict=tool.strict is True)
         tools[tool.name] = tool.parameters or {"type": "object"}
     return tools, count(raw.decode()) if tools else 0
 
@@ -344,6 +349,8 @@ def _shape(text: _Text | None) -> tuple[Any, bool]:
             if getattr(shape, field) is None:
                 param = f"text.format.{field}"
                 raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+        strict = shape.strict is True
+        check_format(shape.name or "", shape.schema, "text.format.name", "text.format.schema", strict=strict)
     return shape.schema, shape.type == "json_object"
 
 
@@ -389,15 +396,20 @@ def read_request(body: bytes, prefixes: PrefixCache) -> Prompt:
         RequestError: the request is one that OpenAI refuses.
     """
     try:
-        request = _request_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        return _read(body, prefixes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"We could not parse the JSON body of your request: {error}") from None
-    return _read(request, prefixes)
 
 
-def _read(request: _Request, prefixes: PrefixCache) -> Prompt:
+def _decode(body: bytes) -> _Request:
+    try:
+        return _request_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+
+
+def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
+    request = _decode(body)
     if request.max_output_tokens is not None and request.max_output_tokens < _LEAST_OUTPUT_TOKENS:
         raise below_minimum("max_output_tokens", request.max_output_tokens, _LEAST_OUTPUT_TOKENS)
     if request.previous_response_id is not None:
