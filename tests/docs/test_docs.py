@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.models import PRESETS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -55,3 +57,12 @@ def test_every_metric_is_listed() -> None:
     assert metrics == set(
         re.findall(r"^\| `(gossamer_\w+)`", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE)
     )
+
+
+def test_every_provider_is_listed() -> None:
+    cells = [line.split("|")[1:-1] for line in (ROOT / "docs/models.md").read_text().splitlines()]
+    rows = {row[0].strip(" `"): row[1:] for row in cells if len(row) == 4}
+    for name, preset in PRESETS.items():
+        key, url, _ = rows[name]
+        assert re.findall(r"`(\w+)`", key) == list(preset.key_envs), name
+        assert re.findall(r"`(\w+)`", url) == ([preset.url_env] if preset.url_env else []), name
