@@ -29,6 +29,10 @@ __all__ = [
 
 DEFAULT_MAX_TURNS = 50
 
+# How long an answer may be under a limit on tokens or money where the settings do not say: what providers take, as
+# they refuse a bound above what the model can write, and what leaves room for calls at the same time.
+_ANSWER_TOKENS = 16_000
+
 # Upper bounds used to reserve tokens before a call: no tokenizer makes more than one token of a byte.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_MEDIA = 10_000
@@ -44,7 +48,8 @@ class Limits(msgspec.Struct, frozen=True):
         max_tool_calls: tools started, in the run and in those inside its tools.
         max_tokens: input and output tokens of the run and of those inside its tools. Before each call an upper
             bound is reserved: one token a byte for what the provider has not counted yet, 10,000 for a picture
-            or document, and the answer, whose length is capped to what is left.
+            or document, and the answer, whose length is capped to `max_tokens` of the settings, 16,000 where they
+            do not say, and to what is left.
         max_cost: US dollars, reserved in the same way at the dearest price that the call may turn out to have; the
             model's price must be known.
         max_seconds: wall time.
@@ -133,7 +138,7 @@ class Budget(msgspec.Struct, eq=False):
 
         Args:
             input_tokens: upper bound of the tokens sent.
-            max_output_tokens: cap on the answer that the settings ask for, or None.
+            max_output_tokens: cap on the answer that the settings ask for; 16,000 where None.
             price: the model's.
             model: the model's name.
             least_output_tokens: less room than this for the answer is none.
@@ -145,14 +150,14 @@ class Budget(msgspec.Struct, eq=False):
             LimitError: a limit leaves no room for the call.
             ArgumentError: a limit on money, and a model whose price is not known.
         """
-        output = max_output_tokens
+        output = _ANSWER_TOKENS if max_output_tokens is None else max_output_tokens
         needed = False
         for budget in self.all():
             left = budget._output_left(input_tokens, price, model, least_output_tokens)
             if left is not None:
                 needed = True
-                output = left if output is None else min(output, left)
-        if not needed or output is None:
+                output = min(output, left)
+        if not needed:
             return None
         most = Usage(input_tokens, output, model_calls=1, cost=_most(price, input_tokens, output))
         reservation = Reservation(most, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from gossamer import (
@@ -244,6 +245,35 @@ async def test_the_callers_own_cap_holds_where_it_is_lower():
     )
     await agent.run("go")
     assert spender.caps == [7, 7]
+
+
+async def test_a_roomy_limit_asks_no_more_of_the_model_than_it_can_write():
+    """Providers refuse a bound above the model's own; a limit of some dollars affords millions of tokens."""
+    for limits in (Limits(max_tokens=1_000_000), Limits(max_cost=5)):
+        spender = Spender(PRICE)
+        await Agent(spender.model, tools=[Steps().tool], limits=limits).run(
+            "go", settings=ModelSettings(temperature=0), limits=msgspec.structs.replace(limits, max_turns=1)
+        )
+        assert spender.caps == [16_000]
+        longer = ModelSettings(max_tokens=40_000)
+        await Agent(spender.model, tools=[Steps().tool], settings=longer).run(
+            "go", limits=msgspec.structs.replace(limits, max_turns=1)
+        )
+        assert spender.caps == [16_000, 40_000]
+
+
+async def test_inner_runs_at_the_same_time_share_a_roomy_limit():
+    asking = asyncio.Event()
+
+    async def inner_reply(request):
+        asking.set() if len(inner.model.requests) == 5 else await asyncio.wait_for(asking.wait(), 5)
+        return ModelResponse(Message.assistant("ok"), Usage(10, 1, model_calls=1))
+
+    inner = Agent(ScriptedModel(inner_reply, price=PRICE))
+    asks = [ToolCall.of("ask", prompt="p")] * 5
+    agent = Agent(ScriptedModel([asks, "done"], price=PRICE), tools=[inner.as_tool("ask", "d")])
+    result = await agent.run("go", limits=Limits(max_cost=2))
+    assert [part.text for part in result.messages[2].parts] == ["ok"] * 5
 
 
 PRICE = Price(input=2.0, output=10.0)
