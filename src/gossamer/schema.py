@@ -26,6 +26,8 @@ __all__ = [
     "output_schema",
 ]
 
+_NOT_STRICT = frozenset({"allOf", "default", "oneOf"})
+
 
 class ToolSchema(msgspec.Struct, frozen=True, eq=False):
     """A tool as a model sees it.
@@ -74,7 +76,10 @@ def json_schema(type_: Any) -> dict[str, Any]:
 
 
 def is_strict(schema: Any) -> bool:
-    """Tell whether a schema fits providers' strict mode: closed objects whose properties are all required."""
+    """Tell whether a schema fits providers' strict mode: closed objects whose properties are all required.
+
+    Neither defaults nor `oneOf` and `allOf` are known there.
+    """
     if is_array(schema):
         return all(is_strict(item) for item in schema)
     if not is_object(schema):
@@ -83,7 +88,7 @@ def is_strict(schema: Any) -> bool:
         closed = schema.get("additionalProperties") is False
         if not closed or set(schema.get("properties", ())) != set(schema.get("required", ())):
             return False
-    return "default" not in schema and all(is_strict(value) for value in schema.values())
+    return schema.keys().isdisjoint(_NOT_STRICT) and all(is_strict(value) for value in schema.values())
 
 
 def is_object(value: Any) -> TypeGuard[dict[str, Any]]:

@@ -83,6 +83,16 @@ def test_strict_is_told_from_the_schema():
     assert is_strict(json_schema(Place))
     assert not is_strict(json_schema(Tree))
     assert not is_strict(json_schema(dict[str, int]))
+    for word in ("allOf", "oneOf"):
+        choice = {word: [{"type": "string"}]}
+        assert not is_strict(
+            {
+                "type": "object",
+                "properties": {"a": choice},
+                "required": ["a"],
+                "additionalProperties": False,
+            }
+        )
 
 
 def test_a_type_without_json_form_is_refused():
