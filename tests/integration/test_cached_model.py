@@ -419,15 +419,62 @@ async def test_where_the_first_is_cancelled_another_asks_in_its_turn(streamed):
     assert not model._flights
 
 
+@streamed_and_not
+async def test_after_a_second_failure_nobody_waits_for_another(streamed):
+    calls = 0
+    all_ask = asyncio.Event()
+
+    async def answer(request):
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            all_ask.set()
+        await (all_ask.wait() if calls > 2 else asyncio.sleep(0))
+        raise ProviderError("broken")
+
+    model = CachedModel(ScriptedModel(answer))
+    call = last if streamed else CachedModel.respond
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(
+            *[call(model, DIFFERENT["plain"]) for _ in range(20)], return_exceptions=True
+        )
+    assert [type(answer) for answer in answers] == [ProviderError] * 20
+    assert calls == 20
+    assert not model._flights
+
+
 async def test_nobody_waits_for_ever_for_a_stream_that_nobody_reads(monkeypatch):
-    monkeypatch.setattr("gossamer.models.cached._PATIENCE_SECONDS", 0.02)
-    model = CachedModel(ScriptedModel(lambda request: "two words"))
+    monkeypatch.setattr("gossamer.models.cached._LOOK_SECONDS", 0.02)
+    calls = []
+    model = CachedModel(ScriptedModel(lambda request: calls.append(request) or "two words"))
     resting = model.stream(DIFFERENT["plain"])
     assert await anext(resting) == TextDelta("two ")
     async with asyncio.timeout(10):
-        assert (await model.respond(DIFFERENT["plain"])).message.text == "two words"
-        assert (await drain(model, DIFFERENT["plain"]))[-1].message.text == "two words"
+        answers = await asyncio.gather(
+            *[model.respond(DIFFERENT["plain"]) for _ in range(3)], last(model, DIFFERENT["plain"])
+        )
+    assert {answer.message.text for answer in answers} == {"two words"}
+    assert len(calls) == 2  # one asked in the place of the stream, and the others waited for that one
+    assert (await last(model, DIFFERENT["plain"])).usage == HIT
     assert [type(item) async for item in resting] == [TextDelta, ModelResponse]
+    assert not model._flights
+
+
+async def test_a_stream_that_is_read_slowly_is_waited_for(monkeypatch):
+    monkeypatch.setattr("gossamer.models.cached._LOOK_SECONDS", 0.05)
+    calls = []
+    model = CachedModel(ScriptedModel(lambda request: calls.append(request) or "word " * 40))
+
+    async def read_slowly():
+        async for _ in model.stream(DIFFERENT["plain"]):
+            await asyncio.sleep(0.005)
+
+    async with asyncio.timeout(10):
+        reader = asyncio.ensure_future(read_slowly())
+        await asyncio.sleep(0)
+        assert (await model.respond(DIFFERENT["plain"])).usage == HIT
+        await reader
+    assert len(calls) == 1
 
 
 def test_loops_share_answers_but_not_calls():

@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -34,9 +34,12 @@ _KEPT_REASONS = frozenset({"stop", "tool_calls"})
 # A stream of more deltas is kept as its message alone and cut anew when it is replayed.
 _MAX_PIECES = 10_000
 
-# How long a stream may rest at one delta, its consumer doing something else, before those who wait for its answer
-# ask for themselves; it takes up to twice that.
-_PATIENCE_SECONDS = 1.0
+# How many equal calls under way one waits for: one that fails may take long, and so may the next.
+_MOST_WAITS = 2
+
+# How often it is looked whether a stream rests at one delta, its consumer doing something else, while others wait for
+# its answer; one that rests from one look to the next is waited for no longer.
+_LOOK_SECONDS = 1.0
 
 _FROM_CACHE = Usage(cached_calls=1)
 
@@ -150,9 +153,17 @@ def _identity(model: Model) -> list[Any]:
     url = getattr(getattr(model, "_transport", None), "url", None)
     if url is not None:  # one of our own dialects
         told.append(url)
-        slots = sorted({name for kind in type(model).__mro__ for name in getattr(kind, "__slots__", ())})
+        slots = sorted(
+            {name for kind in type(model).__mro__ for name in getattr(kind, "__slots__", ())} - {"price"}
+        )
         options = {name: getattr(model, name, None) for name in slots}
-        told.append({name: value for name, value in options.items() if isinstance(value, bool | int | str)})
+        told.append(
+            {
+                name: value
+                for name, value in options.items()
+                if isinstance(value, bool | int | str | msgspec.Struct)
+            }
+        )
     return told
 
 
@@ -221,39 +232,58 @@ def _place_of_call(
 class _Flight:
     """A call under way, and those who wait for its answer.
 
+    Args:
+        flights: the calls under way; while there is no other in its place, equal calls find this one there.
+        place: of the call.
+
     Attributes:
         resting: whether it is a stream whose consumer has a delta and has not come back for the next.
         moves: how many deltas the consumer has come back from.
     """
 
-    __slots__ = ("answer", "moves", "resting", "waiters")
+    __slots__ = ("_flights", "_place", "_seen", "_timer", "_waiters", "moves", "resting")
 
-    def __init__(self) -> None:
-        self.answer: _Answer | None = None
+    def __init__(self, flights: _Flights, place: _Place) -> None:
+        self._flights = flights
+        self._place = place
+        self._waiters: list[asyncio.Future[_Answer | None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._seen = -1
         self.resting = False
         self.moves = 0
-        self.waiters: list[asyncio.Future[None]] = []
+        flights.setdefault(place, self)
+
+    async def landed(self) -> _Answer | None:
+        """Wait for the answer; None where the call failed, was cancelled, or is a stream that rests."""
+        waiter: asyncio.Future[_Answer | None] = self._place[0].create_future()
+        self._waiters.append(waiter)
+        if self._timer is None:
+            self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look)
+        return await waiter
 
     def land(self, answer: _Answer | None) -> None:
-        """Wake those who wait; without an answer one of them asks in its turn."""
-        self.answer = answer
-        for waiter in self.waiters:
+        """Leave the place and wake those who wait; without an answer the first of them takes the place."""
+        if self._flights.get(self._place) is self:
+            del self._flights[self._place]
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(answer)
+        self._waiters.clear()
 
-    async def landed(self) -> bool:
-        """Wait for the answer; False where its stream rests, so that it could take for ever."""
-        waiter = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        moves = -1
-        while not waiter.done():
-            await asyncio.wait((waiter,), timeout=_PATIENCE_SECONDS)
-            if not waiter.done():
-                if self.resting and self.moves == moves:
-                    self.waiters.remove(waiter)
-                    return False
-                moves = self.moves
-        return True
+    def _look(self) -> None:
+        if self.resting and self.moves == self._seen:
+            self.land(None)
+            return
+        self._seen = self.moves
+        self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
+        self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look) if self._waiters else None
+
+
+# By loop too, for nobody can wait for another loop's call.
+_Place: TypeAlias = tuple[asyncio.AbstractEventLoop, str]
+_Flights: TypeAlias = dict[_Place, _Flight]
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -264,8 +294,12 @@ class CachedModel(WrappedModel):
 
     Equal is what the provider could not tell apart: same model, URL, instructions, messages with all their parts and
     media, tools, output schema and settings. When messages were made, ids of calls and timeouts do not count. Answers
-    that end in `stop` or `tool_calls` are kept; broken, cut, filtered and refused ones are not. Equal requests under
-    way in one event loop are asked once; where that one call fails or is cancelled, one of the others asks in its turn.
+    that end in `stop` or `tool_calls` are kept; broken, cut, filtered and refused ones are not.
+
+    Equal requests under way in one event loop are asked once. Where that one call fails or is cancelled, another asks
+    in its turn; after a second one that failed, those who still wait ask each for itself. A stream whose consumer does
+    not come back for the next delta for two seconds is waited for no longer.
+
     A stream is replayed as the deltas that came, at once. An answer from the cache has ids and a time of its own;
     its usage is one of `cached_calls` and nothing else. A cache that fails is passed over, with a line in the log.
 
@@ -287,22 +321,18 @@ class CachedModel(WrappedModel):
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.ttl = ttl
         self._told: bytes | None = None
-        # By loop too, for nobody can wait for another loop's call.
-        self._flights: dict[tuple[asyncio.AbstractEventLoop, str], _Flight] = {}
+        self._flights: _Flights = {}
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer from the cache, else ask; see `Model.respond`. A hit costs a hash of the request and a decoding."""
         key = self.key(request)
         place = (asyncio.get_running_loop(), key)
-        flights = self._flights
-        while (flight := flights.get(place)) is not None:
-            if not await flight.landed():
-                return await self.model.respond(request)
-            if flight.answer is not None:
-                self._count("shared")
-                return flight.answer.response()
         answer: _Answer | None = None
-        flight = flights[place] = _Flight()
+        if place in self._flights:
+            answer = await self._wait_for(place)
+            if answer is not None:
+                return answer.response()
+        flight = _Flight(self._flights, place)
         try:
             answer = await self._find(key)
             if answer is not None:
@@ -312,26 +342,16 @@ class CachedModel(WrappedModel):
             await self._keep(key, answer)
             return response
         finally:
-            del flights[place]
             flight.land(answer)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
         """Replay from the cache, else ask; see `Model.stream`."""
         key = self.key(request)
         place = (asyncio.get_running_loop(), key)
-        flights = self._flights
-        answer: _Answer | None = None
+        answer = await self._wait_for(place) if place in self._flights else None
         response: ModelResponse | None = None
-        while answer is None and (flight := flights.get(place)) is not None:
-            if not await flight.landed():
-                async for item in self.model.stream(request):
-                    yield item
-                return
-            if flight.answer is not None:
-                self._count("shared")
-                answer = flight.answer
         if answer is None:
-            flight = flights[place] = _Flight()
+            flight = _Flight(self._flights, place)
             try:
                 answer = await self._find(key)
                 if answer is None:
@@ -354,7 +374,6 @@ class CachedModel(WrappedModel):
                         answer = _Answer.of(response, heard)
                         await self._keep(key, answer)
             finally:
-                del flights[place]
                 flight.land(answer)
         if answer is not None and response is None:
             response = answer.response()
@@ -362,6 +381,18 @@ class CachedModel(WrappedModel):
                 yield delta
         if response is not None:
             yield response
+
+    async def _wait_for(self, place: _Place) -> _Answer | None:
+        """Wait for the answer to an equal call under way; None where this one is to ask."""
+        for _ in range(_MOST_WAITS):
+            flight = self._flights.get(place)
+            if flight is None:
+                break
+            answer = await flight.landed()
+            if answer is not None:
+                self._count("shared")
+                return answer
+        return None
 
     def key(self, request: ModelRequest) -> str:
         """Give the key of a request: equal for requests that the provider could not tell apart.
