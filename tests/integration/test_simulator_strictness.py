@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
-from gossamer.simulator import Simulator
+from gossamer.simulator import Script, Simulator
 
 KEYS = {
     "authorization": "Bearer none",
@@ -144,3 +146,65 @@ async def test_bytes_that_are_no_text_are_refused(path, content):
     status, answer = await ask(path, content=content)
     assert status == 400
     assert answer["error"]
+
+
+async def test_a_tool_of_the_providers_own_cannot_be_forced():
+    tools = [{"name": "f", "input_schema": OBJECT}, {"type": "web_search_20250305", "name": "web_search"}]
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": tools}
+    status, answer = await ask("/v1/messages", body | {"tool_choice": {"type": "tool", "name": "web_search"}})
+    assert status == 400
+    assert "the provider's own" in answer["error"]["message"]
+
+
+# --- thinking that is turned off ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "tokens"),
+    [
+        (
+            "/v1/chat/completions",
+            {"model": "m", "reasoning_effort": "none", "messages": [{"role": "user", "content": "x"}]},
+            lambda answer: answer["usage"]["completion_tokens"],
+        ),
+        (
+            "/v1/responses",
+            {"model": "m", "input": "x", "reasoning": {"effort": "none"}},
+            lambda answer: answer["usage"]["output_tokens"],
+        ),
+        (
+            "/v1/messages",
+            {"model": "claude-sonnet-4-5", "max_tokens": 3, "messages": [{"role": "user", "content": "x"}]},
+            lambda answer: answer["usage"]["output_tokens"],
+        ),
+        (
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+            {
+                "contents": [{"parts": [{"text": "x"}]}],
+                "generationConfig": {"maxOutputTokens": 3, "thinkingConfig": {"thinkingBudget": 0}},
+            },
+            lambda answer: (
+                answer["usageMetadata"]["totalTokenCount"] - answer["usageMetadata"]["promptTokenCount"]
+            ),
+        ),
+        (
+            "/api/chat",
+            {
+                "model": "m",
+                "think": False,
+                "stream": False,
+                "options": {"num_predict": 3},
+                "messages": [{"role": "user", "content": "x"}],
+            },
+            lambda answer: answer["eval_count"],
+        ),
+    ],
+)
+async def test_thinking_that_is_off_costs_nothing(path, body, tokens):
+    script = Script([{"thinking": "one two three four five", "text": "said at once"}])
+    async with Simulator(script=script) as simulator, httpx.AsyncClient(headers=KEYS) as http:
+        answer = (await http.post(simulator.url.removesuffix("/v1") + path, json=body)).json()
+        assert "said at once" in json.dumps(answer)
+        assert "one two" not in json.dumps(answer)
+        assert tokens(answer) == 3
+        assert simulator.stats.completion_tokens == 3

@@ -35,18 +35,16 @@ def _input_usage(prompt: Prompt, wire: Wire) -> dict[str, Any]:
     }
 
 
-def _output_usage(speech: Speech, wire: Wire) -> dict[str, Any]:
-    thinking = speech.thinking_tokens
-    spent = speech.tokens if wire.thinks else speech.tokens - thinking
+def _output_usage(speech: Speech) -> dict[str, Any]:
     return {
-        "output_tokens": spent,
-        "output_tokens_details": {"thinking_tokens": thinking if wire.thinks else 0},
+        "output_tokens": speech.tokens,
+        "output_tokens_details": {"thinking_tokens": speech.thinking_tokens},
     }
 
 
 def _said(speech: Speech, wire: Wire) -> list[Section]:
     """The sections that become blocks, a thinking block before them where one has to be there."""
-    sections = [each for each in speech.sections if wire.thinks or each.kind != "thinking"]
+    sections = list(speech.sections)
     if wire.must_think and not (sections and sections[0].kind == "thinking"):
         sections.insert(0, Section("thinking", (), 0))
     return sections
@@ -116,7 +114,7 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
     content = [
         _block(each, number, index, shows=wire.shows) for index, each in enumerate(_said(speech, wire))
     ]
-    usage = _input_usage(prompt, wire) | _output_usage(speech, wire) | {"service_tier": "standard"}
+    usage = _input_usage(prompt, wire) | _output_usage(speech) | {"service_tier": "standard"}
     return _encode(_message(prompt, number) | {"content": content, "usage": usage} | _ending(speech))
 
 
@@ -150,17 +148,14 @@ class MessageStream:
     def __init__(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> None:
         wire = _wire(prompt)
         sections = _said(speech, wire)
-        hidden = not (wire.shows and wire.thinks)
-        self.length = speech.tokens - speech.thinking_tokens if hidden else speech.tokens
+        self.length = speech.tokens if wire.shows else speech.tokens - speech.thinking_tokens
         usage = _input_usage(prompt, wire)
         started = usage | {"output_tokens": min(speech.tokens, 1), "service_tier": "standard"}
         message = _message(prompt, number) | {"usage": started}
         del usage["cache_creation"]
         delta = {"type": "message_delta", "delta": _ending(speech)}
         # Everything but the blocks is encoded at once: neither the prompt nor the speech is kept.
-        self._ending = (
-            _event(b"message_delta", delta | {"usage": usage | _output_usage(speech, wire)}) + _STOP
-        )
+        self._ending = _event(b"message_delta", delta | {"usage": usage | _output_usage(speech)}) + _STOP
         self._number = number
         self._shows = wire.shows
         self._stamp = stamp

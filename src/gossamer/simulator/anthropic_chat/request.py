@@ -112,13 +112,11 @@ class Wire(NamedTuple):
     Attributes:
         written: tokens written to the cache for five minutes and for an hour.
         must_think: an answer begins with a thinking block, if only with an empty one.
-        thinks: whether thinking may be sent.
         shows: whether the text of the thinking is sent.
     """
 
     written: tuple[int, int] = (0, 0)
     must_think: bool = False
-    thinks: bool = True
     shows: bool = True
 
 
@@ -223,6 +221,8 @@ def _choose(request: _Request, tools: _Tools) -> tuple[str, str, bool]:
             raise bad("tool_choice.tool.name: Field required")
         if choice.name not in tools.names:
             raise bad(f"Tool '{choice.name}' not found in provided tools")
+        if choice.name not in tools.schemas:
+            raise bad(f"Tool '{choice.name}' is the provider's own; the simulator calls only tools of yours.")
         return "function", choice.name, parallel
     if choice.name is not None:
         raise bad(f"tool_choice.{choice.type}.name: Extra inputs are not permitted")
@@ -490,13 +490,13 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         schema=_schema(request),
         max_tokens=request.max_tokens,
         stop=tuple(request.stop_sequences),
+        thinks=model.thinks if thinking is None else thinking.type != "disabled",
         stream=request.stream,
         tokens=counted.tokens,
         cached_tokens=counted.read,
         wire=Wire(
             written=counted.written,
             must_think=thinking is not None and thinking.type == "enabled",
-            thinks=model.thinks if thinking is None else thinking.type != "disabled",
             shows=model.shows if display is None else display == "summarized",
         ),
     )

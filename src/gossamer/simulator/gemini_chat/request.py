@@ -505,6 +505,7 @@ def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
         json_object=config.response_mime_type == "application/json",
         max_tokens=config.max_output_tokens,
         stop=tuple(each for each in config.stop_sequences if each),
+        thinks=thinking is None or thinking.thinking_budget != 0,
         stream=request.path.endswith(b":streamGenerateContent"),
         tokens=contents.tokens,
         cached_tokens=contents.cached_tokens,

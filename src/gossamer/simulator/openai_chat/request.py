@@ -123,6 +123,7 @@ class _Request(msgspec.Struct, frozen=True):
     tool_choice: Literal["none", "auto", "required"] | _ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
+    reasoning_effort: str | None = None
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
@@ -357,6 +358,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         json_object=shape is not None and shape.type == "json_object",
         max_tokens=max_tokens,
         stop=stop,
+        thinks=request.reasoning_effort != "none",
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
         tokens=messages.tokens,

@@ -451,6 +451,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         schema=schema,
         json_object=json_object,
         max_tokens=request.max_output_tokens,
+        thinks=request.reasoning is None or request.reasoning.effort != "none",
         stream=bool(request.stream),
         tokens=items.tokens,
         cached_tokens=items.cached_tokens,
