@@ -241,14 +241,13 @@ class _Flight:
         moves: how many deltas the consumer has come back from.
     """
 
-    __slots__ = ("_flights", "_place", "_seen", "_timer", "_waiters", "moves", "resting")
+    __slots__ = ("_flights", "_place", "_timer", "_waiters", "moves", "resting")
 
     def __init__(self, flights: _Flights, place: _Place) -> None:
         self._flights = flights
         self._place = place
-        self._waiters: list[asyncio.Future[_Answer | None]] = []
+        self._waiters: dict[asyncio.Future[_Answer | None], None] = {}  # in the order in which they came
         self._timer: asyncio.TimerHandle | None = None
-        self._seen = -1
         self.resting = False
         self.moves = 0
         flights.setdefault(place, self)
@@ -256,10 +255,13 @@ class _Flight:
     async def landed(self) -> _Answer | None:
         """Wait for the answer; None where the call failed, was cancelled, or is a stream that rests."""
         waiter: asyncio.Future[_Answer | None] = self._place[0].create_future()
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         if self._timer is None:
-            self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look)
-        return await waiter
+            self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look, -1)
+        try:
+            return await waiter
+        finally:
+            self._waiters.pop(waiter, None)
 
     def land(self, answer: _Answer | None) -> None:
         """Leave the place and wake those who wait; without an answer the first of them takes the place."""
@@ -270,15 +272,13 @@ class _Flight:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(answer)
-        self._waiters.clear()
 
-    def _look(self) -> None:
-        if self.resting and self.moves == self._seen:
+    def _look(self, moves: int) -> None:
+        """Give up a stream that has not moved since the last look."""
+        if self.resting and self.moves == moves:
             self.land(None)
             return
-        self._seen = self.moves
-        self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
-        self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look) if self._waiters else None
+        self._timer = self._place[0].call_later(_LOOK_SECONDS, self._look, self.moves)
 
 
 # By loop too, for nobody can wait for another loop's call.
