@@ -15,7 +15,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
     "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
+    "providers.py": [
+        "openai_chat      convert returned: 11.0",
+        "gemini_chat      convert returned: 44.0",
+        "20 messages in one session",
+    ],
     "quickstart.py": ["You said: What is an agent?"],
+    "resilience.py": [
+        "gpt-5-mini: Good morning from the first! (circuit closed)",
+        "claude-haiku-4-5: You said: Good evening (circuit open)",
+        "was asked 5 times",
+        "0 calls, 1 from the cache",
+        "ended by limit: max_cost",
+    ],
     "session.py": ["4 messages:", "2 messages after", "ticket-42 goes on: You said: Who am I?"],
     "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
     "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
@@ -24,24 +36,36 @@ SAYS = {
 
 
 def test_every_example_is_checked():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SAYS, "test_cassette.py"}
 
 
-@pytest.mark.parametrize("name", sorted(SAYS))
-def test_example(name, tmp_path):
+def run(arguments, folder):
+    """Run Python in a folder, without any key."""
     keys = [key for key in os.environ if key.endswith(("_API_KEY", "_BASE_URL")) or key == "GOSSAMER_MODEL"]
     environment = {key: value for key, value in os.environ.items() if key not in keys}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
-        cwd=tmp_path,
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_example(name, tmp_path):
+    ran = run(["-W", "error", str(EXAMPLES / name)], tmp_path)
     assert ran.stderr == ""
     assert ran.returncode == 0
     for said in SAYS[name]:
         assert said in ran.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_with_a_cassette_needs_no_provider(tmp_path):
+    path = EXAMPLES / "test_cassette.py"
+    ran = run(["-m", "pytest", "-p", "no:cacheprovider", "--cassette=replay", "-v", str(path)], tmp_path)
+    assert ran.returncode == 0, ran.stdout
+    assert "1 passed" in ran.stdout
