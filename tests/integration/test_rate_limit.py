@@ -343,6 +343,32 @@ def test_a_loop_that_stands_still_holds_nobody_up(closed):
     assert agent.model.waiting == 0
 
 
+def test_a_loop_that_stops_in_front_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr(rate_limit_module, "_LOOK_SECONDS", 0.02)
+    agent = Agent(RateLimitedModel(using(0), tokens_per_minute=60_000), settings=at_most(92))
+    agent.run_sync("hi", settings=at_most(60_000 - PROMPT))
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(agent.run("hi", settings=at_most(60_000 - PROMPT)))
+    turning = threading.Thread(target=loop.run_forever)
+    turning.start()
+
+    async def behind():
+        while not agent.model.waiting:
+            await asyncio.sleep(0)
+        run = asyncio.create_task(agent.run("hi"))
+        await asyncio.sleep(0)
+        loop.call_soon_threadsafe(loop.stop)
+        return (await asyncio.wait_for(run, 10)).output
+
+    assert asyncio.run(behind()) == "ok"
+    turning.join(10)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.close()
+    assert agent.model.waiting == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_leaves_the_line_behind():
     agent = Agent(RateLimitedModel(using(0), tokens_per_minute=60_000), settings=at_most(92))

@@ -32,6 +32,9 @@ _TOKENS_PER_ANSWER = 500
 # A message weighs one byte for so many tokens in the buffer that keeps what messages weigh: its length is the sum.
 _TOKENS_PER_BYTE = 8
 
+# How often one who is not the first in line looks whether the first can still go on.
+_LOOK_SECONDS = 5.0
+
 
 class RateLimitedModel(WrappedModel):
     """Keeps the calls to a model within so many requests and tokens a minute.
@@ -164,20 +167,21 @@ class RateLimitedModel(WrappedModel):
         try:
             while True:
                 with self._lock:
+                    self._drop_the_dead()
                     if me.dropped:
                         me.dropped = False
                         self._queue.append(me)
-                    seconds = self._seconds_until(tokens) if self._queue[0] is me else None
-                    if seconds == 0:
+                    first = self._queue[0] is me
+                    seconds = self._seconds_until(tokens) if first else _LOOK_SECONDS
+                    if first and not seconds:
                         self._take(tokens)
                         break
-                # Only the first in line has a timer; the others are woken when they come to be the first.
-                timer = None if seconds is None else loop.call_later(seconds, me.woken.set)
+                # The others are woken when they come to be the first.
+                timer = loop.call_later(seconds, me.woken.set)
                 try:
                     await me.woken.wait()
                 finally:
-                    if timer is not None:
-                        timer.cancel()
+                    timer.cancel()
                 me.woken.clear()
         finally:
             with self._lock:
