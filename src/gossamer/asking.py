@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -11,15 +10,16 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import InvalidResponseError, ModelError, ModelRetry, OutputError
+from gossamer.errors import ArgumentError, InvalidResponseError, ModelError, ModelRetry, OutputError
 from gossamer.events import Event, OutputDelta, OutputRestarted, TextDelta
 from gossamer.ids import new_id
-from gossamer.limits import Budget, bound_input, cap_output
+from gossamer.limits import Budget, CountedCall, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
 from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
 from gossamer.models.failures import may_have_cost
 from gossamer.models.prices import tell_unpriced
+from gossamer.records import CallLostRecord
 from gossamer.schema import OutputSchema
 from gossamer.telemetry import metrics
 from gossamer.usage import Usage
@@ -68,7 +68,10 @@ async def ask_model(
         return charged(response, model)
 
     async def ask_and_count(request: ModelRequest) -> ModelResponse:
-        response = await (ask(request) if budget is None else _ask_within(budget, model, ask, request))
+        if budget is None:
+            response = await ask(request)
+        else:
+            response = await _ask_within(context, model, ask, request, streamed=emit is not None)
         used.append(response.usage)
         return response
 
@@ -81,9 +84,12 @@ async def ask_model(
     return response
 
 
-async def _ask_within(budget: Budget, model: Model, call: CallModel, request: ModelRequest) -> ModelResponse:
+async def _ask_within(
+    context: RunContext[Any], model: Model, call: CallModel, request: ModelRequest, *, streamed: bool
+) -> ModelResponse:
     """Reserve what the call may use at most, then count what it used."""
-    bound = bound_input(request, budget)
+    budget: Budget = context.budget
+    bound = bound_input(request, budget.counted)
     cap = request.settings.max_tokens if request.settings is not None else None
     reservation = budget.reserve(bound, cap, price_of(model), model.name)
     if reservation is not None:
@@ -93,7 +99,7 @@ async def _ask_within(budget: Budget, model: Model, call: CallModel, request: Mo
             lost, reservation = reservation, None
             assert lost is not None
             budget.release(lost)
-            budget.count(lost.usage)
+            _count_lost(context, lost.usage)
             cap = lost.max_output_tokens  # the request asks for as much again
             reservation = budget.reserve(bound, cap, price_of(model), model.name, least_output_tokens=cap)
 
@@ -101,30 +107,50 @@ async def _ask_within(budget: Budget, model: Model, call: CallModel, request: Mo
         request = msgspec.structs.replace(request, settings=settings, on_repeat=reserve_again)
     try:
         response = await call(request)
-    except (ModelError, asyncio.CancelledError) as error:
-        # Where the provider was at work, what it used is not known: all that it could have.
-        if reservation is not None and (not isinstance(error, ModelError) or may_have_cost(error)):
-            budget.count(reservation.usage)
+    except BaseException as error:
+        if reservation is not None and _was_at_work(error, streamed=streamed):
+            _count_lost(context, reservation.usage)
         raise
     finally:
         budget.release(reservation)
     used = response.usage
-    if (
-        reservation is not None and not used.total_tokens and not used.cached_calls
-    ):  # the provider does not count
-        budget.count(reservation.usage)
+    budget.counted = CountedCall(request, response.message, used.total_tokens) if used.total_tokens else None
+    if reservation is not None and not used.total_tokens and not used.cached_calls:
+        _count_lost(context, reservation.usage)  # the provider does not count
     else:
-        budget.count(response.usage)
-    budget.counted_tokens = response.usage.total_tokens
-    budget.counted_messages = len(request.messages) + 1 if budget.counted_tokens else 0
+        budget.count(used)
     return response
+
+
+def _was_at_work(error: BaseException, *, streamed: bool) -> bool:
+    """Whether a provider may charge for the call that ended so."""
+    if isinstance(error, ModelError):
+        return may_have_cost(error)
+    if isinstance(
+        error, Exception
+    ):  # of middleware that hears the stream; a request that cannot be told is not sent
+        return streamed and not isinstance(error, ArgumentError)
+    return True
+
+
+def _count_lost(context: RunContext[Any], most: Usage) -> None:
+    """Count a call whose use is not known as all that it could have used, in the journals around too."""
+    context.budget.count(most)
+    told: set[int] = set()
+    around: RunContext[Any] | None = context
+    while around is not None:
+        session = around.session
+        if session is not None and id(session) not in told:
+            told.add(id(session))
+            session.record(CallLostRecord(run=around.run_id, most=most))
+        around = around.parent
 
 
 def charged(response: ModelResponse, model: Model) -> ModelResponse:
     """Put the cost of a call into its usage; say once in the log, for each model, where its price is not known."""
     if not getattr(model, "prices_answers", False):
         response = priced(response, price_of(model))
-    if response.usage.unpriced_calls:
+    if response.usage.unpriced_calls and response.usage.total_tokens:
         tell_unpriced(response.model or model.name)
     return response
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MAX_TURNS",
     "Budget",
+    "CountedCall",
     "Limits",
     "Reservation",
     "bound_input",
@@ -87,6 +88,34 @@ class Reservation(msgspec.Struct, frozen=True):
     max_output_tokens: int
 
 
+class CountedCall(msgspec.Struct, frozen=True, eq=False):
+    """A model call as the provider counted it: what it bounds need not be bounded again.
+
+    Attributes:
+        request: what was sent.
+        answer: what came back.
+        tokens: of both.
+    """
+
+    request: ModelRequest
+    answer: Message
+    tokens: int
+
+    def covers(self, request: ModelRequest) -> int | None:
+        """Tell how many of a request's first messages were counted; None where it does not go on from this one.
+
+        O(1) for views on one conversation, which only grows; else O(messages).
+        """
+        before, now = self.request.messages, request.messages
+        if len(now) < len(before):
+            return None
+        same = now.items is before.items and now.start == before.start
+        if not same and any(one is not other for one, other in zip(before, now, strict=False)):
+            return None
+        count = len(before)
+        return count + (len(now) > count and now[count] is self.answer)
+
+
 class Budget(msgspec.Struct, eq=False):
     """What is left of limits on tokens, money and tool calls, shared by a run and all runs inside its tools.
 
@@ -100,8 +129,7 @@ class Budget(msgspec.Struct, eq=False):
         used: what has been used.
         reserved_tokens: held for model calls under way.
         reserved_cost: the same in US dollars.
-        counted_tokens: tokens of the conversation as the provider counted them at the run's last call.
-        counted_messages: how many messages that covers; 0 where the provider does not count.
+        counted: the run's last call, where the provider counted it.
     """
 
     limits: Limits
@@ -111,8 +139,7 @@ class Budget(msgspec.Struct, eq=False):
     used: Usage = Usage()
     reserved_tokens: int = 0
     reserved_cost: float = 0.0
-    counted_tokens: int = 0
-    counted_messages: int = 0
+    counted: CountedCall | None = None
 
     def all(self) -> list[Budget]:
         """This budget and those around it, of runs and of their sessions, each once."""
@@ -302,20 +329,30 @@ def cap_output(settings: ModelSettings | None, reservation: Reservation) -> Mode
     return cap.over(settings)
 
 
-def bound_input(request: ModelRequest, budget: Budget) -> int:
+def bound_input(request: ModelRequest, counted: CountedCall | None) -> int:
     """Bound the tokens that a request can have.
+
+    Args:
+        request: the request.
+        counted: the run's last call, or None.
 
     Returns:
         An upper bound: exact for what the provider counted at the run's last call, one token a byte for the rest.
     """
-    bound = budget.counted_tokens
-    if not budget.counted_messages:
-        bound += len((request.instructions or "").encode()) + _TOKENS_PER_MESSAGE
+    covered = None if counted is None else counted.covers(request)
+    if counted is None or covered is None:
+        bound, covered, before = _TOKENS_PER_MESSAGE, 0, None
+    else:
+        bound, before = counted.tokens, counted.request
+    if before is None or request.instructions != before.instructions:
+        bound += len((request.instructions or "").encode("utf-8", "replace"))
+    if before is None or request.tools is not before.tools:
         for schema in request.tools:
             bound += len(msgspec.json.encode(schema))
-        if request.output_schema is not None:
-            bound += len(msgspec.json.encode(request.output_schema.schema))
-    return bound + bound_messages(request.messages[budget.counted_messages :])
+    schema = request.output_schema
+    if schema is not None and (before is None or schema is not before.output_schema):
+        bound += len(msgspec.json.encode(schema.schema))
+    return bound + bound_messages(request.messages[covered:])
 
 
 def bound_messages(messages: Iterable[Message]) -> int:

@@ -14,6 +14,7 @@ from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
 from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
 from gossamer.session import Session
+from gossamer.spent import lost
 from gossamer.tools.function import Tool, Toolset, as_tool, toolset
 from gossamer.tools.reading import reading_tool
 from gossamer.turn import OpenTurn, check_fits
@@ -196,7 +197,8 @@ def reopen_run(
                 turns += 1
     context.usage += Usage(tool_calls=len(started)) + session.used_inside(started)
     if context.budget is not None:
-        context.budget.count_again(context.usage)
+        own = [record for record in session.journal if record.run == run_id]
+        context.budget.count_again(context.usage + lost(own))
     is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
     return turns, answer if is_open else None
 

@@ -36,6 +36,7 @@ __all__ = [
     "ApprovalAskedRecord",
     "ApprovalDecidedRecord",
     "Approve",
+    "CallLostRecord",
     "Decision",
     "Deny",
     "HandoffRecord",
@@ -243,6 +244,16 @@ class ViewMovedRecord(_Record, frozen=True, gc=False, tag="view_moved"):
     insert: tuple[Message, ...] = ()
 
 
+class CallLostRecord(_Record, frozen=True, gc=False, tag="call_lost"):
+    """A model call under a limit whose use nobody counted: it was cancelled or broke off, or the provider is silent.
+
+    Attributes:
+        most: all that it could have used; counts against the session's limits, not as its usage.
+    """
+
+    most: Usage
+
+
 class HandoffRecord(_Record, frozen=True, gc=False, tag="handoff"):
     """Another agent answers from here on."""
 
@@ -260,6 +271,7 @@ Record: TypeAlias = (
     | ApprovalDecidedRecord
     | StateRecord
     | ViewMovedRecord
+    | CallLostRecord
     | HandoffRecord
 )
 

@@ -104,11 +104,8 @@ async def execute(
     session = context.session
     if session is not None:
         check_session(session)
-    if (
-        limits is not None
-        or context.parent is not None
-        or (session is not None and session.limits is not None)
-    ):
+    around = context.parent is not None or (session is not None and session.budget is not None)
+    if around or limits is not None:
         context.budget = budget_for(limits, context)
     held: Session[Any] | None = None
     turns = started = 0

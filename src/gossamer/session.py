@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -33,11 +31,12 @@ from gossamer.records import (
     encode,
 )
 from gossamer.session_data import ExportedSession, WhenBusy, merge_state
-from gossamer.spent import spent, spent_by_ended_runs
+from gossamer.spent import lost, spent, spent_by_ended_runs
 from gossamer.tools.offload import Offload
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 from gossamer.view import MessageView, View
+from gossamer.waiting import WaitingLine
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -126,7 +125,7 @@ class Session(Generic[State]):
         self._merge: Any = merge
         self._run: RunStartedRecord | None = None
         self._holder: RunContext[Any] | None = None
-        self._waiting: deque[asyncio.Future[None]] | None = None
+        self._waiting: WaitingLine | None = None
         self._children: dict[str, Session[Any]] | None = None
         self._offload: Offload | None = None
         self._limits = limits
@@ -191,9 +190,10 @@ class Session(Generic[State]):
 
     @property
     def budget(self) -> Budget | None:
-        """What is left of the limits, None where there are none; begins with what the journal says was used."""
+        """What is left of the limits, None where there never were any; begins with what the journal says was used."""
         if self._budget is None and self._limits is not None:
-            self._budget = Budget(self._limits, whose=f"session {self.id!r}", used=self.usage)
+            used = self.usage + lost(self._journal)
+            self._budget = Budget(self._limits, whose=f"session {self.id!r}", used=used)
         return self._budget
 
     @property
@@ -396,40 +396,18 @@ class Session(Generic[State]):
                 f"session {self.id!r} is held by run {self._holder.run_id}; wait for its end"
             )
         if self._waiting is None:
-            self._waiting = deque(maxlen=self.max_waiting)
-        if len(self._waiting) >= self.max_waiting:
-            raise SessionBusyError(f"{len(self._waiting)} runs already wait for session {self.id!r}")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():  # handed over in the very moment of the cancellation
-                self.release()
-            elif turn in self._waiting:  # it is not where the session was let go in that moment
-                self._waiting.remove(turn)
-            raise
+            self._waiting = WaitingLine(self.id, self.max_waiting, self.release)
+        await self._waiting.wait()
         self._holder = context
 
     def release(self) -> None:
         """Let go of the session; the run that has waited longest is next."""
-        self._holder = None
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if turn.get_loop().is_closed() or turn.done():
-                continue
-            self._holder = _HANDED_OVER
-            if turn.get_loop() is _running_loop():
-                turn.set_result(None)
-            else:
-                turn.get_loop().call_soon_threadsafe(self._hand_over, turn)
+        if self._waiting is None:
+            self._holder = None
             return
-
-    def _hand_over(self, turn: asyncio.Future[None]) -> None:
-        if turn.done():  # cancelled meanwhile: the next one, then
-            self.release()
-        else:
-            turn.set_result(None)
+        self._holder = _HANDED_OVER  # first: who is next may wake up on another thread
+        if not self._waiting.call_next():
+            self._holder = None
 
     def close_broken_run(self, reason: str) -> None:
         """End a run that will not go on: calls without a result get one that says so.
@@ -591,10 +569,3 @@ class Session(Generic[State]):
 
 # Holds a session between the moment when one run lets go and the moment when the next one wakes up.
 _HANDED_OVER: RunContext[Any] = RunContext("", None, run_id="(the next in line)")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gossamer.records import (
+    CallLostRecord,
     MessageRecord,
     Record,
     RunFailedRecord,
@@ -13,7 +14,7 @@ from gossamer.records import (
 )
 from gossamer.usage import Usage
 
-__all__ = ["spent", "spent_by_ended_runs"]
+__all__ = ["lost", "spent", "spent_by_ended_runs"]
 
 
 def spent(journal: Sequence[Record], inside: Callable[[str], Usage]) -> Usage:
@@ -49,3 +50,8 @@ def spent_by_ended_runs(journal: Sequence[Record]) -> Usage:
         if isinstance(record, RunFinishedRecord | RunFailedRecord) and record.usage is not None:
             total += record.usage
     return total
+
+
+def lost(journal: Sequence[Record]) -> Usage:
+    """Add up what the calls could have used at most whose use nobody counted, in the runs of a journal and inside."""
+    return sum((record.most for record in journal if isinstance(record, CallLostRecord)), Usage())

@@ -39,6 +39,7 @@ FIELDS = {
         "end": counts,
         "insert": st.lists(messages, max_size=2).map(tuple),
     },
+    kinds.CallLostRecord: {"most": usages},
     kinds.HandoffRecord: {"to": texts},
 }
 records = st.one_of([st.builds(kind, run=texts, at=times, **fields) for kind, fields in FIELDS.items()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from gossamer import (
     LimitError,
     Limits,
     Message,
+    Middleware,
+    ModelSettings,
     Price,
     RunPausedError,
     Session,
@@ -24,7 +27,8 @@ from gossamer import (
     tool,
 )
 from gossamer.errors import StreamBrokenError
-from gossamer.models import ModelResponse, ScriptedModel
+from gossamer.events import TextDelta
+from gossamer.models import Capabilities, ModelResponse, ScriptedModel
 from gossamer.records import RunFinishedRecord
 
 PRICE = Price(input=1_000, output=10_000)  # a tenth of a cent a token sent, a cent a token received
@@ -128,7 +132,10 @@ async def test_limits_can_be_raised_and_lifted():
     assert (await agent.run("x", session=session)).finish_reason == "stop"
     session.limits = None
     assert (await agent.run("x", session=session)).finish_reason == "stop"
-    session.limits = Limits(max_tokens=310)  # what ran without a limit counts all the same
+    for _ in range(20):
+        await agent.run("x", session=session)
+    session.limits = Limits(max_tokens=2_000)  # what ran without a limit counts all the same
+    assert session.budget.used == session.usage
     assert (await agent.run("x", session=session)).finish_reason == "limit"
 
 
@@ -241,6 +248,117 @@ async def test_a_run_that_broke_off_is_counted():
     with pytest.raises(StreamBrokenError):
         await agent.run("x", session=session)
     assert session.usage == Usage(input_tokens=100, output_tokens=1, model_calls=1, tool_calls=1, cost=0.11)
+
+
+class Slow:
+    """Says one word and is then silent for good; ends its answers as it is told where they are not streamed."""
+
+    name = "slow"
+    dialect = "slow"
+    capabilities = Capabilities()
+    price = PRICE
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def respond(self, request):
+        raise self.error
+
+    async def stream(self, request):
+        yield TextDelta("one")
+        await asyncio.Event().wait()
+
+
+CAPPED = ModelSettings(max_tokens=100)  # a dollar
+
+
+async def leave_early(agent: Agent, session: Session) -> None:
+    async with agent.stream("x", session=session) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta):
+                break
+
+
+async def test_streams_left_early_do_not_slip_past_the_limit():
+    """What they used is not known; it counts as all that they could have used, wherever the session is kept."""
+    session = Session(limits=Limits(max_cost=5.0))
+    agent = Agent(Slow(), settings=CAPPED)
+    for _ in range(3):
+        await leave_early(agent, session)
+        held = session.budget.used.cost
+        session = Session.from_export(session.export())
+        assert session.budget.used.cost == pytest.approx(held)
+    assert 3.0 < session.budget.used.cost < 5.0
+    assert session.usage.cost == 0
+    for _ in range(5):
+        await leave_early(agent, session)
+    assert session.budget.used.cost <= 5.0
+    assert (await agent.run("x", session=session)).finish_reason == "limit"
+
+
+async def test_a_call_lost_inside_a_tool_counts_in_the_sessions_around():
+    @tool
+    async def ask() -> str:
+        try:
+            await inner.run("p")
+        except StreamBrokenError:
+            return "lost"
+
+    inner = Agent(Slow(StreamBrokenError("gone", provider="x")), settings=CAPPED)
+    session = Session(limits=Limits(max_cost=10.0))
+    model = speaker(lambda request: calling(ToolCall.of("ask")) if len(request.messages) == 1 else "done")
+    assert (await Agent(model, tools=[ask]).run("x", session=session)).output == "done"
+    assert session.budget.used.cost > session.usage.cost + 1.0
+    assert Session.from_export(session.export()).budget.used.cost == pytest.approx(session.budget.used.cost)
+
+
+async def test_middleware_that_breaks_a_stream_off_pays_for_it():
+    class Censor(Middleware):
+        def delta(self, context, delta):
+            raise RuntimeError("no")
+
+    session = Session(limits=Limits(max_cost=5.0))
+    with pytest.raises(RuntimeError, match="no"):
+        await leave_early(Agent(Slow(), settings=CAPPED, middleware=[Censor()]), session)
+    assert session.budget.used.cost > 1.0
+    assert session.budget.reserved_cost == 0
+
+
+async def test_a_request_that_cannot_be_sent_costs_nothing():
+    session = Session(limits=Limits(max_cost=5.0))
+    with pytest.raises(ArgumentError):
+        await Agent(Slow(ArgumentError("no text"))).run("x", session=session)
+    assert session.budget.used.cost == session.budget.reserved_cost == 0
+
+
+@pytest.mark.parametrize("changed", ["messages", "instructions"])
+async def test_middleware_that_changes_requests_cannot_outrun_the_limit(changed):
+    """What was counted once bounds only what goes on from it."""
+
+    class Changes(Middleware):
+        async def model(self, context, request, next):
+            view = request.messages
+            if changed == "messages":
+                return await next(
+                    msgspec.structs.replace(request, messages=view.part(len(view) - 1, len(view)))
+                )
+            return await next(msgspec.structs.replace(request, instructions="i" * 10 ** (len(view) // 2)))
+
+    @tool(inline=True)
+    def read() -> str:
+        return "r" * (10 ** len(model.requests) if changed == "messages" else 1)
+
+    def reply(request):
+        said = [part for message in request.messages for part in message.parts]
+        sent = sum(len(part.text) for part in said if not isinstance(part, ToolCall))
+        used = Usage(sent + len(request.instructions or ""), 1, model_calls=1)
+        return ModelResponse(calling(ToolCall.of("read")), used)
+
+    model = ScriptedModel(reply, price=PRICE)
+    result = await Agent(model, tools=[read], middleware=[Changes()]).run("x", limits=Limits(max_tokens=2500))
+    assert result.finish_reason == "limit"
+    assert len(model.requests) > 1
+    assert result.usage.total_tokens <= 2500
 
 
 async def test_a_crash_counts_what_the_journal_holds():
