@@ -42,6 +42,18 @@ def test_every_provider_is_listed_with_what_it_can_do():
     assert "audio" in listed["gemini"]["abilities"]
 
 
+def test_a_url_stands_in_for_a_key_where_a_model_may_do_without():
+    ran = call(
+        "models",
+        "--json",
+        OPENAI_BASE_URL="http://127.0.0.1:9/v1",
+        AZURE_OPENAI_ENDPOINT="http://127.0.0.1:9",
+    )
+    listed = {provider["name"]: provider["configured"] for provider in json.loads(ran.stdout)}
+    assert listed["openai"]
+    assert not listed["azure"]
+
+
 def test_the_table_is_for_people():
     ran = call("models", OPENAI_API_KEY="sk-secret")
     assert ran.returncode == 0

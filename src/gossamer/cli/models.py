@@ -97,7 +97,7 @@ def _provider(name: str) -> KnownProvider:
         preset.dialect,
         url,
         preset.key_env,
-        bool(url) and (not preset.key_envs or preset.key() is not None or preset.url() is not None),
+        bool(url) and not preset.lacks_key(),
         tuple(word for field, word in _ABILITIES if getattr(preset.capabilities, field)),
     )
 

@@ -49,6 +49,10 @@ class Preset(msgspec.Struct, frozen=True):
         """The key, as the environment has it now."""
         return next((value for name in self.key_envs if (value := os.environ.get(name))), None)
 
+    def lacks_key(self) -> bool:
+        """Whether the environment has not the key that is needed; a server at a URL of the user's own may want none."""
+        return bool(self.key_envs) and self.key() is None and not (self.base_url and self.url())
+
     def url(self) -> str | None:
         """The URL that the environment names now, in place of `base_url`; a host alone where no key goes to it."""
         url = (os.environ.get(self.url_env) or None) if self.url_env else None
@@ -201,10 +205,8 @@ def key_for(provider: str, what: str, advice: str = "") -> str | None:
         AuthenticationError: the key is not set, and the provider is not asked at another URL.
     """
     preset = PRESETS[provider]
-    key = preset.key()
-    own_server = preset.url() and preset.base_url
-    if key or own_server or not preset.key_envs:
-        return key
+    if not preset.lacks_key():
+        return preset.key()
     if replaying:
         return "none"
     raise AuthenticationError(
