@@ -32,6 +32,7 @@ from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_
 from gossamer.messages import Message, Text, ToolCall
 from gossamer.middleware import layers
 from gossamer.models.base import FinishReason, Model, ModelRequest, ModelSettings, tool_choice
+from gossamer.models.prices import TOLD_UNPRICED
 from gossamer.models.registry import resolve
 from gossamer.opening import (
     OnPending,
@@ -173,8 +174,9 @@ async def execute(
                 else:
                     response = await stream_model(context, model, request, None, emit, heard)
                 used = response.usage
-                if used.input_tokens and not used.cost:  # the model leaves its price to us, or has none
-                    response = charged(response, model)
+                told = used.unpriced_calls and response.model in TOLD_UNPRICED
+                if not used.cost and not told and (used.input_tokens or used.output_tokens):
+                    response = charged(response, model)  # the model leaves its price to us, or has none
                 if metrics.recorder is not None:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
                 message = response.message

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import gossamer.models.prices
 from gossamer import Agent, ArgumentError, Limits, Message, Price, Usage
 from gossamer.models import ModelResponse, OpenAIChat, ScriptedModel
-from gossamer.models.prices import add_prices, price_for, prices_dated
+from gossamer.models.prices import TOLD_UNPRICED, add_prices, price_for, prices_dated
 from gossamer.models.registry import PRESETS
 
 TABLE = msgspec.json.decode(Path(gossamer.models.prices.__file__).with_name("prices.json").read_bytes())
@@ -27,6 +27,10 @@ KNOWN = [(provider, model) for provider, models in TABLE["prices"].items() for m
 @pytest.fixture(autouse=True)
 def nothing_added(monkeypatch):
     monkeypatch.setattr(gossamer.models.prices, "_added", {})
+    told = set(TOLD_UNPRICED)
+    TOLD_UNPRICED.clear()
+    yield
+    TOLD_UNPRICED.update(told)
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -233,8 +237,7 @@ def counted(request):
     return ModelResponse(Message.assistant("hi"), Usage(10, 1, model_calls=1), model="no-such-model-7")
 
 
-async def test_a_missing_price_is_told_once_and_counted(caplog, monkeypatch):
-    monkeypatch.setattr(gossamer.models.prices, "_unpriced", set())
+async def test_a_missing_price_is_told_once_and_counted(caplog):
     agent = Agent(ScriptedModel(counted))
     with caplog.at_level(logging.WARNING, "gossamer"):
         first = await agent.run("x")
@@ -243,6 +246,18 @@ async def test_a_missing_price_is_told_once_and_counted(caplog, monkeypatch):
     assert again.usage.unpriced_calls == 1
     [told] = [record for record in caplog.records if "no-such-model-7" in record.message]
     assert "price=Price" in told.message
+
+
+async def test_an_answer_whose_question_was_not_counted_is_not_free():
+    """As from a server that tells nothing of a prompt that it had in its cache."""
+
+    def reply(request):
+        return ModelResponse(Message.assistant("hi"), Usage(0, 10, model_calls=1))
+
+    unknown = await Agent(ScriptedModel(reply)).run("x")
+    assert (unknown.usage.cost, unknown.usage.unpriced_calls) == (0, 1)
+    known = await Agent(ScriptedModel(reply, price=Price(1, 10))).run("x")
+    assert known.usage.cost == pytest.approx(0.0001)
 
 
 async def test_a_price_of_nothing_is_a_price(caplog):

@@ -19,7 +19,7 @@ from gossamer.errors import ArgumentError
 from gossamer.models.base import Price
 from gossamer.telemetry.logging import logger
 
-__all__ = ["add_prices", "price_for", "prices_dated", "tell_unpriced"]
+__all__ = ["TOLD_UNPRICED", "add_prices", "price_for", "prices_dated", "tell_unpriced"]
 
 # `gpt-5-2025-08-07`, `claude-sonnet-4-5-20250929`, `claude-sonnet-4-5@20250929`, `gemini-2.0-flash-001`, `…-latest`.
 _SNAPSHOT = re.compile(r"(?:-\d{4}-\d{2}-\d{2}|-20\d{6}|-00\d|-latest|@[\w.-]+)$")
@@ -30,7 +30,7 @@ _Prices = dict[str, dict[str, Price]]
 _added: _Prices = {}
 
 # Models whose missing price was told of; each once, and no more than so many.
-_unpriced: set[str] = set()
+TOLD_UNPRICED: set[str] = set()
 _MAX_UNPRICED = 1000
 
 
@@ -114,8 +114,8 @@ def add_prices(provider: str, prices: Mapping[str, Price]) -> None:
 
 def tell_unpriced(model: str) -> None:
     """Say in the log, once for each model, that its calls have no price."""
-    if model not in _unpriced and len(_unpriced) < _MAX_UNPRICED:
-        _unpriced.add(model)
+    if model not in TOLD_UNPRICED and len(TOLD_UNPRICED) < _MAX_UNPRICED:
+        TOLD_UNPRICED.add(model)
         logger.warning(
             "the price of model %r is not known: its calls count as unpriced, and costs are lower bounds; "
             "give it price=Price(input, output), in US dollars for a million tokens",
