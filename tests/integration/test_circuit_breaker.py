@@ -16,7 +16,9 @@ from gossamer.errors import (
     ArgumentError,
     CircuitOpenError,
     InvalidRequestError,
+    ModelTimeoutError,
     OverloadedError,
+    PoolTimeoutError,
     ProviderError,
     RateLimitError,
 )
@@ -270,15 +272,24 @@ async def test_a_fallback_asks_the_next_one_at_once(clock):
         assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, InvalidRequestError, RateLimitError])
+def all_in_use(words):
+    """What a dialect raises where every connection of this process is taken."""
+    error = ModelTimeoutError(words)
+    error.__cause__ = PoolTimeoutError(words)
+    return error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, InvalidRequestError, RateLimitError, all_in_use])
 async def test_other_errors_count_for_nothing(kind):
     """Neither as a failure nor as a sign of health: nothing says that the provider was asked."""
     script = [OverloadedError("no"), kind("mine"), OverloadedError("no")]
     broken = CircuitBreakerModel(ScriptedModel(script), failures=2)
+    states = []
     for _ in script:
         with pytest.raises((ModelError, RuntimeError)):
             await Agent(broken).run("hi")
-    assert broken.state == "open"
+        states.append(broken.state)
+    assert states == ["closed", "closed", "open"]
 
 
 def test_threads_open_it_once(monkeypatch):

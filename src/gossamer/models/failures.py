@@ -52,5 +52,8 @@ def is_passing(error: ModelError) -> bool:
 
 
 def is_ill(error: ModelError) -> bool:
-    """Whether the failure says that the provider is ill: not reached, silent, broken off, overloaded or failing."""
-    return isinstance(error, _ILL)
+    """Whether the failure says that the provider is ill: not reached, silent, broken off, overloaded or failing.
+
+    That all connections of our own were in use says nothing about it.
+    """
+    return isinstance(error, _ILL) and not isinstance(error.__cause__, PoolTimeoutError)
