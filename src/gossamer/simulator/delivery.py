@@ -12,6 +12,7 @@ from gossamer.simulator.wheel import TimerWheel
 __all__ = ["Delivery", "Line", "StreamDelivery", "WholeDelivery"]
 
 _STALL_SECONDS = 600.0
+_CATCH_UP_SECONDS = 0.002
 
 
 class Line(Protocol):
@@ -201,8 +202,14 @@ class StreamDelivery:
         self._left = left = left - 1
         if left and self._interval:
             due = self._due + self._interval
-            self._due = due = max(due, now)
-            line.wheel.schedule(self, due)
+            if due > now:
+                self._due = due
+                line.wheel.schedule(self, due)
+                return
+            # The wheel knows milliseconds only, so a faster stream makes up for them; a client that was slow, or a busy
+            # machine, must not be answered by a burst.
+            self._due = max(due, now - _CATCH_UP_SECONDS)
+            line.wheel.soon(self)
         else:
             line.wheel.soon(self)
 
