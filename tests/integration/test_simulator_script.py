@@ -224,3 +224,21 @@ async def test_a_fault_by_rate_does_not_use_up_the_script():
     assert 500 in said
     answers = [each for each in said if each != 500]
     assert answers == (["one", "two"] * 10)[: len(answers)]
+
+
+def test_a_slip_of_the_pen_is_told_by_line_and_column(tmp_path):
+    path = tmp_path / "replies.json"
+    path.write_text('[\n  "first",\n  {"text": "x",}\n]')
+    with pytest.raises(ArgumentError, match=r"replies\.json: .*at line 3, column 16"):
+        Script.load(path)
+    path.write_bytes(b'["\xff"]')
+    with pytest.raises(ArgumentError, match="not UTF-8"):
+        Script.load(path)
+
+
+def test_a_mark_before_the_text_does_not_matter(tmp_path):
+    path = tmp_path / "replies.json"
+    path.write_text('["first"]', encoding="utf-8-sig")
+    reply = Script.load(path).in_turn(0)
+    assert reply is not None
+    assert reply.text == "first"

@@ -84,7 +84,8 @@ class Script:
             ArgumentError: the file cannot be read or is not a script; the message names the place in the file.
         """
         try:
-            content = Path(path).read_bytes()
+            # Some editors put a mark before UTF-8.
+            content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
         except OSError as error:
             raise ArgumentError(f"cannot read the script {os.fspath(path)!r}: {error.strerror}") from error
         script = cls.__new__(cls)
@@ -94,9 +95,11 @@ class Script:
     def _load(self, content: bytes, source: str) -> None:
         try:
             entries = _decoder.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise ArgumentError(f"{source}: not UTF-8 text; save it as UTF-8") from error
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise ArgumentError(
-                f"{source}: {_place(str(error))}; a script is a JSON list of replies"
+                f"{source}: {_place(str(error), content)}; a script is a JSON list of replies"
             ) from error
         if not entries:
             raise ArgumentError(f"{source}: the script is empty; give at least one reply")
@@ -132,7 +135,13 @@ class Script:
         return self._sequence[position % len(self._sequence)] if self._sequence else None
 
 
-def _place(problem: str) -> str:
+def _place(problem: str, content: bytes) -> str:
+    at = re.search(r" \(byte (\d+)\)", problem)
+    if at is not None:
+        before = content[: int(at[1])]
+        column = len(before) - before.rfind(b"\n")
+        line = before.count(b"\n") + 1
+        return problem.replace(at[0], f" at line {line}, column {column}")
     detail, found, path = problem.partition(" - at `$")
     if not found:
         return problem
