@@ -208,3 +208,91 @@ async def test_thinking_that_is_off_costs_nothing(path, body, tokens):
         assert "one two" not in json.dumps(answer)
         assert tokens(answer) == 3
         assert simulator.stats.completion_tokens == 3
+
+
+# --- what the real ones take --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"contents": {"parts": {"text": "hi"}}, "system_instruction": {"parts": {"text": "Be brief."}}},
+        {
+            "contents": [{"role": None, "parts": [{"text": "hi", "inlineData": None}]}],
+            "generationConfig": None,
+            "tools": None,
+            "toolConfig": None,
+            "systemInstruction": None,
+        },
+        {
+            "contents": [{"parts": [{"text": "hi", "mediaProcessing": {}}]}],
+            "generationConfig": {"stopSequences": "zz"},
+        },
+    ],
+)
+async def test_google_reads_lists_of_one_and_nulls(body):
+    status, answer = await ask("/v1beta/models/m:generateContent", body)
+    assert status == 200
+    assert answer["candidates"][0]["content"]["parts"][0]["text"] == "You said: hi"
+
+
+async def test_a_null_that_is_a_tools_argument_stays():
+    script = Script([{"tool": "f", "arguments": {"a": None}}, "done"])
+    tools = [{"function_declarations": [{"name": "f", "parameters": {"type": "OBJECT"}}]}]
+    async with Simulator(script=script) as simulator, httpx.AsyncClient(headers=KEYS) as http:
+        url = simulator.url.removesuffix("/v1") + "/v1beta/models/m:generateContent"
+        contents = [{"role": "user", "parts": [{"text": "hi"}]}]
+        first = await http.post(url, json={"contents": contents, "tools": tools})
+        said = first.json()["candidates"][0]["content"]
+        result = {"functionResponse": {"name": "f", "response": {"result": "ok"}}}
+        contents += [said, {"role": "user", "parts": [result | {"text": None}]}]
+        second = await http.post(url, json={"contents": contents, "tools": tools})
+        assert second.status_code == 200, second.text
+
+
+async def test_azures_path_names_the_model():
+    body = {"messages": [{"role": "user", "content": "x"}]}
+    status, answer = await ask("/openai/deployments/mine/chat/completions", body)
+    assert (status, answer["model"]) == (200, "mine")
+    assert (await ask("/v1/chat/completions", body))[0] == 400
+
+
+async def test_anthropic_takes_pictures_to_transform_and_the_state_of_a_browser():
+    picture = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"},
+        "transformations": [],
+    }
+    call = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
+    state = {"type": "browser_state", "tabs": []}
+    messages = [
+        {"role": "user", "content": [picture]},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [state]}]},
+    ]
+    status, answer = await ask("/v1/messages", {"model": "m", "max_tokens": 9, "messages": messages})
+    assert status == 200, answer
+
+
+async def test_ollama_passes_over_a_size_that_a_model_does_not_have():
+    for size in (-1, 0, 10_000):
+        status, answer = await ask("/api/embed", {"model": "m", "input": "x", "dimensions": size})
+        assert (status, len(answer["embeddings"][0])) == (200, 768)
+
+
+async def test_google_tells_in_its_own_words_that_a_size_is_wrong():
+    body = {"content": {"parts": [{"text": "x"}]}, "outputDimensionality": 10_000}
+    status, answer = await ask("/v1beta/models/m:embedContent", body)
+    assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert "output_dimensionality" in answer["error"]["message"]
+
+
+async def test_what_one_format_has_seen_is_no_prefix_in_another():
+    # Ollama takes a result without its call; that must not make it right for OpenAI.
+    lost = {"role": "tool", "content": "x", "tool_call_id": "1"}
+    messages = [lost, {"role": "user", "content": "x"}]
+    async with Simulator() as simulator, httpx.AsyncClient(headers=KEYS) as http:
+        root = simulator.url.removesuffix("/v1")
+        body = {"model": "m", "messages": messages, "stream": False}
+        assert (await http.post(f"{root}/api/chat", json=body)).status_code == 200
+        assert (await http.post(f"{root}/v1/chat/completions", json=body)).status_code == 400

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from gossamer.simulator.azure_paths import deployment
 from gossamer.simulator.dialect import RequestError
 from gossamer.simulator.openai_errors import bad, invalid
 from gossamer.simulator.tokens import count
@@ -130,16 +131,6 @@ def _decoded(decode: Callable[[bytes], _T], body: bytes) -> _T:
         raise RequestError(400, f"invalid request: {error}") from None
 
 
-def _sizes(asked: int | None, own: int, name: str) -> int | None:
-    if asked is None or asked == own:
-        return None
-    if not 0 < asked < own:
-        raise bad(
-            f"Invalid value for '{name}' = {asked}. Must be between 1 and {own}.", name, "invalid_value"
-        )
-    return asked
-
-
 # --- OpenAI and Azure ---------------------------------------------------------------------------------------
 
 _OPENAI_INPUTS = 2048
@@ -212,17 +203,20 @@ def _openai(path: bytes, body: bytes) -> Embedded:
         raise invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"We could not parse the JSON body of your request: {error}") from None
-    # Azure's path names the deployment.
-    model = request.model or path.rpartition(b"/deployments/")[2].removesuffix(b"/embeddings").decode(
-        "latin-1"
-    )
-    if b"/deployments/" not in path and not request.model:
+    model = request.model or deployment(path)
+    if not model:
         raise bad("you must provide a model parameter")
     inputs = _openai_checked(request.input)
     if request.dimensions is not None and model == "text-embedding-ada-002":
         raise bad("This model does not support specifying dimensions.", "dimensions")
     own = _OPENAI_DIMENSIONS.get(model, 1536)
-    size = _sizes(request.dimensions, own, "dimensions")
+    size = request.dimensions
+    if size is not None and not 0 < size <= own:
+        raise bad(
+            f"Invalid value for 'dimensions' = {size}. Must be between 1 and {own}.",
+            "dimensions",
+            "invalid_value",
+        )
     tokens = sum(each for _, each in inputs)
     data: list[dict[str, Any]] = []
     for index, (text, _) in enumerate(inputs):
@@ -275,7 +269,12 @@ def _gemini_value(request: _GeminiRequest) -> tuple[str, int, dict[str, Any]]:
     text = "".join(part.text for part in request.content.parts)
     if not text:
         raise RequestError(400, "* EmbedContentRequest.content: contents is not specified\n")
-    size = _sizes(request.output_dimensionality, _GEMINI_DIMENSIONS, "output_dimensionality")
+    size = request.output_dimensionality
+    if size is not None and not 0 < size <= _GEMINI_DIMENSIONS:
+        raise RequestError(
+            400,
+            f"* EmbedContentRequest.output_dimensionality: must be between 1 and {_GEMINI_DIMENSIONS}, not {size}\n",
+        )
     tokens = min(count(text), _GEMINI_INPUT_TOKENS)
     return text, tokens, {"values": vector(text, _GEMINI_DIMENSIONS, size)}
 
@@ -326,7 +325,9 @@ def _ollama(path: bytes, body: bytes) -> Embedded:  # noqa: ARG001 - the body sa
     texts = [request.input] if isinstance(request.input, str) else request.input
     if request.input == "":
         texts = []
-    size = _sizes(request.dimensions or None, _OLLAMA_DIMENSIONS, "dimensions")
+    asked = request.dimensions or 0
+    # A size that the model does not have is passed over.
+    size = asked if 0 < asked < _OLLAMA_DIMENSIONS else None
     total = 0
     for text in texts:
         tokens = count(text)

@@ -60,6 +60,7 @@ class _FileSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
 class _Image(_Block, frozen=True, tag="image"):
     source: _Base64Image | _UrlSource | _FileSource
+    transformations: Any = None
 
 
 class _Base64Pdf(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="base64"):
@@ -115,9 +116,14 @@ class _ToolReference(_Block, frozen=True, tag="tool_reference"):
     tool_name: str
 
 
+class _BrowserState(_Block, frozen=True, tag="browser_state"):
+    tabs: Any
+    state_changes: Any = None
+
+
 class _ToolResult(_Block, frozen=True, tag="tool_result"):
     tool_use_id: str
-    content: str | list[Text | _Image | _Document | _SearchResult | _ToolReference] = ""
+    content: str | list[Text | _Image | _Document | _SearchResult | _ToolReference | _BrowserState] = ""
     is_error: bool | None = None
     toolset_name: str | None = None
 
@@ -359,7 +365,9 @@ def _tokens(block: _AnyBlock) -> int:
         content = block.content
         if isinstance(content, str):
             return _CALL_TOKENS + count(content)
-        return _CALL_TOKENS + sum(_tokens(part) for part in content if not isinstance(part, _ToolReference))
+        return _CALL_TOKENS + sum(
+            _tokens(part) for part in content if not isinstance(part, _ToolReference | _BrowserState)
+        )
     return count(_encode(block).decode())
 
 

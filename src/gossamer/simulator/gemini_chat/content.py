@@ -64,6 +64,12 @@ class _FunctionCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _FunctionResponsePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     inline_data: _Blob | None = None
     file_data: _FileData | None = None
+    video_metadata: Any = None
+    media_resolution: Any = None
+    media_processing: Any = None
+    audio_metadata: Any = None
+    document_metadata: Any = None
+    spreadsheet_metadata: Any = None
 
 
 class _FunctionResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -91,7 +97,13 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     tool_response: Any = None
     video_metadata: Any = None
     media_resolution: Any = None
+    media_processing: Any = None
+    audio_metadata: Any = None
+    audio_transcription: Any = None
+    document_metadata: Any = None
     part_metadata: Any = None
+    speech_metadata: Any = None
+    spreadsheet_metadata: Any = None
 
 
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,26 +126,28 @@ _DATA = (
     "tool_response",
 )
 
-# --- both ways to write a field's name ----------------------------------------------------------------------
+# --- other ways to write a field ----------------------------------------------------------------------------
 
 _T = TypeVar("_T")
-_UNDERSCORED = re.compile(rb'"[a-z]+(?:_[a-z]+)+"\s*:')
+_REPEATED = frozenset(
+    {"allowedFunctionNames", "contents", "functionDeclarations", "parts", "stopSequences", "tools"}
+)
 _OPAQUE = frozenset(
     {"args", "default", "enum", "example", "parametersJsonSchema", "partMetadata", "responseJsonSchema"}
 )
 
 
 def decode(decoder: msgspec.json.Decoder[_T], raw: bytes) -> _T:
-    """Decode what has its fields named either way, `systemInstruction` or `system_instruction`. O(len(raw)).
+    """Decode what is written in any of the ways that Google reads. O(len(raw)).
 
-    Google takes both, and its own client mixes them; the first costs one decoding, the second three.
+    A field may be named `systemInstruction` or `system_instruction`, and Google's own client mixes them; it may be null
+    instead of missing, and a list of one may be written without its brackets, as Google's own examples have it. What is
+    written as in the reference costs one decoding, everything else three.
     """
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError:
-        if not _UNDERSCORED.search(raw):
-            raise
-    return decoder.decode(_encode(_renamed(msgspec.json.decode(raw))))
+        return decoder.decode(_encode(_renamed(msgspec.json.decode(raw))))
 
 
 def camel(name: str) -> str:
@@ -153,7 +167,10 @@ def _renamed(value: Any, around: str = "") -> Any:
     for name, each in fields.items():
         known = camel(name)
         opaque = known in _OPAQUE or (known == "response" and around == "functionResponse")
-        renamed[known] = each if opaque else _renamed(each, known)
+        if not opaque and each is None:
+            continue
+        value = each if opaque else _renamed(each, known)
+        renamed[known] = [value] if known in _REPEATED and not isinstance(value, list) else value
     return renamed
 
 

@@ -122,6 +122,8 @@ class _GenerationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     logprobs: int | None = None
     media_resolution: str = ""
     speech_config: Any = None
+    translation_config: Any = None
+    audio_transcription_config: Any = None
     image_config: Any = None
     enable_enhanced_civic_answers: bool = False
 

@@ -193,7 +193,8 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     tools, tools_tokens = read_tools(raw_tools) if raw_tools else ({}, 0)
     schema, json_object = _shape(request.format)
     max_tokens, stop = _limits(request.options or _Options())
-    key = hash((request.model, raw_tools))
+    # Another format takes other messages, so what it has seen is no prefix here.
+    key = hash(("ollama_chat", request.model, raw_tools))
     messages = _Messages(request.messages or [], key, tools_tokens, prefixes)
     tail = messages.since_user()
     results, results_total = _results(tail)

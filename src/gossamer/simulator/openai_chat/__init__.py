@@ -49,7 +49,7 @@ class OpenAIChatDialect:
         Raises:
             RequestError: the request is one that OpenAI refuses.
         """
-        return read_request(request.body, prefixes)
+        return read_request(request.path, request.body, prefixes)
 
     def whole(self, prompt: Prompt, speech: Speech, number: int) -> bytes:
         """The answer as one JSON body."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gossamer.simulator.azure_paths import deployment
 from gossamer.simulator.dialect import RequestError
 from gossamer.simulator.openai_errors import bad, below_minimum, invalid
 from gossamer.simulator.openai_tools import check_format, check_tool
@@ -111,8 +112,8 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class _Request(msgspec.Struct, frozen=True):
-    model: str
     messages: list[msgspec.Raw]
+    model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
@@ -289,8 +290,6 @@ def _decode(body: bytes) -> _Request:
     try:
         return _request_decoder.decode(body)
     except msgspec.ValidationError as error:
-        if str(error).startswith("Object missing required field `model`"):
-            raise bad("you must provide a model parameter") from None
         raise invalid(error) from None
 
 
@@ -310,20 +309,28 @@ def _limits(request: _Request) -> tuple[int | None, tuple[str, ...]]:
     return limit, tuple(each for each in stop if each)
 
 
-def read_request(body: bytes, prefixes: PrefixCache) -> Prompt:
+def read_request(path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:
     """Decode and check a request. O(bytes) for hashing, O(new messages) for decoding and counting.
+
+    Args:
+        path: Azure's names the deployment, which stands for the model.
+        body: the rest of the request.
+        prefixes: seen before.
 
     Raises:
         RequestError: the request is one that OpenAI refuses.
     """
     try:
-        return _read(body, prefixes)
+        return _read(path, body, prefixes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"We could not parse the JSON body of your request: {error}") from None
 
 
-def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
+def _read(path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:
     request = _decode(body)
+    model = request.model or deployment(path)
+    if not model:
+        raise bad("you must provide a model parameter")
     max_tokens, stop = _limits(request)
     if not request.messages:
         raise bad("Invalid 'messages': empty array. Expected an array with minimum length 1.", "messages")
@@ -339,13 +346,13 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
             "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified.",
             "parallel_tool_calls",
         )
-    messages = _Messages(request.messages, hash((request.model, raw_tools)), tools_tokens, prefixes)
+    messages = _Messages(request.messages, hash((model, raw_tools)), tools_tokens, prefixes)
     tail = messages.since_user()
     results, results_total = _results(tail)
     shape = request.response_format
     schema = _schema(shape)
     return Prompt(
-        model=request.model,
+        model=model,
         said=tail[0].text() if tail[0].role == "user" else "",
         turn=sum(message.role == "assistant" for message in tail),
         tools=allowed,
