@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -37,6 +39,20 @@ _ANSWER_TOKENS = 16_000
 # Upper bounds used to reserve tokens before a call: no tokenizer makes more than one token of a byte.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_MEDIA = 10_000
+
+
+# Held for some microseconds: runs of one tree share budgets across threads, as a tool in a thread may run an agent.
+_sharing = RLock()
+
+
+def _share_anew() -> None:
+    """Forget, in a forked process, a lock that a thread held that is not there."""
+    global _sharing  # noqa: PLW0603 - a lock cannot be mended
+    _sharing = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_share_anew)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -179,34 +195,38 @@ class Budget(msgspec.Struct, eq=False):
         """
         output = _ANSWER_TOKENS if max_output_tokens is None else max_output_tokens
         needed = False
-        for budget in self.all():
-            left = budget._output_left(input_tokens, price, model, least_output_tokens)
-            if left is not None:
-                needed = True
-                output = min(output, left)
-        if not needed:
-            return None
-        most = Usage(input_tokens, output, model_calls=1, cost=_most(price, input_tokens, output))
-        reservation = Reservation(most, output)
-        self._hold(reservation, 1)
+        with _sharing:
+            for budget in self.all():
+                left = budget._output_left(input_tokens, price, model, least_output_tokens)
+                if left is not None:
+                    needed = True
+                    output = min(output, left)
+            if not needed:
+                return None
+            most = Usage(input_tokens, output, model_calls=1, cost=_most(price, input_tokens, output))
+            reservation = Reservation(most, output)
+            self._hold(reservation, 1)
         return reservation
 
     def release(self, reservation: Reservation | None) -> None:
         """Give a reservation back, here and around."""
         if reservation is not None:
-            self._hold(reservation, -1)
+            with _sharing:
+                self._hold(reservation, -1)
 
     def count(self, usage: Usage) -> None:
         """Count what was really used, here and around."""
-        for budget in self.all():
-            budget.used += usage
+        with _sharing:
+            for budget in self.all():
+                budget.used += usage
 
     def count_again(self, usage: Usage) -> None:
         """Count what a run had used before it was resumed, here and around, but not in sessions, which know of it."""
         budget: Budget | None = self
-        while budget is not None:
-            budget.used += usage
-            budget = budget.outer
+        with _sharing:
+            while budget is not None:
+                budget.used += usage
+                budget = budget.outer
 
     def take_tool_calls(self, wanted: int) -> int:
         """Take as many tool calls as the limits allow, here and around.
@@ -215,11 +235,12 @@ class Budget(msgspec.Struct, eq=False):
             How many of those wanted may start.
         """
         allowed = wanted
-        for budget in self.all():
-            if budget.limits.max_tool_calls is not None:
-                allowed = min(allowed, budget.limits.max_tool_calls - budget.used.tool_calls)
-        allowed = max(allowed, 0)
-        self.count(Usage(tool_calls=allowed))
+        with _sharing:
+            for budget in self.all():
+                if budget.limits.max_tool_calls is not None:
+                    allowed = min(allowed, budget.limits.max_tool_calls - budget.used.tool_calls)
+            allowed = max(allowed, 0)
+            self.count(Usage(tool_calls=allowed))
         return allowed
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from threading import Thread
 
 import msgspec
 import pytest
@@ -20,6 +22,7 @@ from gossamer import (
     Usage,
     tool,
 )
+from gossamer.limits import Budget
 from gossamer.models import ModelRequest, ModelResponse, ScriptedModel
 
 
@@ -416,3 +419,34 @@ async def test_a_middleware_that_asks_twice_is_held_to_the_limit_and_counted():
     result = await agent.run("go")
     assert result.stopped.limit == "max_tokens"
     assert sum(min(400, cap) for cap in spender.caps) <= 1000
+
+
+def test_threads_share_a_budget():
+    """A tool in a thread may run an agent, on a loop of its own: nothing is counted twice or lost."""
+    shared = Budget(Limits(max_tokens=10_000))
+    held: list[int] = []
+
+    def work():
+        own = Budget(Limits(), shared)
+        while True:
+            try:
+                reservation = own.reserve(1, 2, None)
+            except LimitError:
+                return
+            held.append(shared.reserved_tokens)
+            own.count(Usage(1, 2, model_calls=1))
+            own.release(reservation)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert shared.used == Usage(len(held), 2 * len(held), model_calls=len(held))
+    assert 9_980 < shared.used.total_tokens <= 10_000
+    assert (shared.reserved_tokens, shared.reserved_cost) == (0, 0)
