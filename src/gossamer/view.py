@@ -11,7 +11,7 @@ import msgspec
 from gossamer.errors import ArgumentError
 from gossamer.messages import Message
 
-__all__ = ["EncodeMessage", "EncodedMessages", "MessageView", "View"]
+__all__ = ["EncodeMessage", "EncodedMessages", "MessageView", "View", "not_text"]
 
 # Beyond this, bodies are encoded again at each request rather than held in memory: long histories of text stay
 # far below it, sessions full of media do not.
@@ -72,7 +72,7 @@ class EncodedMessages:
                 ends.append(len(buffer))
                 previous = message
         except UnicodeEncodeError as error:
-            raise _not_text(error) from error
+            raise not_text(error) from error
         begin = ends[start - self.first - 1] if start > self.first else 0
         end = ends[stop - self.first - 1] if stop > self.first else 0
         if len(buffer) > MAX_ENCODED_BYTES:
@@ -242,7 +242,7 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
             try:
                 return b"".join([encode(*pair) for pair in zip(messages, [None, *messages], strict=False)])
             except UnicodeEncodeError as error:
-                raise _not_text(error) from error
+                raise not_text(error) from error
         bodies = self.encodings.get(dialect)
         if bodies is None:
             bodies = self.encodings[dialect] = EncodedMessages(self.start)
@@ -257,7 +257,7 @@ class MessageView(msgspec.Struct, frozen=True, eq=False, gc=False):
         return msgspec.to_builtins(list(self))
 
 
-def _not_text(error: UnicodeEncodeError) -> ArgumentError:
+def not_text(error: UnicodeEncodeError) -> ArgumentError:
     """The error of a text with half of a surrogate pair in it, which UTF-8 cannot say."""
     around = error.object[max(error.start - 20, 0) : error.start]
     return ArgumentError(

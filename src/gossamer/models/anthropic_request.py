@@ -28,8 +28,9 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import IMAGE_TYPES, check_image, leading_results, note_of, unanswered
+from gossamer.models.media import IMAGE_TYPES, ImageRules, fit_images, note_of
 from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
 from gossamer.models.transport import UNREADABLE
 from gossamer.schema import ToolSchema, is_object
 from gossamer.view import MessageView
@@ -43,7 +44,8 @@ _MAX_TOKENS = 16_000
 _LEAST_BUDGET = 1024  # of thinking, in tokens
 _LEAST_TOP_P_THINKING = 0.95
 
-_MAX_IMAGE_BYTES = 10 * 1024 * 1024 // 4 * 3  # 10 MiB as base64, which is what the API counts
+# 10 MiB as base64, which is what the API counts.
+_IMAGE_RULES = ImageRules("Anthropic", IMAGE_TYPES, 10 * 1024 * 1024 // 4 * 3)
 
 _NO_SETTINGS = ModelSettings()
 _COMMA = ord(",")
@@ -66,7 +68,11 @@ _NOT_SHOWN = b'{"type":"text","text":"[The conversation began before this.]"}'
 def _conversation(messages: MessageView) -> tuple[bytes | memoryview, ...]:
     """Give the messages up to the end of the last one's content, beginning with a user's as the API wants it."""
     orphans = leading_results(messages)
-    told = [block for message in messages[:orphans] for block in _said_blocks(unanswered(message))]
+    told = [
+        block
+        for message in messages[:orphans]
+        for block in _said_blocks(unanswered(fit_images(message, _IMAGE_RULES)))
+    ]
     opening = _OPEN + _encode(told)[1:-1]
     if orphans == len(messages):
         return (opening if told else _OPEN + _NOT_SHOWN,)
@@ -85,6 +91,7 @@ def _role_of(message: Message) -> str:
 
 def _encode_message(view: MessageView, message: Message, previous: Message | None) -> bytes:
     """Encode a message behind what separates it from the one before."""
+    message = fit_names(fit_images(message, _IMAGE_RULES), REFUSED_IN_NAMES)
     if message.role == "assistant":
         blocks = _assistant_blocks(message)
     elif message.role == "tool":
@@ -149,10 +156,7 @@ def _other_blocks(part: Part) -> list[dict[str, Any]]:
 def _image_block(part: Image) -> dict[str, Any]:
     if part.data is None:
         return {"type": "image", "source": {"type": "url", "url": part.url}}
-    if part.media_type == "image/jpg":
-        part = msgspec.structs.replace(part, media_type="image/jpeg")
-    check_image(part, "Anthropic", IMAGE_TYPES, _MAX_IMAGE_BYTES)
-    data = base64.b64encode(part.data or b"").decode()
+    data = base64.b64encode(part.data).decode()
     return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": data}}
 
 
@@ -337,6 +341,7 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
             a tool.
         stream: whether the answer comes piece by piece.
     """
+    messages = paired(request)
     settings = request.settings or _NO_SETTINGS
     fields: dict[str, Any] = {"model": model, **_settings_fields(settings)}
     if stream:
@@ -364,6 +369,6 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
     if tools or more_tools:
         pieces += (b',"tools":', with_tools(_encode_tools(tools, cache), more_tools))
     if "messages" not in fields:
-        pieces += (b',"messages":[', *_conversation(request.messages), b"]}]")
+        pieces += (b',"messages":[', *_conversation(messages), b"]}]")
     pieces.append(b"}")
     return b"".join(pieces)

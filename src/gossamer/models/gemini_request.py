@@ -29,8 +29,9 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import check_image, leading_results, note_of, unanswered
+from gossamer.models.media import ImageRules, fit_images, note_of
 from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.models.pairing import fit_names, leading_results, paired, unanswered
 from gossamer.schema import ToolSchema, is_object
 from gossamer.view import EncodeMessage, MessageView
 
@@ -41,13 +42,12 @@ DIALECT = "gemini_chat"
 # https://ai.google.dev/gemini-api/docs/image-understanding and /file-input-methods: what is read, and the largest
 # request of 100 MB, of which base64 takes a third more.
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-_MAX_IMAGE_BYTES = 75_000_000
+_IMAGE_RULES = ImageRules("Gemini", _IMAGE_TYPES, 75_000_000)
 _FILE_TYPES = (
     "application/pdf",
     "application/json",
     "application/rtf",
     "text/",
-    "image/",
     "audio/",
     "video/",
 )
@@ -55,6 +55,9 @@ _FILE_TYPES = (
 # Gemini 3 refuses the first call of an answer without a signature; a call that another model made has none. These
 # words stand in for it, as the documentation says.
 _NO_SIGNATURE = "skip_thought_signature_validator"
+
+# A name without a letter is refused; others stay, for the signature of a call covers its name.
+_REFUSED_IN_NAMES = re.compile(r"(?!)")
 
 _BEGINS = "[The conversation begins here.]"
 _EMPTY = "[empty message]"
@@ -91,7 +94,9 @@ def _contents(messages: MessageView, key: str, encode: EncodeMessage) -> list[by
         encode: encodes one.
     """
     begin = leading_results(messages)
-    opening = [part for late in messages[:begin] for part in _user_parts(unanswered(late))]
+    opening = [
+        part for late in messages[:begin] for part in _user_parts(unanswered(fit_images(late, _IMAGE_RULES)))
+    ]
     first = messages[begin] if begin < len(messages) else None
     if not opening and (first is None or first.role == "assistant"):
         opening.append({"text": _BEGINS})
@@ -123,6 +128,7 @@ def _separator(message: Message, previous: Message | None) -> bytes:
 
 
 def _parts_of(message: Message) -> list[dict[str, Any]]:
+    message = fit_names(fit_images(message, _IMAGE_RULES), _REFUSED_IN_NAMES)
     if message.role == "tool":
         parts = _result_parts(message)
     elif message.role == "assistant":
@@ -138,11 +144,7 @@ def _user_parts(message: Message) -> list[dict[str, Any]]:
         parts.append({"text": "[system message]"})
     elif message.author:
         parts.append({"text": f"{message.author}:"})
-    for part in message.parts:
-        if isinstance(part, Image):
-            check_image(part, "Gemini", _IMAGE_TYPES, _MAX_IMAGE_BYTES)
-        if not (isinstance(part, Text) and not part.text):
-            parts.append(_part_of(part))
+    parts += [_part_of(part) for part in message.parts if not (isinstance(part, Text) and not part.text)]
     return parts
 
 
@@ -205,7 +207,7 @@ def _part_of(part: Part) -> dict[str, Any]:
 
 def _is_read(part: Image | Audio | File) -> bool:
     """Tell whether Gemini reads media of this type; what stands behind a URL of no known type is for it to see."""
-    if isinstance(part, Image):
+    if isinstance(part, Image) or part.media_type.startswith("image/"):
         return part.data is None or part.media_type in _IMAGE_TYPES
     return part.media_type.startswith(_FILE_TYPES) or (
         part.data is None and part.media_type == File.default_media_type
@@ -276,6 +278,7 @@ def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
         native: whether it answers to a schema by itself; otherwise its answer comes through a tool.
         signed: whether it wants a signature with every answer that calls tools.
     """
+    messages = paired(request)
     settings = request.settings
     fields: dict[str, Any] = {}
     if request.instructions:
@@ -296,7 +299,7 @@ def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
         fields["toolConfig"] = _tool_choice_field(choice)
     more_tools = lay_over(fields, settings.extra_body if settings is not None else None)
     key, encode = (f"{DIALECT}:signed", _encode_signed) if signed else (DIALECT, _encode_message)
-    pieces: list[bytes | memoryview] = [b'{"contents":[', *_contents(request.messages, key, encode), b"]"]
+    pieces: list[bytes | memoryview] = [b'{"contents":[', *_contents(messages, key, encode), b"]"]
     if tools or more_tools:
         pieces += (b',"tools":', with_tools(_encode_tools(tools), more_tools))
     pieces.append(b"," + _encode(fields)[1:] if fields else b"}")

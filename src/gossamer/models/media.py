@@ -1,16 +1,16 @@
-"""What dialects share about media and about parts that they cannot say: data URLs, checks, and notes to the model."""
+"""What dialects share about media and about parts that they cannot say: data URLs, pictures that fit, and notes to the model."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+
+import msgspec
 
 from gossamer.errors import ArgumentError
-from gossamer.messages import Audio, Citation, File, Image, Message, Part, ProviderBlock, ToolResult
+from gossamer.messages import Audio, Citation, File, Image, Message, Part, ProviderBlock, Text, ToolResult
 from gossamer.schema import is_object
-from gossamer.view import MessageView
 
-__all__ = ["IMAGE_TYPES", "check_image", "data_url", "leading_results", "note_of", "unanswered"]
+__all__ = ["IMAGE_TYPES", "ImageRules", "data_url", "fit_images", "note_of"]
 
 # What most providers read.
 IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
@@ -21,29 +21,75 @@ def data_url(part: Image | File | Audio) -> str:
     return f"data:{part.media_type};base64,{base64.b64encode(part.data or b'').decode()}"
 
 
-def check_image(image: Image, provider: str, media_types: Collection[str], max_bytes: int) -> None:
-    """Refuse a picture that a provider would refuse, before it is sent.
+class ImageRules(msgspec.Struct, frozen=True):
+    """Which pictures a provider takes; one that is given by URL is left to the provider.
 
-    Args:
-        image: the picture; one that is given by URL is left to the provider.
-        provider: named in the error.
-        media_types: those that the provider reads.
+    Attributes:
+        provider: named in errors.
+        media_types: those that it reads.
         max_bytes: the largest picture that it takes.
+    """
+
+    provider: str
+    media_types: frozenset[str]
+    max_bytes: int
+
+    def fault(self, image: Image) -> str | None:
+        """Say what is wrong with a picture and what to do; None where nothing is."""
+        if image.data is None:
+            return None
+        if not image.data:
+            return f"an image without a byte, of type {image.media_type!r}; read it again"
+        if image.media_type not in self.media_types:
+            known = ", ".join(sorted(self.media_types))
+            return (
+                f"{self.provider} takes no image of type {image.media_type!r}; convert it to one of {known}"
+            )
+        if len(image.data) > self.max_bytes:
+            return (
+                f"an image of {len(image.data):,} bytes is larger than the {self.max_bytes:,} that {self.provider} takes; "
+                "make it smaller, or give a URL"
+            )
+        return None
+
+
+def fit_images(message: Message, rules: ImageRules) -> Message:
+    """Give a message as a provider takes its pictures: those of a user must fit, those of tools become a note if not.
+
+    O(1) for a message of one text, else O(parts).
 
     Raises:
-        ArgumentError: the picture is too large or of another type.
+        ArgumentError: a user's picture is empty, too large or of another type.
     """
-    if image.data is None:
-        return
-    if image.media_type not in media_types:
-        raise ArgumentError(
-            f"{provider} takes no image of type {image.media_type!r}; convert it to one of {', '.join(sorted(media_types))}"
+    parts = message.parts
+    if message.role == "assistant" or (len(parts) == 1 and type(parts[0]) is Text):
+        return message
+    fitting = tuple(_fit_part(part, rules) for part in parts)
+    if all(new is old for new, old in zip(fitting, parts, strict=True)):
+        return message
+    return msgspec.structs.replace(message, parts=fitting)
+
+
+def _fit_part(part: Part, rules: ImageRules) -> Part:
+    if isinstance(part, Image):
+        part = _usual(part)
+        if fault := rules.fault(part):
+            raise ArgumentError(fault)
+    elif isinstance(part, ToolResult) and not isinstance(part.content, str):
+        shown = tuple(_usual(item) if isinstance(item, Image) else item for item in part.content)
+        told = tuple(
+            Text(note_of(item)) if isinstance(item, Image) and rules.fault(item) else item for item in shown
         )
-    if len(image.data) > max_bytes:
-        raise ArgumentError(
-            f"an image of {len(image.data):,} bytes is larger than the {max_bytes:,} that {provider} takes; "
-            "make it smaller, or give a URL"
-        )
+        if any(new is not old for new, old in zip(told, part.content, strict=True)):
+            return msgspec.structs.replace(part, content=told)
+    return part
+
+
+def _usual(image: Image) -> Image:
+    """Give a picture under the name that its type has for all: `image/jpg` is what many write."""
+    return (
+        msgspec.structs.replace(image, media_type="image/jpeg") if image.media_type == "image/jpg" else image
+    )
 
 
 def note_of(part: Part) -> str:
@@ -63,22 +109,3 @@ def note_of(part: Part) -> str:
         name = part.name if isinstance(part, File) else type(part).__name__
         return f"[{name}, {part.media_type}, that this provider cannot show]"
     return f"[{type(part).__name__} that this provider cannot show]"
-
-
-def leading_results(messages: MessageView) -> int:
-    """Count the messages of results that a view begins with, whose calls have left it. O(1) where there are none."""
-    count = 0
-    while count < len(messages) and messages[count].role == "tool":
-        count += 1
-    return count
-
-
-def unanswered(message: Message) -> Message:
-    """Make a user's message of results whose calls are not in view, which providers refuse as results."""
-    parts: list[str | Part] = []
-    for part in message.parts:
-        if isinstance(part, ToolResult):
-            parts.append(f"[result of an earlier call of {part.name}]\n{part.text}")
-            if not isinstance(part.content, str):
-                parts += [item for item in part.content if isinstance(item, Image | Audio | File)]
-    return Message.user(*parts)

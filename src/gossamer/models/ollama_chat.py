@@ -20,8 +20,9 @@ from gossamer.ids import new_id
 from gossamer.messages import Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import check_image, note_of
+from gossamer.models.media import ImageRules, fit_images, note_of
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
+from gossamer.models.pairing import paired
 from gossamer.models.prices import price_for
 from gossamer.models.registry import server_url
 from gossamer.models.transport import UNREADABLE, Transport
@@ -35,7 +36,7 @@ _COMMA = ord(",")
 
 # The runners decode these; a model may take fewer. Pictures have no limit of size but the request's.
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"})
-_MAX_IMAGE_BYTES = 100 * 1024 * 1024
+_IMAGE_RULES = ImageRules("Ollama", _IMAGE_TYPES, 100 * 1024 * 1024)
 
 _THINKING: dict[str, bool] = {"on": True, "true": True, "off": False, "none": False, "false": False}
 
@@ -84,7 +85,8 @@ _encode = msgspec.json.Encoder().encode
 
 def _encode_message(message: Message, _: Message | None) -> bytes:
     """Encode a message, with the comma that goes behind it."""
-    return _encode(_as_objects(message))[1:-1] + b","
+    objects = _as_objects(fit_images(message, _IMAGE_RULES))
+    return _encode(objects)[1:-1] + b"," if objects else b""
 
 
 def _as_objects(message: Message) -> list[dict[str, Any]]:
@@ -92,9 +94,6 @@ def _as_objects(message: Message) -> list[dict[str, Any]]:
         return _tool_objects(message)
     if message.role == "assistant":
         return [_assistant_object(message)]
-    for part in message.parts:
-        if isinstance(part, Image):
-            check_image(part, "Ollama", _IMAGE_TYPES, _MAX_IMAGE_BYTES)
     said = {"role": message.role, **_as_content(message.parts)}
     if message.author:
         said["content"] = f"{message.author}: {said['content']}"
@@ -405,6 +404,7 @@ class OllamaChat:
 
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
         """Encode a request. Messages are encoded once for all requests of their conversation."""
+        messages = paired(request)
         fields: dict[str, Any] = {"model": self.name, "stream": stream}
         if request.settings is not None:
             fields |= _settings_fields(request.settings)
@@ -418,7 +418,7 @@ class OllamaChat:
         pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
         if request.instructions:
             pieces += (_encode({"role": "system", "content": request.instructions}), b",")
-        pieces.append(request.messages.encoded(self.dialect, _encode_message))
+        pieces.append(messages.encoded(self.dialect, _encode_message))
         while pieces[-1] == b"":
             pieces.pop()
         if pieces[-1][-1] == _COMMA:

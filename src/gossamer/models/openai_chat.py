@@ -19,7 +19,7 @@ from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
 from gossamer.models.mistral import split_content
 from gossamer.models.openai_chat_request import DIALECT, Form, body
-from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.openai_terms import ERROR_CODES, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
@@ -283,7 +283,7 @@ class OpenAIChat:
         self.provider = provider
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(provider, model)
-        self._form = Form(provider, send_thinking, short_call_ids)
+        self._form = Form(provider, send_thinking, short_call_ids, is_openai(url))
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
         )

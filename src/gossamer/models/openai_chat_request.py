@@ -26,10 +26,11 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
+from gossamer.models.media import data_url, fit_images, note_of
 from gossamer.models.mistral import mistral_objects
-from gossamer.models.openai_terms import MAX_IMAGE_BYTES, prompt_cache_fields
+from gossamer.models.openai_terms import IMAGE_RULES, prompt_cache_fields
 from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
 from gossamer.schema import ToolSchema
 from gossamer.view import MessageView
 
@@ -52,11 +53,13 @@ class Form(msgspec.Struct, frozen=True):
         provider: whose it is.
         send_thinking: whether the model gets its thinking back while a tool loop lasts.
         as_mistral: whether messages are written as Mistral takes them.
+        checks_images: whether pictures that OpenAI refuses are refused here already.
     """
 
     provider: str
     send_thinking: bool = False
     as_mistral: bool = False
+    checks_images: bool = False
 
 
 # --- messages -----------------------------------------------------------------------------------------------
@@ -67,6 +70,11 @@ def _encode_message(message: Message, _: Message | None) -> bytes:
     return _joined(_as_objects(message, send_thinking=False))
 
 
+def _encode_for_openai(message: Message, previous: Message | None) -> bytes:
+    """Encode a message whose pictures and names of tools OpenAI takes."""
+    return _encode_message(fit_names(fit_images(message, IMAGE_RULES), REFUSED_IN_NAMES), previous)
+
+
 def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
     """Encode a message whose thinking goes back to the provider."""
     return _joined(_as_objects(message, send_thinking=True))
@@ -74,6 +82,7 @@ def _encode_in_tool_loop(message: Message, _: Message | None) -> bytes:
 
 def _encode_for_mistral(message: Message, previous: Message | None) -> bytes:
     """Encode a message in the form that Mistral takes."""
+    message = fit_images(message, IMAGE_RULES)  # the types are the same
     return _joined(mistral_objects(_as_objects(message, send_thinking=False), message, previous))
 
 
@@ -151,7 +160,6 @@ def _as_content_part(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, Image):
-        check_image(part, "Chat Completions", IMAGE_TYPES, MAX_IMAGE_BYTES)
         return {"type": "image_url", "image_url": {"url": part.url or data_url(part)}}
     if isinstance(part, Audio) and part.data is not None:
         format_ = part.media_type.rpartition("/")[2].replace("mpeg", "mp3").replace("x-wav", "wav")
@@ -216,6 +224,7 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
         native: whether the model answers to a schema by itself; otherwise its answer comes through a tool.
         stream: whether the answer comes piece by piece.
     """
+    messages = paired(request)
     fields: dict[str, Any] = {"model": model}
     if stream:
         fields["stream"] = True
@@ -239,7 +248,7 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
     pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
     if request.instructions:
         pieces += (_encode({"role": "system", "content": request.instructions}), b",")
-    pieces += _bodies(request.messages, form)
+    pieces += _bodies(messages, form)
     while pieces[-1] == b"":
         pieces.pop()
     if pieces[-1][-1] == _COMMA:
@@ -256,6 +265,8 @@ def _bodies(messages: MessageView, form: Form) -> tuple[bytes | memoryview, ...]
     if lost := leading_results(messages):
         results = [_encode_message(unanswered(messages[place]), None) for place in range(lost)]
         return b"".join(results), *_bodies(messages.part(lost, len(messages)), form)
+    if form.checks_images:
+        return (messages.encoded(f"{DIALECT}:openai", _encode_for_openai),)
     if form.as_mistral:
         return (messages.encoded(f"{DIALECT}:mistral", _encode_for_mistral),)
     if not form.send_thinking:

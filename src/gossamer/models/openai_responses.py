@@ -20,7 +20,7 @@ from gossamer.ids import new_id
 from gossamer.messages import Citation, Message, Part, ProviderBlock, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
 from gossamer.models.openai_responses_request import DIALECT, body
-from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.openai_terms import ERROR_CODES, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
@@ -335,7 +335,7 @@ class OpenAIResponses:
         ArgumentError: the URL cannot be used, or is missing for a provider that is not OpenAI.
     """
 
-    __slots__ = ("_reasons", "_transport", "capabilities", "name", "price", "provider")
+    __slots__ = ("_is_openai", "_reasons", "_transport", "capabilities", "name", "price", "provider")
 
     dialect = DIALECT
 
@@ -373,6 +373,7 @@ class OpenAIResponses:
         self.provider = provider
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(provider, model)
+        self._is_openai = is_openai(url)
         self._reasons = capabilities.thinking and not _NO_REASONING.match(model)
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
@@ -453,7 +454,14 @@ class OpenAIResponses:
     def _body(self, request: ModelRequest, *, stream: bool) -> bytes:
         """Encode a request; see `openai_responses_request.body`."""
         native = self.capabilities.native_schema
-        return body(self.name, request, native=native, reasons=self._reasons, stream=stream)
+        return body(
+            self.name,
+            request,
+            native=native,
+            reasons=self._reasons,
+            checks_images=self._is_openai,
+            stream=stream,
+        )
 
     def _response(self, assembly: _Assembly, request: ModelRequest) -> ModelResponse:
         answer = assembly.answer

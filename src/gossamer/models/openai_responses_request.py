@@ -26,9 +26,10 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import IMAGE_TYPES, check_image, data_url, leading_results, note_of, unanswered
-from gossamer.models.openai_terms import MAX_IMAGE_BYTES, prompt_cache_fields
+from gossamer.models.media import data_url, fit_images, note_of
+from gossamer.models.openai_terms import IMAGE_RULES, prompt_cache_fields
 from gossamer.models.output_tool import answer_choice, output_tool
+from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
 from gossamer.schema import ToolSchema, is_object
 from gossamer.view import MessageView
 
@@ -53,6 +54,11 @@ def _encode_message(message: Message, _: Message | None) -> bytes:
     else:
         items = [{"role": message.role, "content": _as_content(message)}]
     return _encode(items)[1:-1] + b"," if items else b""
+
+
+def _encode_for_openai(message: Message, previous: Message | None) -> bytes:
+    """Encode a message whose pictures and names of tools OpenAI takes."""
+    return _encode_message(fit_names(fit_images(message, IMAGE_RULES), REFUSED_IN_NAMES), previous)
 
 
 def _assistant_items(message: Message) -> list[dict[str, Any]]:
@@ -157,7 +163,6 @@ def _as_content_part(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "input_text", "text": part.text}
     if isinstance(part, Image):
-        check_image(part, "OpenAI", IMAGE_TYPES, MAX_IMAGE_BYTES)
         return {"type": "input_image", "image_url": part.url or data_url(part), "detail": "auto"}
     if isinstance(part, File) and part.url:
         return {"type": "input_file", "file_url": part.url}
@@ -204,7 +209,9 @@ def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
 # --- the request --------------------------------------------------------------------------------------------
 
 
-def body(model: str, request: ModelRequest, *, native: bool, reasons: bool, stream: bool) -> bytes:
+def body(
+    model: str, request: ModelRequest, *, native: bool, reasons: bool, checks_images: bool, stream: bool
+) -> bytes:
     """Encode a request. Messages are encoded once for all requests of their conversation.
 
     O(new messages), and a copy of the bytes of all.
@@ -214,8 +221,10 @@ def body(model: str, request: ModelRequest, *, native: bool, reasons: bool, stre
         request: what it is asked.
         native: whether the model answers to a schema by itself; otherwise its answer comes through a tool.
         reasons: whether the model may reason, and is asked for its reasoning.
+        checks_images: whether pictures that OpenAI refuses are refused here already.
         stream: whether the answer comes piece by piece.
     """
+    messages = paired(request)
     settings = request.settings
     fields: dict[str, Any] = {"model": model, "store": False}
     if stream:
@@ -236,13 +245,13 @@ def body(model: str, request: ModelRequest, *, native: bool, reasons: bool, stre
     if tools and choice is not None:
         named = {"type": "function", "name": choice}
         fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
-    bodies = _bodies(request.messages)
-    # A request of instructions alone is refused: they are what is said then.
+    bodies = _bodies(messages, checks_images=checks_images)
     words = request.instructions
-    if words and any(bodies):
-        fields["instructions"] = words
+    if not any(bodies):  # a request of instructions alone is refused: they are what is said then
+        said = {"role": "developer", "content": words} if words else {"role": "user", "content": "[empty]"}
+        bodies = (_encode(said),)
     elif words:
-        bodies = (_encode({"role": "developer", "content": words}),)
+        fields["instructions"] = words
     more_tools = lay_over(fields, settings.extra_body if settings is not None else None)
     pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"input":[', *bodies]
     while pieces[-1] == b"":
@@ -256,9 +265,10 @@ def body(model: str, request: ModelRequest, *, native: bool, reasons: bool, stre
     return b"".join(pieces)
 
 
-def _bodies(messages: MessageView) -> tuple[bytes | memoryview, ...]:
+def _bodies(messages: MessageView, *, checks_images: bool) -> tuple[bytes | memoryview, ...]:
+    key, encode = (f"{DIALECT}:openai", _encode_for_openai) if checks_images else (DIALECT, _encode_message)
     lost = leading_results(messages)
     if not lost:
-        return (messages.encoded(DIALECT, _encode_message),)
+        return (messages.encoded(key, encode),)
     results = b"".join([_encode_message(unanswered(messages[place]), None) for place in range(lost)])
-    return results, messages.part(lost, len(messages)).encoded(DIALECT, _encode_message)
+    return results, messages.part(lost, len(messages)).encoded(key, encode)

@@ -15,11 +15,12 @@ from gossamer.errors import (
     QuotaExceededError,
     RateLimitError,
 )
+from gossamer.models.media import IMAGE_TYPES, ImageRules
 
-__all__ = ["ERROR_CODES", "MAX_IMAGE_BYTES", "prompt_cache_fields"]
+__all__ = ["ERROR_CODES", "IMAGE_RULES", "is_openai", "prompt_cache_fields"]
 
 # https://platform.openai.com/docs/guides/images-vision: no request above 512 MB, of which base64 takes a quarter.
-MAX_IMAGE_BYTES = 384_000_000
+IMAGE_RULES = ImageRules("OpenAI", IMAGE_TYPES, 384_000_000)
 
 # https://platform.openai.com/docs/guides/error-codes, and the codes of a failed response.
 ERROR_CODES: dict[str, type[ModelError]] = {
@@ -35,6 +36,11 @@ ERROR_CODES: dict[str, type[ModelError]] = {
     "model_not_found": NotFoundError,
     "rate_limit_exceeded": RateLimitError,
 }
+
+
+def is_openai(url: str) -> bool:
+    """Tell whether a URL is OpenAI's own: other servers that speak the same take what they take."""
+    return url.startswith("https://api.openai.com/")
 
 
 def prompt_cache_fields(words: str | None, times: Collection[str]) -> dict[str, Any]:

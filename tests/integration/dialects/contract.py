@@ -17,7 +17,7 @@ MODELS = {
         "sim", base_url=f"{url}/v1", api_key="k", **options
     ),
     "anthropic_chat": lambda url, **options: AnthropicChat("sim", base_url=url, api_key="k", **options),
-    "gemini_chat": lambda url, **options: GeminiChat("sim", base_url=url, api_key="k", **options),
+    "gemini_chat": lambda url, **options: GeminiChat("gemini-3-sim", base_url=url, api_key="k", **options),
     "ollama_chat": lambda url, **options: OllamaChat("sim", base_url=url, **options),
 }
 DIALECTS = tuple(MODELS)

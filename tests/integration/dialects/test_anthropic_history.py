@@ -194,7 +194,7 @@ async def test_a_view_may_begin_with_anything():
     assert (await asked(result, *later))["messages"] == [user(told, words("hi")), *rest[1:]]
     assert (await asked(result, *later[1:]))["messages"] == [user(told), *rest[1:]]
     assert (await asked(result, result))["messages"] == [user(told, told)]
-    assert (await asked())["messages"] == [user(shown)]
+    assert (await asked(instructions="Greet."))["messages"] == [user(shown)]
 
 
 async def test_a_window_on_a_session_may_begin_in_the_middle():

@@ -20,6 +20,7 @@ from tests.integration.dialects.contract import (
 
 from gossamer import Agent, Limits, Message, Session, Text, ToolCall, tool
 from gossamer.errors import (
+    ArgumentError,
     AuthenticationError,
     ContextLengthError,
     InvalidRequestError,
@@ -35,8 +36,8 @@ from gossamer.errors import (
 )
 from gossamer.events import TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.messages import File, Image, Thinking, ToolResult
-from gossamer.models import Capabilities, ModelSettings
-from gossamer.view import EncodedMessages
+from gossamer.models import Capabilities, ModelRequest, ModelSettings
+from gossamer.view import EncodedMessages, MessageView
 
 __all__ = ["sent"]
 
@@ -502,3 +503,95 @@ async def test_a_session_moves_between_providers_and_back(one, other, sent):
     # And what belongs to one provider went to it alone.
     for body, dialect in zip(sent, (one, one, other, other, one, other), strict=True):
         assert "Hm." not in str(body) or dialect == one or "thinking" not in str(body)
+
+
+@each_dialect
+async def test_a_tools_picture_that_cannot_be_shown_is_told(dialect, sent):
+    """Nobody could mend it: as an error it would end every run from then on."""
+
+    @tool(inline=True)
+    def draw() -> Image:
+        """Draw."""
+        return Image(data=b"II*\0", media_type="image/tiff")
+
+    async with simulator({"tool": "draw"}, "nice") as server:
+        agent = Agent(model_of(dialect, server), tools=[draw])
+        if dialect.startswith("openai"):  # only OpenAI itself is known to refuse it
+            pytest.skip("another server may take it")
+        assert (await agent.run("draw")).output == "nice"
+    assert "image/tiff, that this provider cannot show" in str(sent[1])
+
+
+@each_dialect
+@pytest.mark.parametrize("data", [b"", b"II*\0"], ids=["empty", "type"])
+async def test_a_users_picture_that_cannot_be_shown_is_refused(dialect, data):
+    async with simulator() as server:
+        model = model_of(dialect, server)
+        if dialect.startswith("openai"):
+            pytest.skip("another server may take it")
+        with pytest.raises(ArgumentError, match="image"):
+            await Agent(model).run([Image(data=data, media_type="image/tiff")])
+
+
+@each_dialect
+async def test_two_system_messages_beside_instructions(dialect, sent):
+    session = Session()
+    session.add(Message.system("Speak French."))
+    session.add(Message.system("Be polite."))
+    async with simulator() as server:
+        await Agent(model_of(dialect, server), "Be brief.").run("hi", session=session)
+    said = str(sent[0])
+    places = [said.index(words) for words in ("Speak French.", "Be polite.", "hi'")]
+    assert places == sorted(places)
+    assert "Be brief." in said
+
+
+@each_dialect
+async def test_text_that_is_none(dialect):
+    """Half of a character, as a careless `errors="surrogateescape"` leaves it."""
+    async with simulator() as server:
+        model = model_of(dialect, server)
+        late = Message("tool", (ToolResult("gone", "convert", "\udc80"),))
+        for messages, instructions in (
+            ([Message.user("\ud800")], None),
+            ([Message.user("hi")], "Be \udc80 brief."),
+            ([late, Message.user("hi")], None),
+        ):
+            request = ModelRequest(MessageView(messages, 0, len(messages)), instructions)
+            with pytest.raises(ArgumentError, match="no text"):
+                await model.respond(request)
+        encodings = {}
+        view = MessageView([Message.user("hi"), late, Message.user("ho")], 1, 3, encodings)
+        with pytest.raises(ArgumentError, match="no text"):
+            await model.respond(ModelRequest(view))
+
+
+@each_dialect
+async def test_calls_and_results_that_lost_each_other(dialect, sent):
+    """As a middleware that trims without care leaves them."""
+    call = ToolCall("convert", '{"amount":1,"rate":2}', "a")
+    messages = [
+        Message("assistant", (Text("one"), call, msgspec.structs.replace(call, arguments="{}"))),
+        Message("tool", (ToolResult("a", "convert", "two"), ToolResult("z", "gone", "three"))),
+        Message.user("four"),
+        Message("tool", (ToolResult("a", "convert", "five"),)),
+        Message("assistant", (call,)),
+    ]
+    async with simulator() as server:
+        await model_of(dialect, server).respond(ModelRequest(MessageView(messages, 0, 5)))
+        before = sent[0]
+        await model_of(dialect, server).respond(ModelRequest(MessageView(messages, 0, 5)))
+    assert sent[1] == before
+    said = str(before)
+    places = [said.index(words) for words in ("one", "'two'", "no result", "three", "four", "five")]
+    assert places == sorted(places)
+    assert said.count("no result") == 2
+
+
+@pytest.mark.parametrize("dialect", ["anthropic_chat", "gemini_chat"])
+async def test_a_tool_that_there_is_not_by_a_name_that_cannot_be(dialect, sent):
+    replies = ({"when": "go", "tool": "convért it!", "arguments": {}}, {"when": "go", "text": "done"})
+    async with simulator(*replies) as server:
+        result = await Agent(model_of(dialect, server), tools=[convert]).run("go")
+    assert result.output == "done"
+    assert ("conv_rt_it_" if dialect == "anthropic_chat" else "convért it!") in str(sent[1])

@@ -253,7 +253,7 @@ async def test_what_other_providers_said():
     told = "[source: A, https://a.example]\n[web_search_call by another provider, not shown]"
     function = {"name": "a", "arguments": {"_raw": "{broken"}}
     assert sent["messages"] == [
-        {"role": "tool", "content": "late", "tool_name": "lost", "tool_call_id": "0"},
+        {"role": "user", "content": "[result of an earlier call of lost]\nlate"},
         {"role": "user", "content": "Ann: one"},
         {"role": "user", "content": "two"},
         {"role": "system", "content": "In French."},

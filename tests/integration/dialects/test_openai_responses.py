@@ -207,12 +207,18 @@ async def test_media_parts():
 )
 async def test_pictures_that_cannot_be_sent_are_refused_before(of, size, kind, told):
     image = Image(data=bytes(size), media_type=kind)
-    async with Server(reply(False)) as server:
-        session = Session()
+    # OpenAI itself, which is never asked: what is wrong is told before.
+    with pytest.raises(ArgumentError, match=told):
+        await Agent(of("gpt-test", api_key="k")).run([Text("see"), image])
+
+
+@pytest.mark.parametrize("of", [OpenAIChat, OpenAIResponses])
+async def test_other_servers_are_sent_any_picture(of):
+    whole = http({**response(message("ok")), "choices": [{"message": {"content": "ok"}}]})
+    async with Server(whole) as server:
         asking = Agent(of("gpt-test", base_url=server.url, api_key="k"))
-        with pytest.raises(ArgumentError, match=told):
-            await asking.run([Text("see"), image], session=session)
-        assert not server.requests
+        await asking.run([Text("see"), Image(data=b"BM", media_type="image/bmp")])
+    assert "data:image/bmp;base64,Qk0=" in str(server.requests[0].body)
 
 
 async def test_a_tools_picture_stands_in_its_result():
@@ -477,3 +483,15 @@ async def test_the_prefix_stays_and_each_message_is_encoded_once(monkeypatch):
     prefixes = [raw[: raw.index(b'],"tools"')] for raw in (request.raw for request in server.requests)]
     for earlier, later in pairwise(prefixes):
         assert later.startswith(earlier)
+
+
+async def test_a_tool_that_there_is_not_goes_back_by_a_name_that_can_be():
+    """OpenAI refuses the others, and a model may call a tool by any."""
+    made_up = call("c", "functions.convert", "{}")
+    async with Server(reply(False, made_up), reply(False)) as server:
+        await agent(server, tools=[convert]).run("go")
+    assert server.requests[0].body["tools"][0]["name"] == "convert"
+    assert server.requests[1].body["input"][1]["name"] == "functions.convert"  # this one is not OpenAI
+    request = ModelRequest(MessageView([Message.assistant(ToolCall("functions.convert", id="c"))], 0, 1))
+    data = msgspec.json.decode(OpenAIResponses("gpt-test", api_key="k")._body(request, stream=False))
+    assert data["input"][0]["name"] == "functions_convert"
