@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,16 @@ def app(tmp_path):
 def test_help_lists_the_commands_without_loading_anything():
     ran = call("--help")
     assert ran.returncode == 0
-    for command in ("run", "chat", "simulate", "bench", "models", "doctor", "--version", "--install-completion"):
+    for command in (
+        "run",
+        "chat",
+        "simulate",
+        "bench",
+        "models",
+        "doctor",
+        "--version",
+        "--install-completion",
+    ):
         assert f"\n  {command}" in ran.stdout
     assert call("-h").stdout == call().stdout == ran.stdout
     code = (
@@ -400,6 +410,12 @@ def test_doctor_tells_how_to_get_what_is_missing(tmp_path):
     ran = call("doctor", PYTHONPATH=str(tmp_path))
     assert ran.returncode == 1
     assert "jiter is missing" in ran.stdout
+
+
+def test_doctor_knows_every_library_that_is_asked_for():
+    asked = [one for one in metadata.requires("gossamer") if not re.search(r"extra == .(dev|bench)", one)]
+    names = {re.split(r"[^\w-]", one)[0].replace("-", "_").lower() for one in asked}
+    assert {library["name"] for library in json.loads(call("doctor", "--json").stdout)["libraries"]} == names
 
 
 def test_completion_is_installed_for_the_users_shell(tmp_path):

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Annotated
 
 import msgspec
@@ -28,6 +29,7 @@ _OTHER_FILES = 64
 _COMFORTABLE_FILES = 10_000
 
 _NEEDED = {
+    "cachebox": "cachebox",
     "cyclopts": "cyclopts",
     "docstring_parser": "docstring-parser",
     "httptools": "httptools",
@@ -38,6 +40,11 @@ _NEEDED = {
 _OPTIONAL = {
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
+    "sentence_transformers": (
+        "sentence-transformers",
+        "embeddings in this process",
+        "pip install 'gossamer[local]'",
+    ),
 }
 
 
@@ -165,7 +172,10 @@ def _libraries() -> tuple[Library, ...]:
 
 def _version(name: str, package: str) -> str | None:
     try:
-        import_module(name)
+        if name in _NEEDED:
+            import_module(name)
+        elif find_spec(name) is None:  # not loaded: sentence-transformers takes seconds
+            return None
         return metadata.version(package)
     except (ImportError, metadata.PackageNotFoundError):
         return None
