@@ -103,11 +103,8 @@ class _Maker:
         base = {name: value for name, value in node.items() if name != key}
         problem: SchemaError | None = None
         for choice in node[key]:
-            combined: object = (
-                {**base, **cast("dict[str, Any]", choice)} if isinstance(choice, dict) else choice
-            )
             try:
-                return self.make(combined, open_refs)
+                return self.make(_joined(base, choice), open_refs)
             except SchemaError as error:
                 problem = error
         raise problem or SchemaError(f"{key} has no choices")
@@ -140,7 +137,9 @@ class _Maker:
             return {name: self.make(properties.get(name, True), open_refs) for name in required}
         if kind == "array":
             prefix: list[Any] = node.get("prefixItems", [])
-            least = max(int(node.get("minItems", 0)), len(prefix))
+            least = max(
+                int(node.get("minItems", 0)), min(len(prefix), int(node.get("maxItems", len(prefix))))
+            )
             if least > self.left:
                 raise SchemaError(f"minItems {least} is more than is made here")
             items = node.get("items", True)
@@ -148,14 +147,26 @@ class _Maker:
         if kind == "string":
             return _string(node)
         if kind == "integer":
-            return math.ceil(_number(node, 1))
+            return _integer(node)
         if kind == "number":
-            return _number(node, 0.5)
+            return _number(node)
         if kind == "boolean":
             return False
         if kind == "null":
             return None
         raise SchemaError(f"unknown type {kind!r:.80}")
+
+
+def _joined(base: dict[str, Any], choice: object) -> object:
+    """A choice together with what stands beside all of them."""
+    if not isinstance(choice, dict):
+        return choice
+    chosen = cast("dict[str, Any]", choice)
+    joined = {**base, **chosen}
+    if "properties" in base or "required" in base:
+        joined["properties"] = {**base.get("properties", {}), **chosen.get("properties", {})}
+        joined["required"] = [*base.get("required", ()), *chosen.get("required", ())]
+    return joined
 
 
 def _string(node: dict[str, Any]) -> str:
@@ -168,16 +179,52 @@ def _string(node: dict[str, Any]) -> str:
     return "text".ljust(least, ".")[: max(most, least)] if least > 4 else "text"[: max(most, least)]
 
 
-def _number(node: dict[str, Any], step: float) -> float:
+def _integer(node: dict[str, Any]) -> int:
+    low, high = node.get("minimum", -math.inf), node.get("maximum", math.inf)
+    if (above := node.get("exclusiveMinimum")) is not None:
+        low = max(low, math.floor(above) + 1)
+    if (below := node.get("exclusiveMaximum")) is not None:
+        high = min(high, math.ceil(below) - 1)
+    step = node.get("multipleOf", 1)
+    if step != int(step):
+        # A multiple of 0.5 or of 1.5 that is whole is one of the step's numerator.
+        step = float(step).as_integer_ratio()[0]
+    return int(_nearest_to_zero(low, high, int(step)))
+
+
+def _number(node: dict[str, Any]) -> float:
+    low, high = node.get("minimum", -math.inf), node.get("maximum", math.inf)
+    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+    step = node.get("multipleOf")
+    if step:
+        if above is not None:
+            low = max(low, (math.floor(above / step) + 1) * step)
+        if below is not None:
+            high = min(high, (math.ceil(below / step) - 1) * step)
+        return _nearest_to_zero(low, high, step)
+    # Half way to the other end where it is near, else half a unit inside.
+    far_high = high if below is None else min(high, below)
+    far_low = low if above is None else max(low, above)
+    inside = min(0.5, (far_high - far_low) / 2)
+    if above is not None and above >= low:
+        low = above + inside
+    if below is not None and below <= high:
+        high = below - inside
+    value = _nearest_to_zero(low, high, 0)
+    if inside < 0 or value in {above, below}:
+        raise SchemaError(f"no number lies between {far_low} and {far_high}")
+    return value
+
+
+def _nearest_to_zero(low: float, high: float, step: float) -> float:
+    """The number from `low` to `high` that is nearest to zero, a multiple of `step` unless that is 0."""
     value: float = 0
-    if (low := node.get("minimum")) is not None:
-        value = max(value, low)
-    if (above := node.get("exclusiveMinimum")) is not None and value <= above:
-        value = math.floor(above) + step if step == 1 else above + step
-    if (high := node.get("maximum")) is not None:
-        value = min(value, high)
-    if (below := node.get("exclusiveMaximum")) is not None and value >= below:
-        value = math.ceil(below) - step if step == 1 else below - step
-    if factor := node.get("multipleOf"):
-        value = math.ceil(value / factor) * factor
+    if low > 0:
+        value = math.ceil(low / step) * step if step else low
+    elif high < 0:
+        value = math.floor(high / step) * step if step else high
+    if not low <= value <= high:
+        raise SchemaError(
+            f"no number lies between {low} and {high}" + (f" that is a multiple of {step}" if step else "")
+        )
     return value
