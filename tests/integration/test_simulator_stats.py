@@ -88,7 +88,7 @@ async def test_programs_get_json(simulator):
 
 async def test_browsers_get_a_page_that_needs_nothing_else(simulator):
     async with httpx.AsyncClient(headers=BROWSER) as http:
-        url = simulator.url.replace("/v1", "/stats")
+        url = f"{simulator.url}/stats"
         empty = (await http.get(url)).text
         assert "Nothing was asked yet." in empty
         await ask(simulator)

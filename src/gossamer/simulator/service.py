@@ -137,6 +137,8 @@ class Service:
             if found is not None:
                 return self._embeddings(found, request)
         elif request.method == b"GET":
+            # The URL that clients are given ends in /v1.
+            path = path.removeprefix(b"/v1")
             if path == b"/health":
                 return self._json(200, b'{"status":"ok"}', _OPENAI)
             if path == b"/stats":
@@ -148,7 +150,7 @@ class Service:
                 return self._refused(dialect, error)
             if found is not None:
                 return self._json(200, found, dialect)
-        where = f"{request.method.decode('latin-1')} {path.decode('latin-1')}"
+        where = f"{request.method.decode('latin-1')} {request.path.decode('latin-1')}"
         return self.refusal(404, f"Invalid URL ({where})")
 
     def dialect_of(self, path: bytes) -> Dialect | None:

@@ -36,7 +36,7 @@ class SimulatorStats(msgspec.Struct):
         chunks: frames with a token sent.
         prompt_tokens: in the requests to the model.
         cached_tokens: the part of them in prefixes seen before.
-        completion_tokens: in whole answers, and in frames sent.
+        completion_tokens: in whole answers, and in streams that came to their end.
         embeddings: vectors made.
         disconnects: connections that clients closed in the middle of an answer.
         errors: number by kind: an HTTP status, or the name of a fault.
