@@ -66,3 +66,12 @@ def test_every_provider_is_listed() -> None:
         key, url, _ = rows[name]
         assert re.findall(r"`(\w+)`", key) == list(preset.key_envs), name
         assert re.findall(r"`(\w+)`", url) == ([preset.url_env] if preset.url_env else []), name
+
+
+def test_the_house_names_every_room() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"\w+", page[page.index("```text\nerrors.py") : page.index("## Journal")]))
+    source = ROOT / "src/gossamer"
+    rooms = {path.stem for path in [*source.iterdir(), *(source / "models").glob("*.py")]}
+    rooms = {room for room in rooms if not room.startswith("__") and not room.endswith("_request")}
+    assert rooms - {"py"} <= named, rooms - named
