@@ -73,6 +73,46 @@ def ask(server, **keywords):
 TEXTS = [f"text {place}" + "x" * place for place in range(9)]
 
 
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+async def test_a_text_that_utf8_cannot_say():
+    async with Server(answering()) as server:
+        with pytest.raises(ArgumentError, match=r"texts\[1\] holds '\\ud800'"):
+            await ask(server).embed(["fine", "half \ud800"])
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [3, 4]}],
+        [{"index": 0, "embedding": [1, 2]}, {"index": 2, "embedding": [3, 4]}],
+        [{"index": 0, "embedding": [1, 2]}, {"index": 1, "embedding": [3]}],
+        [{"index": 0, "embedding": []}, {"index": 1, "embedding": []}],
+    ],
+)
+async def test_vectors_that_cannot_be_those_of_the_texts(data):
+    async with Server(http({"data": data})) as server:
+        with pytest.raises(InvalidResponseError, match="no list of embeddings"):
+            await ask(server, batching=Batching(attempts=1)).embed(["a", "b"])
+
+
+async def test_gemini_leaves_the_values_out():
+    async with Server(http({"embeddings": [{}]})) as server:
+        model = GeminiEmbedder("gemini-embedding-001", base_url=server.url, batching=Batching(attempts=1))
+        with pytest.raises(InvalidResponseError, match="no list of embeddings"):
+            await model.embed(["a"])
+
+
+async def test_what_is_free_is_free_uncounted_too():
+    async with Server(http({"data": [{"embedding": [1, 2]}]})) as server:
+        free = await ask(server, price=Price(0)).embed(["a"])
+        priced = await ask(server, price=Price(1)).embed(["a"])
+    assert (free.usage.cost, free.usage.unpriced_calls) == (0, 0)
+    assert (priced.usage.cost, priced.usage.unpriced_calls) == (0, 1)
+
+
 # --- wire formats -------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,7 +79,7 @@ async def test_vectors_in_order(folder):
     assert list(found.vectors[0]) != pytest.approx(list(found.vectors[1]), abs=1e-3)
     [alone] = (await model.embed([texts[2]])).vectors
     assert list(found.vectors[2]) == pytest.approx(list(alone), abs=1e-5)
-    assert found.usage == Usage(model_calls=2, unpriced_calls=2)
+    assert found.usage == Usage(model_calls=2)  # nobody is paid for it
 
 
 @needs_extra
@@ -116,6 +119,41 @@ async def test_a_cancelled_call_leaves_the_model_usable(folder):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len((await model.embed(["dogs", "cats"])).vectors) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_a_thread_of_its_own():
+    """Tried in a process apart, with a model that is not there: it fails in the thread, or waits for ever."""
+    script = """
+import asyncio, os, sys, warnings
+from gossamer.models.embeddings import SentenceTransformersEmbedder
+warnings.simplefilter("ignore")
+model = SentenceTransformersEmbedder("/there/is/no/such/model", device="cpu")
+
+async def fails():
+    try:
+        await asyncio.wait_for(model.embed(["cats"]), 20)
+    except TimeoutError:
+        return False
+    except Exception:
+        return True
+    return False
+
+assert asyncio.run(fails())
+child = os.fork()
+if child == 0:
+    os._exit(0 if asyncio.run(fails()) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 0
+
+
+@needs_extra
+@pytest.mark.filterwarnings("ignore")
+async def test_a_model_that_is_not_there(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArgumentError, match="cannot load"):
+        await SentenceTransformersEmbedder(str(tmp_path), device="cpu").embed(["a"])
 
 
 def test_by_name():

@@ -99,13 +99,15 @@ async def vectors_of(
         read: reads one; lists of numbers by default.
 
     Raises:
-        msgspec.DecodeError: one is no list of numbers.
+        msgspec.DecodeError: one is no list of numbers, has none, or not as many as the others.
     """
     vectors: list[Vector] = []
     for value in values:
         if vectors and len(vectors) % _VECTORS_AT_ONCE == 0:
             await asyncio.sleep(0)
         vectors.append(read(value))
+    if any(len(vector) != len(vectors[0]) or not vector for vector in vectors):
+        raise msgspec.DecodeError(f"vectors of {sorted({len(vector) for vector in vectors})} values")
     return vectors
 
 
@@ -126,7 +128,7 @@ def _places(texts: Sequence[str], batching: Batching) -> list[range]:
     places: list[range] = []
     begin = size = 0
     for place, text in enumerate(texts):
-        length = len(text.encode("utf-8", "replace"))
+        length = _bytes_of(text, place)
         if place > begin and (place - begin >= batching.max_texts or size + length > batching.max_bytes):
             places.append(range(begin, place))
             begin, size = place, 0
@@ -134,6 +136,16 @@ def _places(texts: Sequence[str], batching: Batching) -> list[range]:
     if len(texts) > begin:
         places.append(range(begin, len(texts)))
     return places
+
+
+def _bytes_of(text: str, place: int) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"texts[{place}] holds {text[error.start]!a}, half of a pair, which is no text; "
+            "clean what you read with text.encode('utf-8', 'replace').decode()"
+        ) from error
 
 
 async def _ask_until_answered(
@@ -167,7 +179,10 @@ async def _ask_until_answered(
 
 def _usage_of(answer: Answer, name: str, price: Price | None) -> Usage:
     used = Usage(input_tokens=answer.tokens, model_calls=1)
-    if price is None or not answer.tokens:  # a request that nobody counted cannot be priced
+    if price is None:
         tell_unpriced(name)
+    if price is None or (
+        price.input and not answer.tokens
+    ):  # what nobody counted has no price, unless it is free
         return msgspec.structs.replace(used, unpriced_calls=1)
     return msgspec.structs.replace(used, cost=price.of(used))

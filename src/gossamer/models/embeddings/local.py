@@ -6,6 +6,7 @@ Documentation: https://sbert.net/docs/package_reference/sentence_transformer/Sen
 from __future__ import annotations
 
 import asyncio
+import os
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from gossamer.models.embeddings.batches import Answer, embed_in_batches
 
 __all__ = ["SentenceTransformersEmbedder"]
 
+_FREE = Price(0.0)
+
 
 class SentenceTransformersEmbedder:
     """A sentence-transformers model in this process.
@@ -32,7 +35,7 @@ class SentenceTransformersEmbedder:
         device: where to compute, as in `cpu` or `cuda`; the library's choice where None.
         dimensions: the length of the vectors, for models that can be shortened.
         normalize: give every vector the length 1.
-        price: what it costs; unknown where None.
+        price: what it costs; nothing, as nobody is paid for it, unless you say otherwise.
         batching: how texts are spread over batches, each computed as one.
 
     Raises:
@@ -42,6 +45,7 @@ class SentenceTransformersEmbedder:
     __slots__ = (
         "_loading",
         "_model",
+        "_process",
         "_thread",
         "batching",
         "device",
@@ -60,7 +64,7 @@ class SentenceTransformersEmbedder:
         device: str | None = None,
         dimensions: int | None = None,
         normalize: bool = False,
-        price: Price | None = None,
+        price: Price | None = _FREE,
         batching: Batching = Batching(max_texts=64, max_concurrent=1),
     ) -> None:
         self.name = model
@@ -72,6 +76,7 @@ class SentenceTransformersEmbedder:
         self._model: Any = None
         self._loading = Lock()
         self._thread: ThreadPoolExecutor | None = None
+        self._process = 0
 
     def __repr__(self) -> str:
         return f"SentenceTransformersEmbedder({self.name!r})"
@@ -83,8 +88,9 @@ class SentenceTransformersEmbedder:
             ArgumentError: sentence-transformers is not installed, or there is no such model.
         """
         with self._loading:
-            if self._thread is None:
+            if self._thread is None or self._process != os.getpid():  # a fork does not bring the thread along
                 self._thread = ThreadPoolExecutor(1, "gossamer-embed")
+                self._process = os.getpid()
             thread = self._thread
 
         async def ask(batch: Sequence[str]) -> Answer:
@@ -117,4 +123,7 @@ def _load(name: str, device: str | None, dimensions: int | None) -> Any:
         raise ArgumentError(
             "SentenceTransformersEmbedder needs sentence-transformers; install it with pip install 'gossamer[local]'"
         ) from error
-    return library.SentenceTransformer(name, device=device, truncate_dim=dimensions)
+    try:
+        return library.SentenceTransformer(name, device=device, truncate_dim=dimensions)
+    except OSError as error:
+        raise ArgumentError(f"sentence-transformers cannot load model {name!r}: {error}") from error

@@ -60,6 +60,8 @@ async def _read(data: Sequence[_Embedding]) -> list[Vector]:
     """Read the vectors in the order of their indexes; servers that leave those out keep the order of the texts."""
     if all(item.index >= 0 for item in data):
         data = sorted(data, key=lambda item: item.index)
+        if any(item.index != place for place, item in enumerate(data)):
+            raise msgspec.DecodeError(f"vectors of the texts {[item.index for item in data]}")
     values = [item.embedding for item in data]
     if values and memoryview(values[0])[0] == _QUOTE:
         return await vectors_of(values, _from_base64)
