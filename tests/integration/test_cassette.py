@@ -271,6 +271,50 @@ async def test_no_secret_is_written(tmp_path, monkeypatch):
     assert "[removed]" in await replay(path, with_another_key)
 
 
+async def test_no_secret_of_a_body_is_written(tmp_path):
+    servers = [{"url": "http://tools", "authorization_token": "remote-token-5678"}]
+    headers = {"Authorization": "Custom header-token-9012", "X-Api-Key": "third-token-3456"}
+    body = {"mcp_servers": servers, "tools_of": {"headers": headers}, "key": "the weather"}
+    path = tmp_path / "a.json"
+
+    async def work(url):
+        one = agent(url, settings=ModelSettings(extra_body=body))
+        return (await one.run("What is the weather?")).output
+
+    said = "remote-token-5678, header-token-9012 and third-token-3456 for the weather"
+    await record(path, work, completion(said))
+    text = path.read_text()
+    assert "-token-" not in text
+    assert text.count("the weather") == 3
+    assert (await replay(path, work)).count("[removed]") == 3
+
+
+async def test_a_word_that_is_a_secret_elsewhere_is_found(tmp_path, monkeypatch):
+    async def work(url):
+        return (await agent(url).run("What is postgres?")).output
+
+    path = tmp_path / "a.json"
+    await record(path, work, completion("a database"))
+    monkeypatch.setenv("DB_PASSWORD", "postgres")
+    assert await replay(path, work) == "a database"
+
+
+async def test_a_stream_that_outlives_its_recording_is_in_no_other(tmp_path):
+    async with Server(packets(*say("a", "b")), completion("c")) as server:
+        one = agent(server.url)
+        tape = Cassette(tmp_path / "a.json", "record")
+        with tape:
+            running = one.stream("first")
+            async for event in running:
+                if type(event) is TextDelta:
+                    break
+        with tape:
+            await one.run("second")
+            await running.aclose()
+    exchanges = json.loads((tmp_path / "a.json").read_text())["exchanges"]
+    assert [one["request"]["body"]["messages"][0]["content"] for one in exchanges] == ["second"]
+
+
 async def test_media_is_kept_as_its_hash(tmp_path):
     picture, other = Image(b"\x89PNG\r\n\x1a\n" + bytes(5000)), Image(b"\x89PNG\r\n\x1a\n" + bytes(5001))
     path = tmp_path / "a.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -115,6 +117,32 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write(path, [object()])
     assert load(path) == [exchange]
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from gossamer.errors import CassetteError
+from gossamer.testing.recording import write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    write(Path(sys.argv[1]), ["x" * 10_000])
+except CassetteError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write(path, [])
+    before = path.read_bytes()
+    told = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert f"{path} cannot be written: File too large" in told.stdout
+    assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -42,8 +42,8 @@ class Cassette:
     of the recording. Errors and streams that broke are recorded as well; a request that never got an answer is not.
     While a recording answers, models and embedders that strings name need no key.
 
-    The file holds no headers of requests and no secrets: keys that went over the wire, those in environment variables
-    and what looks like a key are taken out of everything. A key that the answer spells in pieces of a stream is not
+    The file holds no headers of requests and no secrets: keys that went over the wire, those in environment variables,
+    what fields named `authorization`, `api_key` or `password` hold, and what looks like a key are taken out of everything. A key that the answer spells in pieces of a stream is not
     seen.
 
     Args:
@@ -97,7 +97,8 @@ class Cassette:
         self._exchanges = list(exchanges)
         self._answers, self._taken = {}, {}
         for exchange in exchanges:
-            self._answers.setdefault(exchange.request.key, deque()).append(exchange.response)
+            key = exchange.request.without(self._secrets).key
+            self._answers.setdefault(key, deque()).append(exchange.response)
         registry.replaying = not self.recording
         transport.tape = self
 
@@ -109,7 +110,7 @@ class Cassette:
                 ever.
 
         Raises:
-            OSError: the file cannot be written.
+            CassetteError: the file cannot be written; what it held before is still there.
         """
         if transport.tape is not self:
             return
@@ -146,12 +147,15 @@ class Cassette:
             wanted = asked(request.url, request.path, request.body, self._secrets)
             if not self.recording:
                 return self._play(wanted)
-            place = len(self._exchanges)
-            self._exchanges.append(None)
+            exchanges = (
+                self._exchanges
+            )  # those of this recording: the answer may be left after the next one began
+            place = len(exchanges)
+            exchanges.append(None)
         stream = await send()
 
         def done(body: bytes, failure: Failure | None) -> None:
-            self._exchanges[place] = Exchange(wanted, answered(stream.status, stream.headers, body, failure))
+            exchanges[place] = Exchange(wanted, answered(stream.status, stream.headers, body, failure))
 
         return _Taped(stream, done)
 

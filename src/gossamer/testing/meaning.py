@@ -54,6 +54,10 @@ class Asked(msgspec.Struct, frozen=True):
         """Equal for requests that mean the same."""
         return _encode((self.method, self.url, self.body))
 
+    def without(self, secrets: Secrets) -> Asked:
+        """The same without what is a secret here, and was none where it was recorded."""
+        return Asked(self.method, secrets.remove(self.url), secrets.remove(self.body))
+
 
 def asked(url: str, path: str | None, body: bytes, secrets: Secrets) -> Asked:
     """Take what a request means.
@@ -62,7 +66,7 @@ def asked(url: str, path: str | None, body: bytes, secrets: Secrets) -> Asked:
         url: of the model.
         path: put behind the path of the URL, or None.
         body: the bytes sent.
-        secrets: what is taken out.
+        secrets: what is taken out; learns of those in the body.
     """
     parsed = parse_url(url)
     origin = parsed.origin
@@ -75,6 +79,7 @@ def asked(url: str, path: str | None, body: bytes, secrets: Secrets) -> Asked:
         data: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         data = body.decode("utf-8", "replace")
+    secrets.learn_fields(data)
     return Asked("POST", shown, _plain(secrets.remove(_without_media(data)), {}))
 
 

@@ -220,12 +220,19 @@ def write(path: Path, exchanges: Sequence[Any]) -> None:
     """Write a cassette in one step: a reader finds the old file or the new one, whole.
 
     Raises:
-        OSError: it cannot be written.
+        CassetteError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    text = dump(exchanges)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(dump(exchanges), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise CassetteError(
+            f"{path} cannot be written: {error.strerror or error}; what was recorded is lost, and what the file held "
+            "before is as it was"
+        ) from error

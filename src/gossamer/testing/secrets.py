@@ -16,6 +16,11 @@ REMOVED = "[removed]"
 
 _SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password|signature", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"(api)?key|token|secret|password|sig(nature)?", re.IGNORECASE)
+# Only names that are certain: an argument of a tool may be called `key` or `token`, and its value be any word.
+_SECRET_FIELD = re.compile(
+    r"authorization([_-]?token)?|(x[_-])?api[_-]?key|access[_-]?token|client[_-]?secret|password",
+    re.IGNORECASE,
+)
 _SECRET_VARIABLE = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)$")
 # Words that keys begin with, as OpenAI and many others, Google, Groq, xAI, Hugging Face, GitHub and AWS give them out.
 _LOOKS_SECRET = re.compile(
@@ -45,6 +50,18 @@ class Secrets:
         found += [value.partition(" ")[2] for value in found]
         found += [value for name, value in parse_qsl(query) if _SECRET_PARAMETER.fullmatch(_last_word(name))]
         self._add(found)
+
+    def learn_fields(self, data: Any) -> None:
+        """Take in what fields of a request's JSON hold that are named as secrets, such as those of a remote tool."""
+        if is_array(data):
+            for item in data:
+                self.learn_fields(item)
+        elif is_object(data):
+            for name, item in data.items():
+                if isinstance(item, str) and _SECRET_FIELD.fullmatch(name):
+                    self._add([item, item.partition(" ")[2]])
+                else:
+                    self.learn_fields(item)
 
     def remove(self, value: Any) -> Any:
         """Give JSON data, or text, with secrets taken out of all of its texts and names."""
