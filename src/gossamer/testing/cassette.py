@@ -43,8 +43,8 @@ class Cassette:
     While a recording answers, models and embedders that strings name need no key.
 
     The file holds no headers of requests and no secrets: keys that went over the wire, those in environment variables,
-    what fields named `authorization`, `api_key` or `password` hold, and what looks like a key are taken out of everything. A key that the answer spells in pieces of a stream is not
-    seen.
+    what fields named `authorization`, `api_key` or `password` hold, and what looks like a key are taken out of
+    everything. A key that the answer spells in pieces of a stream is not seen.
 
     Args:
         path: a JSON file.
