@@ -27,11 +27,11 @@ async def main() -> None:
     session = Session()
     async with Simulator() as simulator:
         root = simulator.url.removesuffix("/v1")
-        models = (  # with keys, strings will do: "openai:gpt-5-mini", "anthropic:claude-haiku-4-5"
+        models = (  # with keys, strings will do: "openai:gpt-5-mini", "anthropic:claude-haiku-5-5"
             OpenAIChat("gpt-5-mini", base_url=simulator.url, api_key="none"),
             OpenAIResponses("gpt-5-mini", base_url=simulator.url, api_key="none"),
-            AnthropicChat("claude-haiku-4-5", base_url=root, api_key="none"),
-            GeminiChat("gemini-2.5-flash", base_url=root, api_key="none"),
+            AnthropicChat("claude-haiku-5-5", base_url=root, api_key="none"),
+            GeminiChat("gemini-3.8-flash", base_url=root, api_key="none"),
             OllamaChat("qwen3:8b", base_url=root),
         )
         for number, model in enumerate(models, start=1):

@@ -24,7 +24,7 @@ async def main() -> None:
         guarded = CircuitBreakerModel(
             OpenAIChat("gpt-5-mini", base_url=first.url, api_key="none"), failures=3, open_seconds=60
         )
-        stand_in = AnthropicChat("claude-haiku-4-5", base_url=second.url, api_key="none")
+        stand_in = AnthropicChat("claude-haiku-5-5", base_url=second.url, api_key="none")
         model = FallbackModel(RetryModel(guarded, attempts=3, first_wait=0.01), stand_in)
 
         agent = Agent(model)

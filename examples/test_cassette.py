@@ -21,7 +21,7 @@ def get_weather(city: str) -> str:
 @pytest.mark.usefixtures("cassette")
 def test_the_agent_looks_the_weather_up() -> None:
     """The model calls the tool, and tells what it gave."""
-    model = AnthropicChat("claude-haiku-4-5", base_url="http://127.0.0.1:8080", api_key="none")
+    model = AnthropicChat("claude-haiku-5-5", base_url="http://127.0.0.1:8080", api_key="none")
     result = Agent(model, tools=[get_weather]).run_sync('call get_weather {"city": "Oslo"}')
     assert "sunny in Oslo" in result.output
     assert result.usage.tool_calls == 1

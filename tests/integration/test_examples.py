@@ -23,7 +23,7 @@ SAYS = {
     "quickstart.py": ["You said: What is an agent?"],
     "resilience.py": [
         "gpt-5-mini: Good morning from the first! (circuit closed)",
-        "claude-haiku-4-5: You said: Good evening (circuit open)",
+        "claude-haiku-5-5: You said: Good evening (circuit open)",
         "was asked 5 times",
         "0 calls, 1 from the cache",
         "ended by limit: max_cost",
