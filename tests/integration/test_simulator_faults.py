@@ -233,3 +233,20 @@ def test_dice_know_their_faults():
         Script([{"text": "x", "finish": "tired"}])
     rolled = [FaultDice(1, RATE_FAULTS, seed).roll() for seed in range(100)]
     assert set(rolled) == set(RATE_FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("openai_chat", lambda answer: answer["error"]["code"]),
+        ("openai_responses", lambda answer: answer["error"]["code"]),
+        ("anthropic_chat", lambda answer: answer["error"]["type"]),
+        ("gemini_chat", lambda answer: answer["error"]["status"]),
+    ],
+)
+async def test_an_error_has_the_word_that_the_script_gives_it(name, read):
+    script = Script([{"error": 429, "code": "insufficient_quota", "message": "All gone."}])
+    async with Simulator(script=script) as simulator, httpx.AsyncClient() as http:
+        answer = await http.post(**FORMATS[name].request(simulator, stream=True))
+        assert answer.status_code == 429
+        assert (read(answer.json()), answer.json()["error"]["message"]) == ("insufficient_quota", "All gone.")

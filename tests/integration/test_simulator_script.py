@@ -158,6 +158,7 @@ async def test_the_example_runs_as_written():
         ('[{"text": "x", "error": 500}]', "reply 1: `error` stands alone"),
         ('[{"error": 200}]', "reply 1: `error` is 200"),
         ('[{"text": "x", "retry_after": 1}]', "need `error`"),
+        ('[{"text": "x", "code": "quota"}]', "need `error`"),
         ('[{"arguments": {}, "text": "x"}]', "`arguments` needs `tool`"),
         ('[{"tool": "a", "tools": [{"tool": "b"}]}]', "exclude each other"),
         ('[{"text": "x", "after": 1}]', "`after`.*needs `fault`"),

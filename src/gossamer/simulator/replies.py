@@ -89,6 +89,7 @@ class Reply(msgspec.Struct, frozen=True):
         error: an HTTP status to answer with instead.
         retry_after: seconds, sent with the error.
         message: of the error; empty for the usual one.
+        code: the provider's own word for the error; None for the usual one.
         fault: how the answer breaks.
         after: chunks sent before it breaks; None for half of them.
         latency: seconds before the first byte; None for the server's.
@@ -104,6 +105,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: int | None = None
     retry_after: float | None = None
     message: str = ""
+    code: str | None = None
     fault: Fault | None = None
     after: int | None = None
     latency: float | None = None

@@ -33,6 +33,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: int | None = None
     retry_after: float | None = None
     message: str = ""
+    code: str | None = None
     fault: Fault | None = None
     after: int | None = None
     latency: float | None = None
@@ -47,7 +48,8 @@ class Script:
 
     A reply is a string, or an object with some of these keys: `text`, `thinking`, `tool` with `arguments`, `tools`
     (a list of such pairs, called in parallel), `finish` (why the answer ends: `stop`, `length`, `content_filter` or
-    `refusal`, where the text is the refusal), `error` (an HTTP status; with `retry_after` in seconds and `message`),
+    `refusal`, where the text is the refusal), `error` (an HTTP status; with `retry_after` in seconds, `message`, and `code`, the
+    provider's own word such as `insufficient_quota`),
     `fault` (`reset`, `stall`, `half_frame`, `malformed`, `close`, `unknown_frame`, `error_frame`, as `Fault` tells;
     `after` so many chunks, 0 for before the first byte), `latency` (seconds before the first byte), `tps` (chunks a
     second) and `when`.
@@ -179,8 +181,8 @@ def _reply(entry: _Entry) -> Reply:
             raise ArgumentError(
                 "`error` stands alone: it excludes text, thinking, tools, `finish` and `fault`"
             )
-    elif entry.retry_after is not None or entry.message:
-        raise ArgumentError("`retry_after` and `message` need `error`")
+    elif entry.retry_after is not None or entry.message or entry.code is not None:
+        raise ArgumentError("`retry_after`, `message` and `code` need `error`")
     elif not speaks and entry.fault is None and entry.finish is None:
         raise ArgumentError(
             "the reply says nothing; give `text`, `thinking`, `tool`, `tools`, `finish`, `error` or `fault`"
@@ -195,6 +197,7 @@ def _reply(entry: _Entry) -> Reply:
         error=entry.error,
         retry_after=entry.retry_after,
         message=entry.message,
+        code=entry.code,
         fault=entry.fault,
         after=entry.after,
         latency=entry.latency,

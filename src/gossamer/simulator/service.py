@@ -268,7 +268,9 @@ class Service:
     def _scripted_error(self, dialect: Dialect, reply: Reply, latency: float) -> Whole:
         assert reply.error is not None
         seconds = reply.retry_after
-        answer = self.refusal(reply.error, reply.message, dialect=dialect, retry_after=seconds)
+        answer = self.refusal(
+            reply.error, reply.message, dialect=dialect, code=reply.code, retry_after=seconds
+        )
         answer.delay = latency
         if seconds is not None:
             answer.head += _retry_after(seconds)
