@@ -9,6 +9,7 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-caching.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ from gossamer.models.anthropic_schema import native_schema
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
-from gossamer.models.transport import UNREADABLE, Transport
+from gossamer.models.transport import UNREADABLE, ErrorTold, Transport, read_error
 from gossamer.schema import OutputSchema, is_object
 from gossamer.usage import Usage
 from gossamer.wire import Timeouts
@@ -398,6 +399,8 @@ def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
 
 # --- errors -------------------------------------------------------------------------------------------------
 
+_NO_CREDIT = re.compile(r"credit balance is too low|reached your specified API usage limits", re.IGNORECASE)
+
 _ERROR_CODES: dict[str, type[ModelError]] = {
     "authentication_error": AuthenticationError,
     "billing_error": QuotaExceededError,
@@ -408,6 +411,14 @@ _ERROR_CODES: dict[str, type[ModelError]] = {
     "request_too_large": ContextLengthError,
     "timeout_error": ModelTimeoutError,
 }
+
+
+def _read_error(data: bytes) -> ErrorTold:
+    """Read an error; an account without credit is an invalid request by its code, and only the words tell."""
+    told = read_error(data)
+    if told.code == "invalid_request_error" and _NO_CREDIT.search(told.message):
+        return msgspec.structs.replace(told, code="billing_error")
+    return told
 
 
 # --- the class ----------------------------------------------------------------------------------------------
@@ -474,7 +485,13 @@ class AnthropicChat:
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(self.provider, model)
         self._transport = Transport(
-            url, headers, self.provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
+            url,
+            headers,
+            self.provider,
+            error_codes=_ERROR_CODES,
+            read_error=_read_error,
+            timeouts=timeouts,
+            ca_file=ca_file,
         )
 
     def __repr__(self) -> str:

@@ -614,3 +614,10 @@ async def test_broken_arguments_go_back_in_an_object():
     assert called[0]["input"] == {"_raw": '{"amount": '}
     assert result["tool_use_id"] == called[0]["id"] == "t"
     assert result["is_error"] is True
+
+
+async def test_an_account_without_credit_is_no_wrong_request():
+    words = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
+    async with Server(error(400, "invalid_request_error", words)) as server:
+        with pytest.raises(QuotaExceededError, match="waiting does not help"):
+            await agent(server).run("hi")
