@@ -25,7 +25,7 @@ from tests.integration.server import DONE, Server, call_entry, completion, frame
 from gossamer import Agent, Limits, Message, Session, Text, ToolCall, Usage, tool
 from gossamer.errors import ArgumentError, OutputError
 from gossamer.events import OutputDelta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
-from gossamer.messages import Audio, File, Image, Refusal, Thinking
+from gossamer.messages import Audio, Citation, File, Image, Refusal, Thinking
 from gossamer.models import Capabilities, ModelSettings, OpenAIChat
 from gossamer.simulator import Simulator
 
@@ -512,3 +512,24 @@ async def test_a_tool_program_is_that_of_the_official_client():
     assert result.usage.tool_calls == 1
     assert result.usage.input_tokens > 0
     assert sent > 0
+
+
+@streamed_and_not
+async def test_citations_of_a_search(streamed):
+    cited = {
+        "type": "url_citation",
+        "url_citation": {"url": "https://a.org", "title": "A", "start_index": 0, "end_index": 5},
+    }
+    if streamed:
+        events = [frame({"content": "found"}), frame({"content": " it", "annotations": [cited]})]
+        first = stream(*events, frame({}, finish="stop"), DONE)
+    else:
+        first = completion("found it", annotations=[cited])
+    async with Server(first, reply(streamed)) as server:
+        session = Session()
+        result, _ = await ask(agent(server), "search", streamed, session=session)
+        await ask(agent(server), "more", streamed, session=session)
+    text, citation = result.messages[-1].parts
+    assert text.text == result.output == "found it"
+    assert citation == Citation("https://a.org", "A", "found", 0, 5, {"openai_chat": cited})
+    assert server.requests[1].messages[1] == {"role": "assistant", "content": "found it"}

@@ -492,7 +492,9 @@ class GeminiChat:
         path = f"{self._path}:streamGenerateContent?alt=sse"
         answer = await transport.stream(self._body(request), request.settings, texts, path)
         try:
-            while frames := await answer.frames():
+            while frames := await (
+                answer.frames() if assembly.finish_reason is None else answer.late_frames()
+            ):
                 for frame in frames:
                     payload = frame.data
                     try:

@@ -19,10 +19,11 @@ from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
 from gossamer.models.mistral import split_content
 from gossamer.models.openai_chat_request import DIALECT, Form, body
-from gossamer.models.openai_terms import ERROR_CODES, is_openai
+from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
+from gossamer.schema import is_object
 from gossamer.usage import Usage
 from gossamer.wire import Timeouts
 
@@ -59,6 +60,7 @@ class _Said(msgspec.Struct, gc=False):
     reasoning: str | None = None
     refusal: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    annotations: list[Any] | None = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -109,6 +111,7 @@ class _Assembly:
     __slots__ = (
         "arguments",
         "calls",
+        "citations",
         "finish_reason",
         "model",
         "output_tool",
@@ -124,6 +127,7 @@ class _Assembly:
         self.text: list[str] = []
         self.thinking: list[str] = []
         self.refusal: list[str] = []
+        self.citations: list[Any] = []
         self.calls: list[tuple[str, str, str | None]] = []  # our id, name, the provider's id
         self.arguments: list[list[str]] = []
         self.places: dict[int, int] = {}  # the provider's index → place in `calls`
@@ -148,6 +152,7 @@ class _Assembly:
         if said.refusal:
             self.refusal.append(said.refusal)
             deltas.append(TextDelta(said.refusal))
+        self.citations += said.annotations or ()
         for call in said.tool_calls or ():
             self._take_call(call, deltas)
         return deltas
@@ -188,8 +193,14 @@ class _Assembly:
         parts: list[Part] = []
         if self.thinking:
             parts.append(Thinking("".join(self.thinking)))
-        if self.text:
-            parts.append(Text("".join(self.text)))
+        text = "".join(self.text)
+        if text:
+            parts.append(Text(text))
+        parts += [
+            as_citation(cited, text, {DIALECT: note})
+            for note in self.citations
+            if is_object(note) and is_object(cited := note.get("url_citation"))
+        ]
         if self.refusal:
             parts.append(Refusal("".join(self.refusal)))
         for (call_id, name, theirs), arguments in zip(self.calls, self.arguments, strict=True):
@@ -320,7 +331,9 @@ class OpenAIChat:
         answer = await transport.stream(self._body(request, stream=True), request.settings, texts)
         try:
             done = False
-            while not done and (frames := await answer.frames()):
+            while not done and (
+                frames := await (answer.frames() if assembly.finish_reason is None else answer.late_frames())
+            ):
                 for frame in frames:
                     payload = frame.data
                     if payload == b"[DONE]":
@@ -342,6 +355,7 @@ class OpenAIChat:
                                 and said.reasoning_content is None
                                 and said.reasoning is None
                                 and said.refusal is None
+                                and said.annotations is None
                             ):
                                 texts.append(text)
                                 yield TextDelta(text)

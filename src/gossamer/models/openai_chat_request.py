@@ -14,6 +14,7 @@ import msgspec
 
 from gossamer.messages import (
     Audio,
+    Citation,
     File,
     Image,
     Message,
@@ -125,6 +126,8 @@ def _words(part: Part) -> str:
     """What an answer says in words, with a note for what only another provider's model could say."""
     if isinstance(part, Text):
         return part.text
+    if isinstance(part, Citation) and part.provider and DIALECT in part.provider:
+        return ""  # came of the model's own search, which it does not take back
     return "" if isinstance(part, Thinking | Refusal | ToolCall | ToolResult) else f" {note_of(part)}"
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI's two dialects have in common: codes of errors, the size of pictures, words for prompt caching."""
+"""What OpenAI's two dialects have in common: codes of errors, pictures, citations, words for prompt caching."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from gossamer.errors import (
     QuotaExceededError,
     RateLimitError,
 )
+from gossamer.messages import Citation, ProviderData
 from gossamer.models.media import IMAGE_TYPES, ImageRules
 
-__all__ = ["ERROR_CODES", "IMAGE_RULES", "is_openai", "prompt_cache_fields"]
+__all__ = ["ERROR_CODES", "IMAGE_RULES", "as_citation", "is_openai", "prompt_cache_fields"]
 
 # https://platform.openai.com/docs/guides/images-vision: no request above 512 MB, of which base64 takes a quarter.
 IMAGE_RULES = ImageRules("OpenAI", IMAGE_TYPES, 384_000_000)
@@ -36,6 +37,26 @@ ERROR_CODES: dict[str, type[ModelError]] = {
     "model_not_found": NotFoundError,
     "rate_limit_exceeded": RateLimitError,
 }
+
+
+def as_citation(fields: dict[str, Any], text: str, provider: ProviderData) -> Citation:
+    """Make a citation of an annotation.
+
+    Args:
+        fields: where the source is, and which part of the text rests on it.
+        text: what its offsets are counted in.
+        provider: the annotation as it came, by dialect.
+    """
+    start, end = fields.get("start_index"), fields.get("end_index")
+    start, end = (start, end) if type(start) is int and type(end) is int else (None, None)
+    return Citation(
+        str(fields.get("url") or fields.get("filename") or fields.get("file_id") or ""),
+        str(fields.get("title") or ""),
+        text[start:end] if start is not None else "",
+        start,
+        end,
+        provider,
+    )
 
 
 def is_openai(url: str) -> bool:

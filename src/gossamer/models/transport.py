@@ -62,6 +62,8 @@ _SHOWN_ERROR_CHARS = 500
 _MAX_ENDPOINTS = 16
 # How long a server that has said its last word may take to end its answer, before the connection is given up.
 _LAST_WORD_SECONDS = 0.2
+# How long one may be silent that has said why the answer ended, but not that this was all.
+_LATE_SECONDS = 5.0
 
 _NO_CODES: Mapping[str, type[ModelError]] = {}
 _NO_FRAMES: list[Frame] = []
@@ -394,6 +396,20 @@ class Answer:
         except WireError as error:
             raise self._transport.failure(error, "".join(self._heard)) from error
         return _NO_FRAMES
+
+    async def late_frames(self) -> list[Frame]:
+        """Give the next frames of an answer that has said why it ended, such as its usage; none if it stays silent.
+
+        Waits 5 seconds at most: nothing needs to come any more, and a server may forget to end its stream.
+
+        Raises:
+            ModelError: see `frames`.
+        """
+        try:
+            async with asyncio.timeout(_LATE_SECONDS):
+                return await self.frames()
+        except TimeoutError:
+            return _NO_FRAMES
 
     def cut_off(self) -> StreamBrokenError:
         """The error of a stream that ended, in good form, before the answer was complete."""
