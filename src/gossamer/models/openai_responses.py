@@ -17,10 +17,10 @@ import msgspec
 from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
-from gossamer.messages import Citation, Message, Part, ProviderBlock, Refusal, Text, Thinking, ToolCall
+from gossamer.messages import Message, Part, ProviderBlock, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
 from gossamer.models.openai_responses_request import DIALECT, body
-from gossamer.models.openai_terms import ERROR_CODES, is_openai
+from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, Transport
@@ -72,6 +72,7 @@ class _Kind(msgspec.Struct, gc=False):
 
     type: str = ""
     name: str | None = None
+    phase: str | None = None
 
 
 class _CacheWrites(msgspec.Struct, gc=False):
@@ -128,6 +129,9 @@ _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_content = msgspec.json.Decoder(_Content).decode
 
 _THINKING = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+# What a model says on the way to its answer.
+_COMMENTARY = "commentary"
+
 _LAST = frozenset({"response.completed", "response.incomplete"})
 
 # Events that say what others say as well.
@@ -145,12 +149,15 @@ class _Assembly:
 
     Args:
         output_tool: the tool whose arguments are the answer itself, or None.
+        structured: whether the answer has a schema; what the model says beside it is thinking then.
     """
 
-    __slots__ = ("answer", "calls", "items", "output_tool", "text")
+    __slots__ = ("answer", "aside", "calls", "items", "output_tool", "structured", "text")
 
-    def __init__(self, output_tool: str | None) -> None:
+    def __init__(self, output_tool: str | None, *, structured: bool) -> None:
         self.output_tool = output_tool
+        self.structured = structured
+        self.aside = -1  # the place of what is said beside the answer
         self.text: list[str] = []
         self.calls: dict[int, tuple[str, bool]] = {}  # place in the output → our id, whether it is the answer
         self.items: dict[int, bytes] = {}  # place in the output → the item, once it is done
@@ -164,7 +171,7 @@ class _Assembly:
         if kind == "response.function_call_arguments.delta" and type(delta) is str:
             our_id, answers = self.calls.get(place) or self._begin(place, "")
             return [TextDelta(delta) if answers else ToolArgumentsDelta(our_id, delta)] if delta else []
-        if kind in _THINKING:
+        if kind in _THINKING or (kind == "response.output_text.delta" and place == self.aside):
             return [ThinkingDelta(delta)] if type(delta) is str and delta else []
         if kind == "response.reasoning_summary_part.added":
             return [ThinkingDelta("\n\n")] if event.summary_index else []
@@ -172,6 +179,8 @@ class _Assembly:
             return [TextDelta(delta)] if type(delta) is str and delta else []
         if kind == "response.output_item.added":
             item = _decode_kind(event.item)
+            if self.structured and item.phase == _COMMENTARY:
+                self.aside = place
             if item.type != "function_call":
                 return []
             our_id, answers = self._begin(place, item.name or "")
@@ -206,19 +215,21 @@ class _Assembly:
             self.items = {place: bytes(item) for place, item in enumerate(output)}
         parts: list[Part] = []
         for place in sorted(self.items):
-            _add_item(parts, self.items[place], self.calls[place][0] if place in self.calls else None)
+            call_id = self.calls[place][0] if place in self.calls else None
+            _add_item(parts, self.items[place], call_id, structured=self.structured)
         if not parts and self.text:  # a server that streams text and never says what it was a part of
             parts.append(Text("".join(self.text)))
         return tuple(parts) or (Text(""),)
 
 
-def _add_item(parts: list[Part], data: bytes, call_id: str | None) -> None:
+def _add_item(parts: list[Part], data: bytes, call_id: str | None, *, structured: bool) -> None:
     """Add the parts that an item of the output is made of.
 
     Args:
         parts: the message so far.
         data: the item.
         call_id: our id of the call that the item is, where one was given out while it was streamed.
+        structured: whether the answer has a schema.
     """
     kind = _decode_kind(data).type
     if kind not in {"message", "reasoning", "function_call"}:
@@ -228,7 +239,11 @@ def _add_item(parts: list[Part], data: bytes, call_id: str | None) -> None:
     provider: dict[str, Any] = {"id": item.id}
     if kind == "message":
         provider["phase"] = item.phase
-        _add_content(parts, item.content or (), _provider(provider))
+        if structured and item.phase == _COMMENTARY:
+            texts = [_decode_content(piece).text or "" for piece in item.content or ()]
+            parts.append(Thinking("".join(texts), provider=_provider(provider)))
+        else:
+            _add_content(parts, item.content or (), _provider(provider))
     elif kind == "reasoning":
         texts = [_decode_content(piece).text or "" for piece in item.content or ()]
         summary = [piece.text or "" for piece in item.summary or ()]
@@ -251,26 +266,14 @@ def _add_content(parts: list[Part], content: Sequence[msgspec.Raw], provider: An
         if piece.type == "output_text":
             parts.append(Text(piece.text or "", provider))
             parts += [
-                _as_citation(note, piece.text or "") for note in piece.annotations or () if is_object(note)
+                as_citation(note, piece.text or "", {DIALECT: note})
+                for note in piece.annotations or ()
+                if is_object(note)
             ]
         elif piece.type == "refusal":
             parts.append(Refusal(piece.refusal or "", provider))
         else:
             parts.append(ProviderBlock(DIALECT, msgspec.json.decode(data), provider))
-
-
-def _as_citation(note: dict[str, Any], text: str) -> Citation:
-    """Make a citation of an annotation, which is kept as it is too."""
-    start, end = note.get("start_index"), note.get("end_index")
-    start, end = (start, end) if type(start) is int and type(end) is int else (None, None)
-    return Citation(
-        str(note.get("url") or note.get("filename") or note.get("file_id") or ""),
-        str(note.get("title") or ""),
-        text[start:end] if start is not None else "",
-        start,
-        end,
-        {DIALECT: note},
-    )
 
 
 def _provider(fields: dict[str, Any]) -> dict[str, Any] | None:
@@ -385,14 +388,14 @@ class OpenAIResponses:
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer in one piece; see `Model.respond`."""
         data = await self._transport.ask(self._body(request, stream=False), request.settings)
-        assembly = _Assembly(self._output_tool(request))
+        assembly = _Assembly(self._output_tool(request), structured=request.output_schema is not None)
         self._take_answer(assembly, data)
         return self._response(assembly, request)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
         """Answer piece by piece; see `Model.stream`."""
         transport = self._transport
-        assembly = _Assembly(self._output_tool(request))
+        assembly = _Assembly(self._output_tool(request), structured=request.output_schema is not None)
         texts = assembly.text
         answer = await transport.stream(self._body(request, stream=True), request.settings, texts)
         try:
@@ -404,8 +407,12 @@ class OpenAIResponses:
                     try:
                         event = _decode(payload)
                         kind = event.type
-                        if kind == "response.output_text.delta" and type(event.delta) is str and event.delta:
-                            text = event.delta
+                        if (
+                            kind == "response.output_text.delta"
+                            and type(text := event.delta) is str
+                            and text
+                            and event.output_index != assembly.aside
+                        ):
                             texts.append(text)
                             yield TextDelta(text)
                             continue

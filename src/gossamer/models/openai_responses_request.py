@@ -72,7 +72,7 @@ def _assistant_items(message: Message) -> list[dict[str, Any]]:
     for part in message.parts:
         own = part.provider.get(DIALECT) if part.provider else None
         own = own if is_object(own) else {}
-        if isinstance(part, Thinking):
+        if isinstance(part, Thinking) and not own.get("phase"):
             if own.get("encrypted_content") or own.get("content"):
                 reasoning.append(_reasoning_item(part, own))
             continue
@@ -87,13 +87,13 @@ def _assistant_items(message: Message) -> list[dict[str, Any]]:
         elif isinstance(part, ProviderBlock) and part.dialect == DIALECT and not own:
             items += (*reasoning, part.raw)
             said = {}
-        elif isinstance(part, Text | Refusal | ProviderBlock) and own.get("id"):
+        elif isinstance(part, Text | Refusal | ProviderBlock | Thinking) and own.get("id"):
             if said.get("id") != own["id"]:
                 said = _message_item(own)
                 items += (*reasoning, said)
             said["content"].append(_said(part))
         else:
-            words = part.text if isinstance(part, Text | Refusal) else note_of(part)
+            words = part.text if isinstance(part, Text | Refusal | Thinking) else note_of(part)
             if said and "id" not in said:
                 said["content"] += words if isinstance(part, Text) else f" {words}"
             else:
@@ -127,7 +127,7 @@ def _message_item(own: Mapping[str, Any]) -> dict[str, Any]:
     return item
 
 
-def _said(part: Text | Refusal | ProviderBlock) -> dict[str, Any]:
+def _said(part: Text | Refusal | ProviderBlock | Thinking) -> dict[str, Any]:
     if isinstance(part, ProviderBlock):
         return part.raw
     if isinstance(part, Refusal):

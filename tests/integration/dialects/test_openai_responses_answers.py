@@ -39,7 +39,7 @@ from gossamer.errors import (
     RateLimitError,
     StreamBrokenError,
 )
-from gossamer.events import TextDelta, ToolCallStarted
+from gossamer.events import TextDelta, ThinkingDelta, ToolCallStarted
 from gossamer.messages import Refusal
 from gossamer.models import (
     Capabilities,
@@ -381,3 +381,38 @@ async def test_what_comes_is_what_the_official_client_sees(streamed):
     assert said.tool_calls[0].arguments == theirs.output[2].arguments
     assert json.loads(said.tool_calls[0].arguments) == {"amount": 2, "rate": 3}
     assert ours.usage.cached_tokens == theirs.usage.input_tokens_details.cached_tokens
+
+
+@streamed_and_not
+async def test_what_is_said_beside_a_structured_answer_is_none_of_it(streamed):
+    class Sum(msgspec.Struct):
+        value: int
+
+    aside = message("Let me add.", item="msg_0", phase="commentary")
+    final = message('{"value": 4}', phase="final_answer")
+    async with Server(reply(streamed, aside, final), reply(streamed, message('{"value": 5}'))) as server:
+        session = Session()
+        asking = agent(server, output=Sum)
+        result, events = await ask(asking, "2 and 2", streamed, session=session)
+        assert result.output == Sum(4)
+        if streamed:
+            said = [event.text for event in events if isinstance(event, TextDelta)]
+            assert "".join(said) == '{"value": 4}'
+            assert (
+                "".join(event.text for event in events if isinstance(event, ThinkingDelta)) == "Let me add."
+            )
+        await ask(asking, "and 1", streamed, session=session)
+    # It goes back as what it was.
+    items = server.requests[1].body["input"][1:3]
+    assert [(item["id"], item["phase"], item["content"][0]["text"]) for item in items] == [
+        ("msg_0", "commentary", "Let me add."),
+        ("msg_1", "final_answer", '{"value": 4}'),
+    ]
+
+
+@streamed_and_not
+async def test_what_is_said_on_the_way_to_a_text_is_text(streamed):
+    aside = message("Let me see. ", item="msg_0", phase="commentary")
+    async with Server(reply(streamed, aside, message("Four."))) as server:
+        result, _ = await ask(agent(server), "2 and 2", streamed)
+    assert result.output == "Let me see. Four."
