@@ -54,6 +54,20 @@ def test_a_url_stands_in_for_a_key_where_a_model_may_do_without():
     assert not listed["azure"]
 
 
+def test_urls_are_shown_without_what_may_be_secret():
+    ran = call(
+        "models",
+        "--json",
+        OPENAI_BASE_URL="https://gate.example/secret/v1?key=secret",
+        ANTHROPIC_BASE_URL="https://user:secret@gate.example",
+    )
+    assert "secret" not in ran.stdout
+    listed = {provider["name"]: provider for provider in json.loads(ran.stdout)}
+    assert listed["openai"]["url"] == "https://gate.example"
+    assert listed["openai"]["configured"]
+    assert (listed["anthropic"]["url"], listed["anthropic"]["configured"]) == ("", False)
+
+
 def test_the_table_is_for_people():
     ran = call("models", OPENAI_API_KEY="sk-secret")
     assert ran.returncode == 0

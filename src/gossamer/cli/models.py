@@ -11,10 +11,12 @@ from cyclopts import Parameter
 
 from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
+from gossamer.errors import ArgumentError
 from gossamer.models.base import Price
 from gossamer.models.catalog import list_models
 from gossamer.models.prices import price_for
 from gossamer.models.registry import PRESETS
+from gossamer.wire.url import parse_url
 
 __all__ = ["KnownModel", "KnownProvider", "models"]
 
@@ -34,7 +36,7 @@ class KnownProvider(msgspec.Struct, frozen=True):
     Attributes:
         name: as in `name:model`.
         dialect: the wire format it speaks.
-        url: where it is asked; empty where nothing says it.
+        url: the origin that is asked; empty where nothing says it, or says it in a way that cannot be used.
         key_env: the variable that holds the key; None where none is needed.
         configured: whether it could be asked now: its key is set, or it needs none, and there is a URL.
         abilities: what most of its models can do.
@@ -91,7 +93,10 @@ def models(provider: str | None = None, /, *, json: Annotated[bool, Parameter(ne
 
 def _provider(name: str) -> KnownProvider:
     preset = PRESETS[name]
-    url = preset.url() or preset.base_url
+    try:  # a path or a password may hold what is not to be shown
+        url = parse_url(preset.url() or preset.base_url, name=preset.url_env or "url").origin
+    except ArgumentError:
+        url = ""
     return KnownProvider(
         name,
         preset.dialect,
