@@ -32,7 +32,7 @@ from gossamer.errors import (
     StreamBrokenError,
 )
 from gossamer.events import MessageFinished, OutputDelta, OutputRestarted, TextDelta, ToolCallStarted
-from gossamer.models import CachedModel, OpenAIChat, RetryBudget, RetryModel, ScriptedModel, resolve
+from gossamer.models import CachedModel, OpenAIChat, Price, RetryBudget, RetryModel, ScriptedModel, resolve
 from gossamer.models import retry as retry_module
 from gossamer.simulator import Simulator
 
@@ -386,6 +386,16 @@ async def test_there_must_be_room_for_as_much_again():
         request.body["max_tokens" if "max_tokens" in request.body else "max_completion_tokens"]
         for request in server.requests
     ] == [100, 100]
+
+
+@streamed_and_not
+@pytest.mark.parametrize("limits", [Limits(max_cost=0.5), Limits(max_tokens=50_000)], ids=["cost", "tokens"])
+async def test_a_roomy_limit_leaves_room_for_a_retry(limits, streamed):
+    async with Server(Close(b""), reply(streamed, "ok")) as server:
+        agent = Agent(RetryModel(model(server, price=Price(1, 10)), first_wait=0.001), limits=limits)
+        result, _ = await ask(agent, "hi", streamed)
+    assert result.output == "ok"
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("end", [Close(b""), b'data: {"error": {"message": "no", "code": 503}}\n\n'])
