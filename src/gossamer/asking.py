@@ -16,7 +16,7 @@ from gossamer.ids import new_id
 from gossamer.limits import Budget, CountedCall, bound_input, cap_output
 from gossamer.messages import Message, Part, Refusal, ToolCall
 from gossamer.middleware import CallModel, Layers, wrap_model
-from gossamer.models.base import Model, ModelRequest, ModelResponse, price_of, priced
+from gossamer.models.base import Model, ModelRequest, ModelResponse, least_output_of, price_of, priced
 from gossamer.models.failures import may_have_cost
 from gossamer.models.prices import tell_unpriced
 from gossamer.records import CallLostRecord
@@ -91,7 +91,8 @@ async def _ask_within(
     budget: Budget = context.budget
     bound = bound_input(request, budget.counted)
     cap = request.settings.max_tokens if request.settings is not None else None
-    reservation = budget.reserve(bound, cap, price_of(model), model.name)
+    least = least_output_of(model)
+    reservation = budget.reserve(bound, cap, price_of(model), model.name, least_output_tokens=least)
     if reservation is not None:
 
         def reserve_again() -> None:

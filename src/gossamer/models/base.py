@@ -24,6 +24,7 @@ __all__ = [
     "ModelSettings",
     "Price",
     "ToolChoice",
+    "least_output_of",
     "price_of",
     "priced",
     "tool_choice",
@@ -224,7 +225,8 @@ class Model(Protocol):
     """A language model. Safe to share between agents, runs, threads and event loops.
 
     A model may also have a `price`, a `Price`; without one its calls count as unpriced. One that asks
-    several others prices their answers itself, and says so with a true `prices_answers`.
+    several others prices their answers itself, and says so with a true `prices_answers`. One whose provider refuses to
+    be asked for a short answer tells with `least_output_tokens` what it takes.
     """
 
     @property
@@ -262,6 +264,11 @@ class Model(Protocol):
 def price_of(model: Model) -> Price | None:
     """Give the price of a model, or None where it has none."""
     return getattr(model, "price", None)
+
+
+def least_output_of(model: Model) -> int:
+    """Give the lowest cap on an answer that a model's provider takes, in tokens."""
+    return getattr(model, "least_output_tokens", 1)
 
 
 def priced(response: ModelResponse, price: Price | None) -> ModelResponse:

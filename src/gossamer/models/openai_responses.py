@@ -341,6 +341,7 @@ class OpenAIResponses:
     __slots__ = ("_is_openai", "_reasons", "_transport", "capabilities", "name", "price", "provider")
 
     dialect = DIALECT
+    least_output_tokens = 16  # the API refuses a lower cap
 
     def __init__(
         self,

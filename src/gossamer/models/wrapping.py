@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gossamer.models.base import Capabilities, Model, Price, price_of
+from gossamer.models.base import Capabilities, Model, Price, least_output_of, price_of
 from gossamer.models.registry import check_model, resolve
 
 __all__ = ["WrappedModel"]
@@ -65,6 +65,11 @@ class WrappedModel:
     def price(self) -> Price | None:
         """What the inner model costs, or None where that is not known."""
         return price_of(self.model)
+
+    @property
+    def least_output_tokens(self) -> int:
+        """The lowest cap on an answer that the inner model's provider takes; see `Model`."""
+        return least_output_of(self.model)
 
     @property
     def prices_answers(self) -> bool:

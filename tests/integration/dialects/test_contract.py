@@ -36,7 +36,7 @@ from gossamer.errors import (
 )
 from gossamer.events import TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.messages import File, Image, Thinking, ToolResult
-from gossamer.models import Capabilities, ModelRequest, ModelSettings
+from gossamer.models import Capabilities, FallbackModel, ModelRequest, ModelSettings, RetryModel
 from gossamer.view import EncodedMessages, MessageView
 
 __all__ = ["sent"]
@@ -595,3 +595,19 @@ async def test_a_tool_that_there_is_not_by_a_name_that_cannot_be(dialect, sent):
         result = await Agent(model_of(dialect, server), tools=[convert]).run("go")
     assert result.output == "done"
     assert ("conv_rt_it_" if dialect == "anthropic_chat" else "convért it!") in str(sent[1])
+
+
+@each_dialect
+@pytest.mark.parametrize("wrap", [None, RetryModel, FallbackModel])
+async def test_a_limit_ends_as_a_limit_however_little_is_left(dialect, wrap):
+    """OpenAI's Responses refuses to be asked for fewer than 16 tokens."""
+    outcomes = set()
+    async with simulator(chunks=10_000) as server:
+        model = model_of(dialect, server)
+        model = wrap(model) if wrap else model
+        for left in range(1, 60, 3):
+            result = await Agent(model, limits=Limits(max_tokens=left)).run("hi")
+            outcomes.add(result.finish_reason)
+            assert result.usage.total_tokens <= left
+    assert "length" in outcomes
+    assert len(outcomes) == 2
