@@ -60,12 +60,13 @@ def test_urls_are_shown_without_what_may_be_secret():
         "--json",
         OPENAI_BASE_URL="https://gate.example/secret/v1?key=secret",
         ANTHROPIC_BASE_URL="https://user:secret@gate.example",
+        GOOGLE_GEMINI_BASE_URL="no url",
     )
     assert "secret" not in ran.stdout
     listed = {provider["name"]: provider for provider in json.loads(ran.stdout)}
-    assert listed["openai"]["url"] == "https://gate.example"
+    assert listed["openai"]["url"] == listed["anthropic"]["url"] == "https://gate.example"
     assert listed["openai"]["configured"]
-    assert (listed["anthropic"]["url"], listed["anthropic"]["configured"]) == ("", False)
+    assert (listed["gemini"]["url"], listed["gemini"]["configured"]) == ("", False)
 
 
 def test_the_table_is_for_people():
