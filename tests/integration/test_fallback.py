@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import weakref
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -36,11 +39,13 @@ from gossamer.models import (
     AnthropicChat,
     Capabilities,
     FallbackModel,
+    ModelRequest,
     ModelResponse,
     RetryModel,
     ScriptedModel,
     resolve,
 )
+from gossamer.view import MessageView
 
 
 @contextlib.asynccontextmanager
@@ -385,3 +390,46 @@ async def test_cancelling_asks_nobody_else():
         result = await agent.run("hi")
     assert result.stopped.limit == "max_seconds"
     assert not second.requests
+
+
+class Failing:
+    """Fails with an error of its own, and remembers whether that is still there."""
+
+    name = dialect = "failing"
+    capabilities = Capabilities()
+
+    def __init__(self):
+        self.errors = []
+
+    def error(self):
+        error = OverloadedError("no")
+        self.errors.append(weakref.ref(error))
+        return error
+
+    async def respond(self, request):
+        raise self.error()
+
+    async def stream(self, request):
+        raise self.error()
+        yield
+
+
+@streamed_and_not
+@pytest.mark.parametrize("second", [ScriptedModel(["ok"] * 2), None], ids=["answered", "failed"])
+async def test_what_failed_is_let_go_at_once(second, streamed):
+    """With no help of the garbage collector: a failed call would keep its conversation in memory until then."""
+    failing = Failing()
+    model = FallbackModel(failing, second or failing)
+    messages = [Message.user("hi")]
+    request = ModelRequest(MessageView(messages, 0, 1))
+    gc.disable()
+    try:
+        with contextlib.suppress(OverloadedError):
+            if streamed:
+                _ = [delta async for delta in model.stream(request)]
+            else:
+                await model.respond(request)
+        await asyncio.sleep(0)
+        assert [error() for error in failing.errors] == [None] * (1 if second else 2)
+    finally:
+        gc.enable()

@@ -6,16 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from gossamer.errors import ArgumentError, ContextLengthError, InvalidRequestError, ModelError
 from gossamer.events import Delta, OutputRestarted
-from gossamer.models.base import (
-    Capabilities,
-    Model,
-    ModelRequest,
-    ModelResponse,
-    Price,
-    least_output_of,
-    price_of,
-    priced,
-)
+from gossamer.models.base import Capabilities, Model, ModelRequest, ModelResponse, Price, price_of, priced
 from gossamer.models.failures import may_have_cost
 from gossamer.models.registry import check_model, resolve
 from gossamer.telemetry import metrics
@@ -114,11 +105,6 @@ class FallbackModel:
             prices.append(price)
         return _dearest(prices)
 
-    @property
-    def least_output_tokens(self) -> int:
-        """The lowest cap on an answer that all providers take; see `Model`."""
-        return max(least_output_of(model) for model in self.models)
-
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer in one piece; see `Model.respond`.
 
@@ -136,6 +122,7 @@ class FallbackModel:
                 failures.append((model, error))
                 following = _next_place(models, place, failures)
                 if following is None:
+                    failures.clear()  # its traceback holds this frame
                     raise
                 place = _hand_on(models, following, failures, request, delivered=False)
 
@@ -160,6 +147,7 @@ class FallbackModel:
                 failures.append((model, error))
                 following = None if delivered and not self.restart else _next_place(models, place, failures)
                 if following is None:
+                    failures.clear()  # its traceback holds this frame
                     raise
                 place = _hand_on(models, following, failures, request, delivered=delivered)
                 reason = str(error)
@@ -213,6 +201,7 @@ def _hand_on(
     logger.warning("model %s failed, %s is asked: %s", model.name, models[following].name, error)
     if metrics.recorder is not None:
         metrics.recorder.model_fell_back(model.name, type(error).__name__)
+    error.__traceback__ = None  # it holds the frame that holds the error, and with it the whole request
     return following
 
 
