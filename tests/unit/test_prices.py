@@ -69,6 +69,17 @@ def test_announced_changes_hold_from_their_day(monkeypatch):
         assert price_for(provider, model) == msgspec.convert(TABLE["prices"][provider][model], Price)
 
 
+@pytest.mark.parametrize("model", [model for model in TABLE["prices"]["gemini"] if "embedding" not in model])
+def test_gemini_reads_its_cache_at_a_tenth(model):
+    for price in (price_for("gemini", model), price_for("gemini", model).long):
+        assert price is None or price.cached == pytest.approx(price.input / 10)
+
+
+def test_an_alias_costs_what_it_stands_for():
+    assert price_for("openai", "gpt-5.6") == price_for("openai", "gpt-5.6-sol")
+    assert price_for("mistral", "mistral-medium-3.5") == price_for("mistral", "mistral-medium-3-5")
+
+
 # --- names --------------------------------------------------------------------------------------------------
 
 
