@@ -487,7 +487,7 @@ def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
     told = "" if asked.system_instruction is None else text_of(asked.system_instruction)
     contents = _Contents(
         asked.contents,
-        hash((model, raw_tools, told)),
+        hash(("gemini_chat", model, raw_tools, told)),
         tools_tokens + count(told),
         prefixes,
         signed=not _BEFORE_3.match(model),

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from gossamer.simulator.dialect import RequestError
+from gossamer.simulator.history import History
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, PrefixState, count
 
@@ -90,42 +91,16 @@ def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
 _read_tools_cached = lru_cache(maxsize=32)(_read_tools)
 
 
+def _read_message(raw: msgspec.Raw, index: int) -> _Message:  # noqa: ARG001 - Ollama tells no place
+    return _message_decoder.decode(raw)
+
+
 def _follow(state: PrefixState, message: _Message, index: int) -> PrefixState:  # noqa: ARG001 - any may follow any
     return PrefixState(state.tokens + message.tokens(), ())
 
 
 def _complete(state: PrefixState, index: int) -> None:
     """Ollama takes a history that ends anywhere."""
-
-
-class _Messages:
-    """The messages of a request; those in a prefix seen before are not decoded again."""
-
-    __slots__ = ("_decoded", "_raw", "cached_tokens", "tokens")
-
-    def __init__(self, raw: list[msgspec.Raw], key: int, tokens: int, prefixes: PrefixCache) -> None:
-        self._raw = raw
-        self._decoded: dict[int, _Message] = {}
-        state, self.cached_tokens = prefixes.walk(
-            raw, key, tokens, lambda state, index: _follow(state, self.message(index), index), _complete
-        )
-        self.tokens = state.tokens
-
-    def message(self, index: int) -> _Message:
-        found = self._decoded.get(index)
-        if found is None:
-            found = self._decoded[index] = _message_decoder.decode(self._raw[index])
-        return found
-
-    def since_user(self) -> list[_Message]:
-        """The last user message, where there is one, and all after it."""
-        tail: list[_Message] = []
-        for index in range(len(self._raw) - 1, -1, -1):
-            tail.append(self.message(index))
-            if tail[-1].role == "user":
-                break
-        tail.reverse()
-        return tail
 
 
 def _results(tail: list[_Message]) -> tuple[tuple[tuple[str, str], ...], int]:
@@ -193,9 +168,15 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     tools, tools_tokens = read_tools(raw_tools) if raw_tools else ({}, 0)
     schema, json_object = _shape(request.format)
     max_tokens, stop = _limits(request.options or _Options())
-    # Another format takes other messages, so what it has seen is no prefix here.
-    key = hash(("ollama_chat", request.model, raw_tools))
-    messages = _Messages(request.messages or [], key, tools_tokens, prefixes)
+    messages = History(
+        request.messages or [],
+        hash(("ollama_chat", request.model, raw_tools)),
+        tools_tokens,
+        prefixes,
+        read=_read_message,
+        follow=_follow,
+        complete=_complete,
+    )
     tail = messages.since_user()
     results, results_total = _results(tail)
     return Prompt(

@@ -9,6 +9,7 @@ import msgspec
 
 from gossamer.simulator.azure_paths import deployment
 from gossamer.simulator.dialect import RequestError
+from gossamer.simulator.history import History
 from gossamer.simulator.openai_errors import bad, below_minimum, invalid
 from gossamer.simulator.openai_tools import check_format, check_tool
 from gossamer.simulator.replies import Prompt
@@ -209,36 +210,6 @@ def _complete(state: PrefixState, index: int) -> None:
         raise _unanswered(state.pending, index)
 
 
-class _Messages:
-    """The messages of a request; those in a prefix seen before are not decoded again."""
-
-    __slots__ = ("_decoded", "_raw", "cached_tokens", "tokens")
-
-    def __init__(self, raw: list[msgspec.Raw], key: int, tokens: int, prefixes: PrefixCache) -> None:
-        self._raw = raw
-        self._decoded: dict[int, _Message] = {}
-        state, self.cached_tokens = prefixes.walk(
-            raw, key, tokens, lambda state, index: _follow(state, self.message(index), index), _complete
-        )
-        self.tokens = state.tokens
-
-    def message(self, index: int) -> _Message:
-        found = self._decoded.get(index)
-        if found is None:
-            found = self._decoded[index] = _read_message(self._raw[index], index)
-        return found
-
-    def since_user(self) -> list[_Message]:
-        """The last user message, where there is one, and all after it."""
-        tail: list[_Message] = []
-        for index in range(len(self._raw) - 1, -1, -1):
-            tail.append(self.message(index))
-            if tail[-1].role == "user":
-                break
-        tail.reverse()
-        return tail
-
-
 def _results(tail: list[_Message]) -> tuple[tuple[tuple[str, str], ...], int]:
     names: dict[str, str] = {}
     results: list[tuple[str, str]] = []
@@ -346,7 +317,15 @@ def _read(path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:
             "Invalid value for 'parallel_tool_calls': 'parallel_tool_calls' is only allowed when 'tools' are specified.",
             "parallel_tool_calls",
         )
-    messages = _Messages(request.messages, hash((model, raw_tools)), tools_tokens, prefixes)
+    messages = History(
+        request.messages,
+        hash(("openai_chat", model, raw_tools)),
+        tools_tokens,
+        prefixes,
+        read=_read_message,
+        follow=_follow,
+        complete=_complete,
+    )
     tail = messages.since_user()
     results, results_total = _results(tail)
     shape = request.response_format

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from gossamer.simulator.dialect import RequestError
+from gossamer.simulator.history import History
 from gossamer.simulator.openai_errors import bad, below_minimum, invalid
 from gossamer.simulator.openai_tools import check_format, check_tool
 from gossamer.simulator.replies import Prompt
@@ -228,6 +229,22 @@ def _choose_tools(choice: _Choice, tools: dict[str, Any]) -> tuple[dict[str, Any
     return tools, "function", choice.name or ""
 
 
+def _read_item(raw: msgspec.Raw, index: int, *, stored: bool) -> _Item:
+    try:
+        item = _item_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise invalid(error, f"input[{index}]") from None
+    sealed = item.type != "reasoning" or item.encrypted_content
+    if item.type == "item_reference" or not (sealed or stored):
+        raise RequestError(
+            404,
+            f"Item with id '{item.id}' not found. Items are not persisted when `store` is set to false. Try again "
+            "with `store` set to true, or remove this item from your input.",
+            param="input",
+        )
+    return item
+
+
 def _missing(index: int, field: str) -> RequestError:
     param = f"input[{index}].{field}"
     return bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
@@ -271,53 +288,6 @@ def _follow(state: PrefixState, item: _Item, index: int) -> PrefixState:
 def _complete(state: PrefixState, index: int) -> None:  # noqa: ARG001 - OpenAI tells no place
     if state.pending:
         raise bad(f"No tool output found for function call {state.pending[0]}.", "input")
-
-
-class _Items:
-    """The items of a request; those in a prefix seen before are not decoded again."""
-
-    __slots__ = ("_decoded", "_raw", "_stored", "cached_tokens", "tokens")
-
-    def __init__(
-        self, raw: list[msgspec.Raw], key: int, tokens: int, prefixes: PrefixCache, *, stored: bool
-    ) -> None:
-        self._raw = raw
-        self._decoded: dict[int, _Item] = {}
-        self._stored = stored
-        state, self.cached_tokens = prefixes.walk(
-            raw, key, tokens, lambda state, index: _follow(state, self.item(index), index), _complete
-        )
-        self.tokens = state.tokens
-
-    def item(self, index: int) -> _Item:
-        found = self._decoded.get(index)
-        if found is not None:
-            return found
-        try:
-            found = _item_decoder.decode(self._raw[index])
-        except msgspec.ValidationError as error:
-            raise invalid(error, f"input[{index}]") from None
-        if found.type == "item_reference" or (
-            found.type == "reasoning" and not found.encrypted_content and not self._stored
-        ):
-            raise RequestError(
-                404,
-                f"Item with id '{found.id}' not found. Items are not persisted when `store` is set to false. Try "
-                "again with `store` set to true, or remove this item from your input.",
-                param="input",
-            )
-        self._decoded[index] = found
-        return found
-
-    def since_user(self) -> list[_Item]:
-        """The last user message, where there is one, and all after it."""
-        tail: list[_Item] = []
-        for index in range(len(self._raw) - 1, -1, -1):
-            tail.append(self.item(index))
-            if tail[-1].role == "user":
-                break
-        tail.reverse()
-        return tail
 
 
 def _results(tail: list[_Item]) -> tuple[tuple[tuple[str, str], ...], int, int]:
@@ -434,8 +404,15 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     if not raw:
         raise bad("Invalid 'input': empty array. Expected an array with minimum length 1.", "input")
     stored = request.store is not False
-    key = hash((request.model, stored, request.instructions, raw_tools))
-    items = _Items(raw, key, tokens, prefixes, stored=stored)
+    items = History(
+        raw,
+        hash(("openai_responses", request.model, stored, request.instructions, raw_tools)),
+        tokens,
+        prefixes,
+        read=partial(_read_item, stored=stored),
+        follow=_follow,
+        complete=_complete,
+    )
     tail = items.since_user()
     results, results_total, turns = _results(tail)
     return Prompt(
