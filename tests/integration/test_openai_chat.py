@@ -183,7 +183,6 @@ async def test_settings_become_fields_and_headers(provider, longest):
         longest: 100,
         "stop": ["END"],
         "seed": 7,
-        "parallel_tool_calls": False,
         "reasoning_effort": "low",
         "logit_bias": {"5": -100},
         "service_tier": "flex",
@@ -533,3 +532,21 @@ async def test_citations_of_a_search(streamed):
     assert text.text == result.output == "found it"
     assert citation == Citation("https://a.org", "A", "found", 0, 5, {"openai_chat": cited})
     assert server.requests[1].messages[1] == {"role": "assistant", "content": "found it"}
+
+
+async def test_parallel_calls_are_spoken_of_only_where_there_is_a_tool():
+    @tool(inline=True)
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    settings = ModelSettings(parallel_tool_calls=False)
+    async with Simulator() as simulator:
+        model = OpenAIChat("m", base_url=simulator.url, api_key="k")
+        assert (await Agent(model).run("hi", settings=settings)).output == "You said: hi"
+        result = await Agent(model, tools=[look]).run("call look", settings=settings)
+        assert result.output == "look returned: seen"
+    async with Server(completion("ok"), completion("ok")) as server:
+        await agent(server).run("hi", settings=settings)
+        await agent(server, tools=[look]).run("hi", settings=settings)
+    assert ["parallel_tool_calls" in each.body for each in server.requests] == [False, True]

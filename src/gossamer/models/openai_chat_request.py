@@ -248,6 +248,8 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
         named = {"type": "function", "function": {"name": choice}}
         fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
     more_tools = lay_over(fields, request.settings.extra_body if request.settings is not None else None)
+    if not tools and not more_tools:
+        fields.pop("parallel_tool_calls", None)  # OpenAI refuses it where there is nothing to call
     pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
     if request.instructions:
         pieces += (_encode({"role": "system", "content": request.instructions}), b",")
