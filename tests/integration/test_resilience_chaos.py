@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
@@ -23,6 +24,7 @@ from gossamer.models import (
     RateLimitedModel,
     RetryModel,
 )
+from gossamer.models.wrapping import WrappedModel
 from gossamer.simulator import Simulator
 from gossamer.simulator.faults import RATE_FAULTS
 
@@ -120,3 +122,51 @@ async def test_every_run_ends_right_or_in_a_typed_error(limits):
         else:
             assert isinstance(outcome, ModelError | LimitError)
     assert right > RUNS / 2
+
+
+def within(model):
+    """A model and all those inside it."""
+    yield model
+    inside = [model.model] if isinstance(model, WrappedModel) else getattr(model, "models", ())
+    for one in inside:
+        yield from within(one)
+
+
+async def leave(model, tag, events):
+    """Stream a run and leave it after so many events."""
+    agent = Agent(model, tools=[note], settings=ModelSettings(timeout=1.0, max_tokens=200))
+    async with agent.stream(f'call note {{"tag": "{tag}"}}') as run:
+        async for _ in run:
+            events -= 1
+            if events < 0:
+                break
+
+
+async def test_runs_that_are_cancelled_or_left_leave_nothing():
+    before = asyncio.all_tasks()
+    dice = random.Random(5)
+    async with Simulator(error_rate=0.3, seed=5, latency=0.02, tps=200) as simulator:
+        models = nestings(dialects(simulator.url))
+        runs = [
+            asyncio.ensure_future(
+                leave(models[number // 2 % len(models)], f"n{number // 2}", dice.randrange(15))
+                if number % 2
+                else one_run(models[number // 2 % len(models)], f"n{number // 2}", None)
+            )
+            for number in range(RUNS)
+        ]
+        for run in runs[::3]:
+            asyncio.get_running_loop().call_later(dice.uniform(0, 0.4), run.cancel)
+        async with asyncio.timeout(60):
+            ended = await asyncio.gather(*runs, return_exceptions=True)
+        left = asyncio.all_tasks() - before
+        in_use = [host for host in wire.statistics() if host.open != host.idle or host.waiting]
+        every = [one for model in models for one in within(model)]
+    assert not left
+    assert not in_use
+    assert not [one for one in every if isinstance(one, CachedModel) and one._flights]
+    assert not [one for one in every if isinstance(one, RateLimitedModel) and one.waiting]
+    assert not [one for one in every if isinstance(one, CircuitBreakerModel) and one._trying]
+    odd = [one for one in ended if isinstance(one, BaseException)]
+    assert all(isinstance(one, ModelError | asyncio.CancelledError) for one in odd)
+    assert any(isinstance(one, asyncio.CancelledError) for one in odd)
