@@ -252,9 +252,14 @@ class _Assembly:
         return (*parts, *self.calls) or (Text(""),)
 
 
+def _is_half(line: bytes, error: Exception) -> bool:
+    """Tell whether a line that cannot be read is the beginning of one that could."""
+    return line.startswith(b"{") and not isinstance(error, msgspec.ValidationError)
+
+
 def _as_usage(last: _Answer | None, price: Price | None) -> Usage:
     if last is None or (last.prompt_eval_count is None and last.eval_count is None):
-        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+        return Usage(model_calls=1, unpriced_calls=1)  # nothing was counted, so nothing can be priced
     used = Usage(
         input_tokens=last.prompt_eval_count or 0,
         output_tokens=last.eval_count or 0,
@@ -367,7 +372,7 @@ class OllamaChat:
                     try:
                         chunk = _decode(payload)
                     except UNREADABLE as error:
-                        if ended and began:
+                        if ended and (began or _is_half(payload, error)):
                             raise answer.cut_off() from error
                         raise transport.invalid(f"a line that is no chunk ({error})", payload) from error
                     said = chunk.message
