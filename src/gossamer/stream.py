@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from gossamer.closing import stopped_outside
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, LimitError
-from gossamer.events import Event, RunFailed, RunFinished
+from gossamer.events import Event, RunFailed, RunFinished, TextDelta
 from gossamer.limits import Limits
 from gossamer.result import Result
 
@@ -128,7 +128,10 @@ class RunStream(Generic[OutputT]):
                     self._interrupting = False
                     step, argument = loop.throw, asyncio.CancelledError()
                 item: Any = step(argument)
-                if isinstance(item, Event):
+                if type(item) is TextDelta:
+                    return item
+                # Nearly all that comes is one of the two, and `isinstance` of a struct costs several comparisons.
+                if type(item) is not asyncio.Future and isinstance(item, Event):
                     if type(item) is RunFinished:  # whatever comes now, the run has its result
                         self._result = item.result
                         self._stop_timer()

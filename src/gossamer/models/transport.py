@@ -386,13 +386,22 @@ class Answer:
         Raises:
             ModelError: the stream broke, or is larger than 32 MiB.
         """
+        stream = self._stream
         try:
-            while data := await self._stream.read():
+            while True:
+                if (data := stream.take()) is None:
+                    await stream.arrival()
+                    continue
+                if not data:
+                    break
                 self._size += len(data)
                 if self._size > MAX_ANSWER_BYTES:
                     raise self._transport.invalid(f"a stream of more than {MAX_ANSWER_BYTES} bytes", data)
                 if frames := self._decoder.feed(data):
                     return frames
+        except asyncio.CancelledError:
+            stream.close()
+            raise
         except WireError as error:
             raise self._transport.failure(error, "".join(self._heard)) from error
         return _NO_FRAMES

@@ -225,7 +225,7 @@ class _Played(Stream):
         self._pieces = answer.pieces()[::-1]
         self._end(None if answer.failure is None else answer.failure.error())
 
-    async def read(self) -> bytes:
+    def take(self) -> bytes | None:
         if self._pieces:
             return self._pieces.pop()
         if self._error is not None:
@@ -251,17 +251,20 @@ class _Taped(Stream):
         self._heard: list[bytes] = []
         self._done: Callable[[bytes, Failure | None], None] | None = done
 
-    async def read(self) -> bytes:
+    def take(self) -> bytes | None:
         try:
-            data = await self._stream.read()
+            data = self._stream.take()
         except WireError as error:
             self._finish(Failure(type(error).__name__, str(error)))
             raise
         if data:
             self._heard.append(data)
-        else:
+        elif data is not None:
             self._finish(None)
         return data
+
+    def arrival(self) -> asyncio.Future[None]:
+        return self._stream.arrival()
 
     @property
     def at_end(self) -> bool:

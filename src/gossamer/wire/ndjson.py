@@ -38,15 +38,15 @@ class NDJSONDecoder:
         Raises:
             TooLargeError: a line is larger than the bound. The decoder is of no use after it.
         """
-        end = data.find(b"\n")
-        if end < 0:
+        line, end, rest = data.partition(b"\n")
+        if not end:
             self._line += data
             if len(self._line) > self._max:
                 self._refuse()
             return []
         # The packet that nearly all are: one whole line, with nothing pending before it.
-        if end == len(data) - 1 and not self._line and end <= self._max:
-            line = data[:end].strip()
+        if not rest and not self._line and len(line) <= self._max:
+            line = line.strip()
             return [Frame(line)] if line else []
         return self._feed_lines(data)
 

@@ -9,6 +9,8 @@ from gossamer.errors import TooLargeError
 __all__ = ["Frame", "SSEDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
+# As a number, for which `in` looks ten times faster than for a byte string.
+_CR = 13
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -63,38 +65,22 @@ class SSEDecoder:
         Raises:
             TooLargeError: a line or an event is larger than the bound. The decoder is of no use after it.
         """
-        # The packet that nearly all are: one whole event of one data line, with nothing pending before it.
-        end = len(data) - 2
-        if (
-            self._at_start
-            and data.startswith(b"data: ")
-            and data.find(b"\n") == end
-            and data[-1] == 10
-            and b"\r" not in data
-            and end <= self._max
-        ):
-            return [Frame(data[6:end], b"", self._id)]
-        # The same with its type in a line before, as OpenAI's Responses and Anthropic send it.
-        if (
-            self._at_start
-            and data.startswith(b"event: ")
-            and data.startswith(b"data: ", (named := data.find(b"\n")) + 1)
-            and data.find(b"\n", named + 1) == end
-            and data[-1] == 10
-            and b"\r" not in data
-            and end <= self._max
-        ):
-            return [Frame(data[named + 7 : end], data[7:named], self._id)]
-        # The bare one with the line ends of Google.
-        if (
-            self._at_start
-            and data.startswith(b"data: ")
-            and data.endswith(b"\r\n\r\n")
-            and data.find(b"\r") == end - 2
-            and data.find(b"\n") == end - 1
-            and end <= self._max
-        ):
-            return [Frame(data[6 : end - 2], b"", self._id)]
+        # The packets that nearly all are: one whole event with nothing pending before it. Slices and `partition` are
+        # what looks fastest into bytes.
+        if self._at_start and len(data) <= self._max:
+            line, _, rest = data.partition(b"\n")
+            if line[:6] == b"data: ":
+                # One data line; Google ends its lines with CRLF.
+                if rest == b"\n":
+                    if _CR not in line:
+                        return [Frame(line[6:], b"", self._id)]
+                elif rest == b"\r\n" and line[-1] == _CR and _CR not in (value := line[6:-1]):
+                    return [Frame(value, b"", self._id)]
+            elif line[:7] == b"event: " and rest[:6] == b"data: ":
+                # Its type in a line before, as OpenAI's Responses and Anthropic send it.
+                value, _, rest = rest.partition(b"\n")
+                if rest == b"\n" and _CR not in value and _CR not in line:
+                    return [Frame(value[6:], line[7:], self._id)]
         return self._feed_lines(data)
 
     def close(self) -> Frame | None:

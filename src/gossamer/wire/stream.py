@@ -130,29 +130,47 @@ class Stream:
             TooLargeError: the framing between two pieces is larger than its bound.
             WireError: the stream was closed before.
         """
-        if self._inflater is not None:
-            return await self._read_inflated(self._inflater)
-        pieces = self._pieces
-        if not pieces:
-            if not self._ended:
-                if self._waiter is not None:
-                    raise ArgumentError("another task is reading this stream; one reader at a time")
-                waiter = self._waiter = self._loop.create_future()
-                try:
-                    await waiter
-                except asyncio.CancelledError:
-                    self.close()
-                    raise
-            if not pieces:
-                if self._error is not None:
-                    raise self._error
-                return b""
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._buffered = 0
-        if self._paused:
-            self._resume()
+        try:
+            while (data := self.take()) is None:
+                await self.arrival()
+        except asyncio.CancelledError:
+            self.close()
+            raise
         return data
+
+    def take(self) -> bytes | None:
+        """Return what `read` would without waiting, None where it would wait; O(bytes).
+
+        With `arrival` it is `read` without a coroutine of its own, for who reads every token.
+
+        Raises:
+            WireError: as `read` raises it.
+        """
+        if self._inflater is not None:
+            return self._take_inflated(self._inflater)
+        pieces = self._pieces
+        if pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            self._buffered = 0
+            if self._paused:
+                self._resume()
+            return data
+        if not self._ended:
+            return None
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Return a future that is done when more has come or the stream has ended; only after `take` gave None.
+
+        Whoever is cancelled while waiting for it closes the stream.
+        """
+        if self._waiter is not None:
+            raise ArgumentError("another task is reading this stream; one reader at a time")
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     async def read_all(self, limit: int) -> bytes:
         """Read the rest of the body.
@@ -242,8 +260,8 @@ class Stream:
         if self._source is not None:
             self._source.resume(self)
 
-    async def _read_inflated(self, inflater: Inflater) -> bytes:
-        """Read through a content coding; pieces stay bounded however well the body was packed."""
+    def _take_inflated(self, inflater: Inflater) -> bytes | None:
+        """Take through a content coding; pieces stay bounded however well the body was packed."""
         try:
             while True:
                 if inflater.pending:
@@ -261,14 +279,10 @@ class Stream:
                     inflater.finish()
                     return b""
                 else:
-                    if self._waiter is not None:
-                        raise ArgumentError("another task is reading this stream; one reader at a time")
-                    waiter = self._waiter = self._loop.create_future()
-                    await waiter
-                    continue
+                    return None
                 if data:
                     return data
-        except (asyncio.CancelledError, WireError):
+        except WireError:
             self.close()
             raise
 
