@@ -6,7 +6,16 @@ from collections.abc import AsyncGenerator, Sequence
 
 from gossamer.errors import ArgumentError, ContextLengthError, InvalidRequestError, ModelError
 from gossamer.events import Delta, OutputRestarted
-from gossamer.models.base import Capabilities, Model, ModelRequest, ModelResponse, Price, price_of, priced
+from gossamer.models.base import (
+    Capabilities,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    Price,
+    least_output_of,
+    price_of,
+    priced,
+)
 from gossamer.models.failures import may_have_cost
 from gossamer.models.registry import check_model, resolve
 from gossamer.telemetry import metrics
@@ -104,6 +113,11 @@ class FallbackModel:
                 return None
             prices.append(price)
         return _dearest(prices)
+
+    @property
+    def least_output_tokens(self) -> int:
+        """The lowest cap on an answer that all providers take; see `Model`."""
+        return max(least_output_of(model) for model in self.models)
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer in one piece; see `Model.respond`.
