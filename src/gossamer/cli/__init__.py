@@ -24,7 +24,7 @@ _ABOUT = "Run AI agents, talk to them, and see what they need."
 _COMMANDS = {
     "run": "Run an agent once and show its tool calls and its answer.",
     "chat": "Talk to an agent.",
-    "simulate": "Serve a model provider that costs nothing, for tests and benchmarks.",
+    "simulate": "Serve a model provider that costs nothing: OpenAI's, Anthropic's, Gemini's and Ollama's formats.",
     "bench": "Measure, in a source checkout.",
     "models": "List the providers, what each can do, and which are configured.",
     "doctor": "Show what is configured, what can be reached, and what is missing.",
