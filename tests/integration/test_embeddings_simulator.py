@@ -53,7 +53,9 @@ async def test_the_simulator_is_understood(provider):
     assert found.usage.unpriced_calls == (0 if priced else 3)
 
 
-@pytest.mark.parametrize("provider", EMBEDDERS)
+@pytest.mark.parametrize(
+    "provider", sorted(EMBEDDERS.keys() - {"ollama"})
+)  # which passes over sizes too large
 async def test_its_errors_are_typed(provider):
     async with Simulator() as simulator:
         embedder = EMBEDDERS[provider](simulator.url.removesuffix("/v1"))
