@@ -22,7 +22,7 @@ from tests.integration.asking import (
 )
 from tests.integration.server import DONE, Server, call_entry, completion, frame, say, stream
 
-from gossamer import Agent, Limits, Message, Session, Text, ToolCall, Usage, tool
+from gossamer import Agent, Limits, Message, Price, Session, Text, ToolCall, Usage, tool
 from gossamer.errors import ArgumentError, OutputError
 from gossamer.events import OutputDelta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.messages import Audio, Citation, File, Image, Refusal, Thinking
@@ -460,7 +460,9 @@ async def test_usage(sent, cached, reasoning, streamed):
 
 async def test_a_server_that_counts_nothing():
     async with Server(completion("ok")) as server:
-        assert (await agent(server).run("hi")).usage == Usage(model_calls=1)
+        assert (await agent(server).run("hi")).usage == Usage(model_calls=1, unpriced_calls=1)
+        free = await Agent(OpenAIChat("gpt-test", base_url=server.url, price=Price(0))).run("hi")
+        assert free.usage == Usage(model_calls=1)
 
 
 async def test_a_token_limit_caps_the_answer():

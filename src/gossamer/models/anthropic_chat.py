@@ -39,7 +39,7 @@ from gossamer.messages import (
 )
 from gossamer.models.anthropic_request import DIALECT, as_input, body
 from gossamer.models.anthropic_schema import native_schema
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price, uncounted
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
 from gossamer.models.transport import UNREADABLE, ErrorTold, Transport, read_error
@@ -380,7 +380,7 @@ def _later_usage(first: _Usage | None, later: _Usage) -> _Usage:
 
 def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
-        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+        return uncounted(price)
     read = usage.cache_read_input_tokens or 0
     written = usage.cache_creation_input_tokens or 0
     long = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else None

@@ -28,6 +28,7 @@ __all__ = [
     "price_of",
     "priced",
     "tool_choice",
+    "uncounted",
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
@@ -269,6 +270,12 @@ def price_of(model: Model) -> Price | None:
 def least_output_of(model: Model) -> int:
     """Give the lowest cap on an answer that a model's provider takes, in tokens."""
     return getattr(model, "least_output_tokens", 1)
+
+
+def uncounted(price: Price | None) -> Usage:
+    """The usage of a call that the provider did not count: it cannot be priced, but where all is free."""
+    free = price is not None and not (price.input or price.output)
+    return Usage(model_calls=1, unpriced_calls=0 if free else 1)
 
 
 def priced(response: ModelResponse, price: Price | None) -> ModelResponse:

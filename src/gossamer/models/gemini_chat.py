@@ -42,7 +42,7 @@ from gossamer.messages import (
     Thinking,
     ToolCall,
 )
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price, uncounted
 from gossamer.models.gemini_request import DIALECT, body
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
@@ -327,7 +327,7 @@ def _place_of(said: str, encoded: bytes, text: str, place: dict[str, Any]) -> tu
 def _as_usage(raw: msgspec.Raw, price: Price | None) -> Usage:
     usage = None if raw is _NOTHING else _decode_usage(raw)
     if usage is None:
-        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+        return uncounted(price)
     used = Usage(
         input_tokens=usage.prompt_token_count + usage.tool_use_prompt_token_count,
         output_tokens=usage.candidates_token_count + usage.thoughts_token_count,

@@ -18,7 +18,15 @@ from gossamer.errors import ModelError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Image, Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, ModelSettings, Price
+from gossamer.models.base import (
+    Capabilities,
+    FinishReason,
+    ModelRequest,
+    ModelResponse,
+    ModelSettings,
+    Price,
+    uncounted,
+)
 from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import ImageRules, fit_images, note_of
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
@@ -259,7 +267,7 @@ def _is_half(line: bytes, error: Exception) -> bool:
 
 def _as_usage(last: _Answer | None, price: Price | None) -> Usage:
     if last is None or (last.prompt_eval_count is None and last.eval_count is None):
-        return Usage(model_calls=1, unpriced_calls=1)  # nothing was counted, so nothing can be priced
+        return uncounted(price)
     used = Usage(
         input_tokens=last.prompt_eval_count or 0,
         output_tokens=last.eval_count or 0,

@@ -16,7 +16,7 @@ from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price, uncounted
 from gossamer.models.mistral import split_content
 from gossamer.models.openai_chat_request import DIALECT, Form, body
 from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
@@ -211,7 +211,7 @@ class _Assembly:
 
 def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
-        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+        return uncounted(price)
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
     written = usage.prompt_tokens_details.cache_write_tokens if usage.prompt_tokens_details else None
     reasoned = usage.completion_tokens_details.reasoning_tokens if usage.completion_tokens_details else None

@@ -18,7 +18,7 @@ from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Message, Part, ProviderBlock, Refusal, Text, Thinking, ToolCall
-from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price
+from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price, uncounted
 from gossamer.models.openai_responses_request import DIALECT, body
 from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
@@ -284,7 +284,7 @@ def _provider(fields: dict[str, Any]) -> dict[str, Any] | None:
 
 def _as_usage(usage: _Usage | None, price: Price | None) -> Usage:
     if usage is None:
-        return Usage(model_calls=1)  # nothing was counted, so nothing can be priced
+        return uncounted(price)
     sent = usage.input_tokens_details or _InputDetails()
     reasoned = usage.output_tokens_details.reasoning_tokens if usage.output_tokens_details else None
     used = Usage(
