@@ -26,6 +26,13 @@ def test_expected_lines_are_found() -> None:
     assert not [page.name for page in PAGES if re.search(r"^#>", page.read_text(), re.MULTILINE)]
 
 
+@pytest.fixture
+def own_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page adds to the prices of the process is gone behind it."""
+    monkeypatch.setattr(gossamer.models.prices, "_added", {})
+
+
+@pytest.mark.usefixtures("own_prices")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 async def test_code_blocks(page: Path) -> None:
     namespace: dict = {"__name__": f"docs_{page.stem}"}
