@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import gossamer.models.prices
 from gossamer.models import PRESETS
 
 ROOT = Path(__file__).parents[2]
