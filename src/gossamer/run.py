@@ -103,10 +103,13 @@ async def execute(
     limits = limits or agent.limits
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
     session = context.session
-    if session is not None:
+    if session is not None and type(session) is not Session:
         check_session(session)
-    around = context.parent is not None or (session is not None and session.budget is not None)
-    if around or limits is not None:
+    if (
+        limits is not None
+        or context.parent is not None
+        or (session is not None and session.budget is not None)
+    ):
         context.budget = budget_for(limits, context)
     held: Session[Any] | None = None
     turns = started = 0
@@ -117,7 +120,6 @@ async def execute(
     turn: ToolTurn | None = None
     reason: FinishReason = "stop"
     context.new = new
-    bodies = context.bodies
     try:
         if session is not None:
             await session.hold(context)
@@ -154,7 +156,7 @@ async def execute(
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
                 context.messages = (
-                    MessageView(new, 0, len(new), bodies) if session is None else session.messages
+                    MessageView(new, 0, len(new), context.bodies) if session is None else session.messages
                 )
                 request = ModelRequest(
                     context.messages,
@@ -174,11 +176,14 @@ async def execute(
                 else:
                     response = await stream_model(context, model, request, None, emit, heard)
                 used = response.usage
-                told = used.unpriced_calls and response.model in TOLD_UNPRICED
-                if not used.cost and not told and (used.input_tokens or used.output_tokens):
+                answered_by = response.model
+                if (answered_by not in TOLD_UNPRICED if used.unpriced_calls else not used.cost) and (
+                    used.input_tokens or used.output_tokens
+                ):
                     response = charged(response, model)  # the model leaves its price to us, or has none
+                    used = response.usage
                 if metrics.recorder is not None:
-                    metrics.recorder.model_called(model.name, perf_counter() - asked, response.usage)
+                    metrics.recorder.model_called(model.name, perf_counter() - asked, used)
                 message = response.message
                 calls = ()
                 for part in message.parts:
@@ -186,14 +191,13 @@ async def execute(
                         message, calls = take_calls(message)
                         break
                 reason = response.finish_reason
-                answered_by = response.model
                 turns += 1
-                context.usage = response.usage if turns == 1 else context.usage.plus(response.usage, started)
+                context.usage = used if turns == 1 else context.usage.plus(used, started)
                 started = 0
                 if session is None:
                     new.append(message)
                 else:
-                    say(context, message, response.usage)
+                    say(context, message, used)
                 if emit is not None:
                     await emit(MessageFinished(message))
                     await emit(UsageUpdated(context.usage))
