@@ -14,7 +14,7 @@ from gossamer.errors import ArgumentError
 from gossamer.limits import Limits
 from gossamer.middleware import Middleware, layers, wrap_run
 from gossamer.models.base import Model, ModelSettings
-from gossamer.models.registry import check_model
+from gossamer.models.presets import check_model
 from gossamer.opening import OnPending, Prompt, as_tools, decided_by
 from gossamer.records import Decision
 from gossamer.result import Result

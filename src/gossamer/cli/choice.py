@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.agent import Agent
 from gossamer.errors import ArgumentError
-from gossamer.models.registry import PRESETS
+from gossamer.models.presets import PRESETS
 from gossamer.tools.function import tool
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.errors import ArgumentError, GossamerError
 from gossamer.models.catalog import list_models
-from gossamer.models.registry import PRESETS, check_model
+from gossamer.models.presets import PRESETS, check_model
 from gossamer.wire.url import parse_url
 
 __all__ = ["Library", "OpenFiles", "Provider", "Report", "doctor"]

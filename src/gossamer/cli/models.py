@@ -14,8 +14,8 @@ from gossamer.cli.screen import Screen
 from gossamer.errors import ArgumentError
 from gossamer.models.base import Price
 from gossamer.models.catalog import list_models
+from gossamer.models.presets import PRESETS
 from gossamer.models.prices import price_for
-from gossamer.models.registry import PRESETS
 from gossamer.wire.url import parse_url
 
 __all__ = ["KnownModel", "KnownProvider", "models"]

@@ -14,7 +14,8 @@ from gossamer.models.base import (
     ModelSettings,
     Price,
 )
-from gossamer.models.registry import PRESETS, Preset, resolve
+from gossamer.models.presets import PRESETS, Preset
+from gossamer.models.registry import resolve
 from gossamer.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta,
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, ProviderData, ToolCall, ToolResult
 from gossamer.models.base import FinishReason, Model, ModelRequest, ModelResponse, ModelSettings
+from gossamer.models.registry import resolve
 from gossamer.models.scripted import as_deltas
 from gossamer.models.wrapping import WrappedModel
 from gossamer.schema import OutputSchema, ToolSchema
@@ -314,14 +315,16 @@ class CachedModel(WrappedModel):
 
     __slots__ = ("_flights", "_told", "cache", "ttl")
 
-    _with_retries = True
-
     def __init__(self, model: Model | str, cache: Cache | None = None, *, ttl: float | None = None) -> None:
         super().__init__(model)
         self.cache: Cache = MemoryCache() if cache is None else cache
         self.ttl = ttl
         self._told: bytes | None = None
         self._flights: _Flights = {}
+
+    def _named(self, name: str) -> Model:
+        """Give the model that a string names, with its retries: only what is not cached is asked for."""
+        return resolve(name)
 
     async def respond(self, request: ModelRequest) -> ModelResponse:
         """Answer from the cache, else ask; see `Model.respond`. A hit costs a hash of the request and a decoding."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gossamer.errors import ArgumentError, InvalidResponseError, ModelConnectionError, WireError
-from gossamer.models.registry import PRESETS
+from gossamer.models.presets import PRESETS
 from gossamer.models.transport import UNREADABLE, error_for
 from gossamer.schema import is_array, is_object
 from gossamer.wire import Endpoint, Timeouts

@@ -17,7 +17,8 @@ from gossamer.models.base import (
     priced,
 )
 from gossamer.models.failures import may_have_cost
-from gossamer.models.registry import check_model, resolve
+from gossamer.models.presets import check_model
+from gossamer.models.registry import resolve
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 

@@ -31,8 +31,8 @@ from gossamer.models.extra_body import lay_over, with_tools
 from gossamer.models.media import ImageRules, fit_images, note_of
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.pairing import paired
+from gossamer.models.presets import server_url
 from gossamer.models.prices import price_for
-from gossamer.models.registry import server_url
 from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.schema import ToolSchema, is_object
 from gossamer.usage import Usage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gossamer.models.base import Capabilities, Model, Price, least_output_of, price_of
-from gossamer.models.registry import check_model, resolve
+from gossamer.models.presets import check_model, provider_model
 
 __all__ = ["WrappedModel"]
 
@@ -20,9 +20,6 @@ class WrappedModel:
 
     __slots__ = ("_model",)
 
-    # Whether a string brings its retries along, as it does elsewhere; not where each attempt should be seen.
-    _with_retries = False
-
     def __init__(self, model: Model | str) -> None:
         check_model(model)
         self._model: Model | str = model
@@ -38,13 +35,12 @@ class WrappedModel:
             AuthenticationError: it was given as a string, and its key is not set.
         """
         if isinstance(self._model, str):
-            from gossamer.models.retry import RetryModel
-
-            resolved = resolve(self._model)
-            if isinstance(resolved, RetryModel) and not self._with_retries:
-                resolved = resolved.model
-            self._model = resolved
+            self._model = self._named(self._model)
         return self._model
+
+    def _named(self, name: str) -> Model:
+        """Give the model that a string names: without retries of its own, for each attempt should be seen."""
+        return provider_model(name)
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import msgspec
 
 from gossamer.errors import ArgumentError, CassetteError, WireError
-from gossamer.models import embeddings, registry, transport
+from gossamer.models import embeddings, presets, registry, transport
 from gossamer.models.transport import Outgoing
 from gossamer.testing.meaning import Asked, asked, differences
 from gossamer.testing.recording import Answered, Exchange, Failure, answered, load, write
@@ -99,7 +99,7 @@ class Cassette:
         for exchange in exchanges:
             key = exchange.request.without(self._secrets).key
             self._answers.setdefault(key, deque()).append(exchange.response)
-        registry.replaying = not self.recording
+        presets.replaying = not self.recording
         transport.tape = self
 
     def close(self, *, keep: bool = True) -> None:
@@ -115,8 +115,8 @@ class Cassette:
         if transport.tape is not self:
             return
         transport.tape = None
-        if registry.replaying:
-            registry.replaying = False
+        if presets.replaying:
+            presets.replaying = False
             # Models of strings may have been built without the key that they need from now on.
             registry.resolve.cache_clear()
             embeddings.embedder.cache_clear()

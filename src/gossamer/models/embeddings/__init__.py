@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.errors import ArgumentError
 from gossamer.models.embeddings.base import Batching, Embedder, Embeddings, Purpose, Vector
-from gossamer.models.registry import PRESETS, key_for
+from gossamer.models.presets import PRESETS, key_for
 
 if TYPE_CHECKING:
     from gossamer.models.embeddings.azure import AzureOpenAIEmbedder

@@ -14,7 +14,7 @@ import msgspec
 from gossamer.models.base import Price
 from gossamer.models.embeddings.base import Batching, Embeddings, Purpose
 from gossamer.models.embeddings.batches import Answer, embed_in_batches, vectors_of
-from gossamer.models.registry import server_url
+from gossamer.models.presets import server_url
 from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.wire import Timeouts
 
