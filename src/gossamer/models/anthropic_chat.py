@@ -428,8 +428,8 @@ class AnthropicChat:
     """A Claude model behind Anthropic's Messages, or a server that speaks the same.
 
     Settings: `max_tokens` is 16,000 where it is not set, as the API wants a bound. `thinking` is an effort (`low` to
-    `max`; the model decides how long it thinks, and a summary is shown), a number of tokens for models that think on
-    a budget, `between_tools`, or `off`; while a model thinks the API takes no `temperature`, and no `top_p` below
+    `max`; the model decides how long it thinks, and a summary is shown; a budget of tokens for the models up to 4.5,
+    which know no effort), a number of tokens for models that think on a budget, `between_tools`, or `off`; while a model thinks the API takes no `temperature`, and no `top_p` below
     0.95, so they are left out. `prompt_cache` is `5m` or `1h`: tools and instructions are marked, and the end of the
     conversation, so that each request reads what the last one wrote. `seed` has no counterpart and is left aside.
     In `extra_body`, tools are added to the agent's, and objects are merged with ours.

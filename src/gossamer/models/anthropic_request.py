@@ -42,6 +42,9 @@ DIALECT = "anthropic_chat"
 # The API wants a bound on every answer. This one is enough for long answers with thinking, and every model takes it.
 _MAX_TOKENS = 16_000
 _LEAST_BUDGET = 1024  # of thinking, in tokens
+# What words mean to the models up to 4.5, which think on a budget alone.
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 24_576, "max": 32_000}
+_VERSION_IN_NAME = re.compile(r"claude-(?:[a-z]+-)?(\d)(?:[-.](\d)(?!\d))?")
 _LEAST_TOP_P_THINKING = 0.95
 
 # 10 MiB as base64, which is what the API counts.
@@ -280,11 +283,21 @@ def _cache_mark(keep: str) -> dict[str, Any]:
     return {"type": "ephemeral", "ttl": keep}
 
 
-def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
-    longest, thinking = _thinking_field(settings.thinking, settings.max_tokens)
+@functools.lru_cache(maxsize=256)
+def _thinks_on_budget(model: str) -> bool:
+    """Tell whether a model knows no effort of thinking, only a number of tokens."""
+    version = _VERSION_IN_NAME.match(model)
+    return version is not None and (int(version[1]), int(version[2] or 0)) < (4, 6)
+
+
+def _settings_fields(settings: ModelSettings, model: str) -> dict[str, Any]:
+    asked = settings.thinking
+    if asked in _BUDGETS and _thinks_on_budget(model):
+        asked = str(_BUDGETS[asked])
+    longest, thinking = _thinking_field(asked, settings.max_tokens)
     kind = None if thinking is None else thinking["type"]
     thinks = kind not in {None, "disabled"}
-    effort = settings.thinking if kind == "adaptive" else None
+    effort = asked if kind == "adaptive" else None
     top_p = settings.top_p
     fields = {
         "max_tokens": longest,
@@ -343,7 +356,7 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
     """
     messages = paired(request)
     settings = request.settings or _NO_SETTINGS
-    fields: dict[str, Any] = {"model": model, **_settings_fields(settings)}
+    fields: dict[str, Any] = {"model": model, **_settings_fields(settings, model)}
     if stream:
         fields["stream"] = True
     tools = request.tools

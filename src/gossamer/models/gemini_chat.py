@@ -394,11 +394,11 @@ def _read_error(data: bytes) -> ErrorTold:
 class GeminiChat:
     """A Gemini model, by Google's Gemini API.
 
-    Of `ModelSettings`: `thinking` is a level such as `low` or `high` (Gemini 3 and later), a number of tokens (before
-    it; `-1` leaves it to the model) or `off`, and summaries of the thoughts are asked for; `parallel_tool_calls` is
-    left aside, and so is `prompt_cache`, for Gemini caches by itself. What else Gemini takes goes through `extra_body`,
-    laid over what stands there already: `{"generationConfig": {"topK": 40}}`, `{"tools": [{"googleSearch": {}}]}`,
-    `{"cachedContent": "cachedContents/…"}`.
+    Of `ModelSettings`: `thinking` is a level such as `low` or `high` (before Gemini 3 a budget of tokens stands for
+    it), a number of tokens (`-1` leaves it to the model) or `off`, and summaries of the thoughts are asked for;
+    `parallel_tool_calls` is left aside, and so is `prompt_cache`, for Gemini caches by itself. What else Gemini takes
+    goes through `extra_body`, laid over what stands there already: `{"generationConfig": {"topK": 40}}`,
+    `{"tools": [{"googleSearch": {}}]}`, `{"cachedContent": "cachedContents/…"}`.
 
     Before Gemini 3 an answer cannot have a schema beside tools: it comes through a tool then. System messages in the
     middle and the names of authors are told in the text; a file's name is not sent. A call whose arguments are no JSON

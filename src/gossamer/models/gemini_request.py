@@ -52,6 +52,9 @@ _FILE_TYPES = (
     "video/",
 )
 
+# https://ai.google.dev/gemini-api/docs/openai#thinking: what words mean to models that think on a budget of tokens.
+_BUDGETS = {"minimal": "1024", "low": "1024", "medium": "8192", "high": "24576"}
+
 # Gemini 3 refuses the first call of an answer without a signature; a call that another model made has none. These
 # words stand in for it, as the documentation says.
 _NO_SIGNATURE = "skip_thought_signature_validator"
@@ -245,19 +248,22 @@ def _tool_choice_field(choice: str) -> dict[str, Any]:
     return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice]}}
 
 
-def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
+def _settings_fields(settings: ModelSettings, *, levels: bool) -> dict[str, Any]:
+    thinking = settings.thinking
     config = {
         "temperature": settings.temperature,
         "topP": settings.top_p,
         "maxOutputTokens": settings.max_tokens,
         "stopSequences": settings.stop,
         "seed": settings.seed,
-        "thinkingConfig": None if settings.thinking is None else _thinking_field(settings.thinking),
+        "thinkingConfig": None if thinking is None else _thinking_field(thinking, levels=levels),
     }
     return {name: value for name, value in config.items() if value is not None}
 
 
-def _thinking_field(thinking: str) -> dict[str, Any]:
+def _thinking_field(thinking: str, *, levels: bool) -> dict[str, Any]:
+    if not levels:  # before Gemini 3
+        thinking = _BUDGETS.get(thinking.lower(), thinking)
     if thinking.lower() in {"off", "none", "0"}:
         return {"thinkingBudget": 0}
     if re.fullmatch(r"-?\d+", thinking):
@@ -276,14 +282,14 @@ def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
     Args:
         request: what the model is asked.
         native: whether it answers to a schema by itself; otherwise its answer comes through a tool.
-        signed: whether it wants a signature with every answer that calls tools.
+        signed: whether it wants a signature with every answer that calls tools, and thinks by level: since Gemini 3.
     """
     messages = paired(request)
     settings = request.settings
     fields: dict[str, Any] = {}
     if request.instructions:
         fields["systemInstruction"] = {"parts": [{"text": request.instructions}]}
-    config = {} if settings is None else _settings_fields(settings)
+    config = {} if settings is None else _settings_fields(settings, levels=signed)
     tools = request.tools
     choice = request.tool_choice
     schema = request.output_schema

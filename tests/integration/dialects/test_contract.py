@@ -182,6 +182,30 @@ async def test_thinking_goes_back_in_its_tool_loop(dialect, streamed):
     assert result.output == "and more"
 
 
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+@pytest.mark.parametrize(
+    ("kind", "name", "has_effort"),
+    [
+        (AnthropicChat, "claude-3-7-sonnet-20250219", False),
+        (AnthropicChat, "claude-sonnet-4-20250514", False),
+        (AnthropicChat, "claude-haiku-4-5-20251001", False),
+        (AnthropicChat, "claude-sonnet-4-6", True),
+        (AnthropicChat, "claude-haiku-5-5", True),
+        (GeminiChat, "gemini-2.5-flash", False),
+        (GeminiChat, "gemini-3.8-flash", True),
+    ],
+)
+async def test_a_word_for_thinking_fits_every_model(kind, name, has_effort, effort, sent):
+    """Older models think on a budget of tokens alone; the simulator refuses what each one does not take."""
+    reply = {"thinking": "Hm.", "text": "so"}
+    async with simulator(reply) as server:
+        model = kind(name, base_url=server.url.removesuffix("/v1"), api_key="k")
+        result = await Agent(model, settings=ModelSettings(thinking=effort)).run("hi")
+    assert result.output == "so"
+    assert [part.text for part in result.messages[-1].parts if isinstance(part, Thinking)] == ["Hm."]
+    assert (effort in str(sent[0]).lower()) is has_effort
+
+
 @each_dialect
 @streamed_and_not
 async def test_media(dialect, streamed, sent):
