@@ -68,7 +68,7 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {
 }
 
 # Generations 1 and 2, and the open models, refuse a schema of the answer beside tools and know no stand-in for signatures.
-_SINCE_3 = re.compile(r"(?:models/)?gemini-(?![12]\b)")
+_BEFORE_3 = re.compile(r"(?:models/)?(?:gemini-[12]\b|gemma)")
 
 _NOTHING = msgspec.Raw()
 
@@ -452,7 +452,7 @@ class GeminiChat:
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(self.provider, model)
         self._path = "/" + quote(model if "/" in model else f"models/{model}", safe="/@")
-        self._since_3 = _SINCE_3.match(model) is not None
+        self._since_3 = _BEFORE_3.match(model) is None
         self._transport = Transport(
             url,
             headers,

@@ -36,7 +36,15 @@ from gossamer.errors import (
 )
 from gossamer.events import TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.messages import File, Image, Thinking, ToolResult
-from gossamer.models import Capabilities, FallbackModel, ModelRequest, ModelSettings, RetryModel
+from gossamer.models import (
+    AnthropicChat,
+    Capabilities,
+    FallbackModel,
+    GeminiChat,
+    ModelRequest,
+    ModelSettings,
+    RetryModel,
+)
 from gossamer.view import EncodedMessages, MessageView
 
 __all__ = ["sent"]

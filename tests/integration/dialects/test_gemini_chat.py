@@ -229,8 +229,8 @@ async def test_tools_of_google_stand_beside_ours():
 @pytest.mark.parametrize(
     ("thinking", "config"),
     [
-        ("low", {"thinkingLevel": "LOW", "includeThoughts": True}),
-        ("high", {"thinkingLevel": "HIGH", "includeThoughts": True}),
+        ("low", {"thinkingBudget": 1024, "includeThoughts": True}),
+        ("high", {"thinkingBudget": 24576, "includeThoughts": True}),
         ("2048", {"thinkingBudget": 2048, "includeThoughts": True}),
         ("-1", {"thinkingBudget": -1, "includeThoughts": True}),
         ("off", {"thinkingBudget": 0}),
