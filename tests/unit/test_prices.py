@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import gossamer.models.prices
 from gossamer import Agent, ArgumentError, Limits, Message, Price, Usage
 from gossamer.models import ModelResponse, OpenAIChat, ScriptedModel
-from gossamer.models.prices import TOLD_UNPRICED, add_prices, price_for, prices_dated
 from gossamer.models.presets import PRESETS
+from gossamer.models.prices import TOLD_UNPRICED, add_prices, price_for, prices_dated
 
 TABLE = msgspec.json.decode(Path(gossamer.models.prices.__file__).with_name("prices.json").read_bytes())
 KNOWN = [(provider, model) for provider, models in TABLE["prices"].items() for model in models]
