@@ -72,7 +72,9 @@ class AzureOpenAIChat(OpenAIChat):
         self.provider = "azure"
         self.capabilities = capabilities
         self.price = price
-        self._form = Form(self.provider, checks_images=True)
+        self._form = Form(
+            self.provider, checks_images=True, images=capabilities.images, files=capabilities.files
+        )
         self._transport = Transport(
             azure_url(endpoint, model, version, "chat/completions"),
             headers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import msgspec
 
@@ -10,7 +11,7 @@ from gossamer.errors import ArgumentError
 from gossamer.messages import Audio, Citation, File, Image, Message, Part, ProviderBlock, Text, ToolResult
 from gossamer.schema import is_object
 
-__all__ = ["IMAGE_TYPES", "ImageRules", "data_url", "fit_images", "note_of"]
+__all__ = ["IMAGE_TYPES", "ImageRules", "data_url", "fit_images", "note_of", "told_media"]
 
 # What most providers read.
 IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
@@ -90,6 +91,35 @@ def _usual(image: Image) -> Image:
     return (
         msgspec.structs.replace(image, media_type="image/jpeg") if image.media_type == "image/jpg" else image
     )
+
+
+def told_media(message: Message, *, images: bool, files: bool) -> Message:
+    """Give a message for a model that sees no pictures or reads no files: of those it is told.
+
+    O(1) for a message of one text, else O(parts).
+
+    Args:
+        message: what is said.
+        images: whether the model sees pictures.
+        files: whether it reads files.
+    """
+    parts = message.parts
+    if len(parts) == 1 and type(parts[0]) is Text:
+        return message
+    if images and files:
+        return message
+    hidden = File if images else Image if files else Image | File
+    told = tuple(
+        Text(note_of(part)) if isinstance(part, hidden) else _told_result(part, hidden) for part in parts
+    )
+    return msgspec.structs.replace(message, parts=told)
+
+
+def _told_result(part: Part, hidden: Any) -> Part:
+    if not isinstance(part, ToolResult) or isinstance(part.content, str):
+        return part
+    content = tuple(Text(note_of(item)) if isinstance(item, hidden) else item for item in part.content)
+    return msgspec.structs.replace(part, content=content)
 
 
 def note_of(part: Part) -> str:

@@ -28,7 +28,7 @@ from gossamer.models.base import (
     uncounted,
 )
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import ImageRules, fit_images, note_of
+from gossamer.models.media import ImageRules, fit_images, note_of, told_media
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.pairing import paired
 from gossamer.models.presets import server_url
@@ -95,6 +95,11 @@ def _encode_message(message: Message, _: Message | None) -> bytes:
     """Encode a message, with the comma that goes behind it."""
     objects = _as_objects(fit_images(message, _IMAGE_RULES))
     return _encode(objects)[1:-1] + b"," if objects else b""
+
+
+def _encode_for_blind(message: Message, previous: Message | None) -> bytes:
+    """Encode a message for a model that sees no pictures: it is told of them."""
+    return _encode_message(told_media(message, images=False, files=True), previous)
 
 
 def _as_objects(message: Message) -> list[dict[str, Any]]:
@@ -431,7 +436,10 @@ class OllamaChat:
         pieces: list[bytes | memoryview] = [_encode(fields)[:-1], b',"messages":[']
         if request.instructions:
             pieces += (_encode({"role": "system", "content": request.instructions}), b",")
-        pieces.append(messages.encoded(self.dialect, _encode_message))
+        if self.capabilities.images:
+            pieces.append(messages.encoded(self.dialect, _encode_message))
+        else:
+            pieces.append(messages.encoded(f"{self.dialect}:blind", _encode_for_blind))
         while pieces[-1] == b"":
             pieces.pop()
         if pieces[-1][-1] == _COMMA:

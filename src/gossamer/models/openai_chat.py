@@ -294,7 +294,9 @@ class OpenAIChat:
         self.provider = provider
         self.capabilities = capabilities
         self.price = price if price is not None else price_for(provider, model)
-        self._form = Form(provider, send_thinking, short_call_ids, is_openai(url))
+        self._form = Form(
+            provider, send_thinking, short_call_ids, is_openai(url), capabilities.images, capabilities.files
+        )
         self._transport = Transport(
             url, headers, provider, error_codes=_ERROR_CODES, timeouts=timeouts, ca_file=ca_file
         )

@@ -27,13 +27,13 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
-from gossamer.models.media import data_url, fit_images, note_of
+from gossamer.models.media import data_url, fit_images, note_of, told_media
 from gossamer.models.mistral import mistral_objects
 from gossamer.models.openai_terms import IMAGE_RULES, prompt_cache_fields
 from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
 from gossamer.schema import ToolSchema
-from gossamer.view import MessageView
+from gossamer.view import EncodeMessage, MessageView
 
 __all__ = ["DIALECT", "Form", "body"]
 
@@ -55,12 +55,16 @@ class Form(msgspec.Struct, frozen=True):
         send_thinking: whether the model gets its thinking back while a tool loop lasts.
         as_mistral: whether messages are written as Mistral takes them.
         checks_images: whether pictures that OpenAI refuses are refused here already.
+        images: whether the model sees pictures; otherwise it is told of them.
+        files: whether it reads files; likewise.
     """
 
     provider: str
     send_thinking: bool = False
     as_mistral: bool = False
     checks_images: bool = False
+    images: bool = True
+    files: bool = True
 
 
 # --- messages -----------------------------------------------------------------------------------------------
@@ -268,17 +272,30 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
 
 def _bodies(messages: MessageView, form: Form) -> tuple[bytes | memoryview, ...]:
     if lost := leading_results(messages):
-        results = [_encode_message(unanswered(messages[place]), None) for place in range(lost)]
+        told = (unanswered(messages[place]) for place in range(lost))
+        shown = (told_media(message, images=form.images, files=form.files) for message in told)
+        results = [_encode_message(message, None) for message in shown]
         return b"".join(results), *_bodies(messages.part(lost, len(messages)), form)
     if form.checks_images:
-        return (messages.encoded(f"{DIALECT}:openai", _encode_for_openai),)
+        return (_encoded(messages, form, f"{DIALECT}:openai", _encode_for_openai),)
     if form.as_mistral:
-        return (messages.encoded(f"{DIALECT}:mistral", _encode_for_mistral),)
+        return (_encoded(messages, form, f"{DIALECT}:mistral", _encode_for_mistral),)
     if not form.send_thinking:
-        return (messages.encoded(DIALECT, _encode_message),)
+        return (_encoded(messages, form, DIALECT, _encode_message),)
     begin = len(messages)  # the tool loop that is under way begins behind the last question
     while begin > 0 and messages[begin - 1].role != "user":
         begin -= 1
-    settled = messages.part(0, begin).encoded(DIALECT, _encode_message)
-    loop = messages.part(begin, len(messages)).encoded(f"{DIALECT}:loop", _encode_in_tool_loop)
+    settled = _encoded(messages.part(0, begin), form, DIALECT, _encode_message)
+    loop = _encoded(messages.part(begin, len(messages)), form, f"{DIALECT}:loop", _encode_in_tool_loop)
     return settled, loop
+
+
+def _encoded(messages: MessageView, form: Form, key: str, encode: EncodeMessage) -> bytes | memoryview:
+    """Give the bodies of messages, with notes in place of what the model cannot be shown."""
+    if form.images and form.files:
+        return messages.encoded(key, encode)
+
+    def encode_told(message: Message, previous: Message | None) -> bytes:
+        return encode(told_media(message, images=form.images, files=form.files), previous)
+
+    return messages.encoded(f"{key}:{form.images:d}{form.files:d}", encode_told)
