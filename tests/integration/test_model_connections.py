@@ -24,9 +24,9 @@ from tests.integration.server import (
 )
 
 from gossamer import Agent, Limits, Session, wire
-from gossamer.errors import RateLimitError
+from gossamer.errors import InvalidRequestError, RateLimitError
 from gossamer.events import TextDelta
-from gossamer.models import OpenAIChat
+from gossamer.models import OpenAIChat, OpenAIResponses
 
 # --- kept ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ async def test_threads_share_a_model():
 FORKING = """
 import asyncio, os, sys
 from gossamer import Agent
-from gossamer.models import OpenAIChat
+from gossamer.models import OpenAIChat, OpenAIResponses
 
 asking = Agent(OpenAIChat("gpt-test", base_url=sys.argv[1]))
 
@@ -293,7 +293,7 @@ asyncio.run(main())
 FORKING_SYNC = """
 import os, sys
 from gossamer import Agent
-from gossamer.models import OpenAIChat
+from gossamer.models import OpenAIChat, OpenAIResponses
 
 asking = Agent(OpenAIChat("gpt-test", base_url=sys.argv[1]))
 assert asking.run_sync("before").output == "before"
@@ -332,3 +332,13 @@ async def test_models_of_one_server_share_its_connections():
             await Agent(OpenAIChat(name, base_url=server.url)).run("hi")
         assert server.accepted == 1
     assert [request.body["model"] for request in server.requests] == ["small", "large"]
+
+
+@pytest.mark.parametrize("kind", [OpenAIChat, OpenAIResponses])
+async def test_the_query_of_a_base_url_stays_behind_the_path(kind):
+    async with Server(http({"error": {"message": "no"}}, 400)) as server:
+        model = kind("m", base_url=f"{server.url}/?version=2&x=y", api_key="k")
+        with pytest.raises(InvalidRequestError):
+            await Agent(model).run("hi")
+    path = "/chat/completions" if kind is OpenAIChat else "/responses"
+    assert server.requests[0].target == f"/v1{path}?version=2&x=y"

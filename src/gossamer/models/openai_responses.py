@@ -23,7 +23,7 @@ from gossamer.models.openai_responses_request import DIALECT, body
 from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
-from gossamer.models.transport import UNREADABLE, Transport
+from gossamer.models.transport import UNREADABLE, Transport, url_below
 from gossamer.schema import is_object
 from gossamer.usage import Usage
 from gossamer.wire import Timeouts
@@ -372,7 +372,7 @@ class OpenAIResponses:
         headers = {"Content-Type": "application/json"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        url = (base_url or "https://api.openai.com/v1").rstrip("/") + "/responses"
+        url = url_below(base_url or "https://api.openai.com/v1", "/responses")
         self.name = model
         self.provider = provider
         self.capabilities = capabilities

@@ -49,6 +49,7 @@ __all__ = [
     "Tape",
     "Transport",
     "read_error",
+    "url_below",
 ]
 
 # A longer answer is an error: no answer of a model is, and memory is not for the server to take.
@@ -357,6 +358,12 @@ class Transport:
             self.url, headers=self._headers, timeouts=timeouts, ca_file=self._ca_file
         )
         return endpoint
+
+
+def url_below(base_url: str, path: str) -> str:
+    """Put a path behind that of a URL, and in front of its query."""
+    base, mark, query = base_url.partition("?")
+    return base.rstrip("/") + path + mark + query
 
 
 class Answer:

@@ -22,7 +22,7 @@ from gossamer.models.embeddings.base import Batching, Embeddings, Purpose, Vecto
 from gossamer.models.embeddings.batches import Answer, embed_in_batches, vectors_of
 from gossamer.models.openai_terms import ERROR_CODES
 from gossamer.models.prices import price_for
-from gossamer.models.transport import UNREADABLE, Transport
+from gossamer.models.transport import UNREADABLE, Transport, url_below
 from gossamer.wire import Timeouts
 
 __all__ = ["OpenAIEmbedder"]
@@ -129,7 +129,7 @@ class OpenAIEmbedder:
         headers = {"Content-Type": "application/json"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        url = (base_url or "https://api.openai.com/v1").rstrip("/") + "/embeddings"
+        url = url_below(base_url or "https://api.openai.com/v1", "/embeddings")
         self.name = model
         self.provider = provider
         self.dimensions = dimensions
