@@ -127,9 +127,8 @@ def _was_at_work(error: BaseException, *, streamed: bool) -> bool:
     """Whether a provider may charge for the call that ended so."""
     if isinstance(error, ModelError):
         return may_have_cost(error)
-    if isinstance(
-        error, Exception
-    ):  # of middleware that hears the stream; a request that cannot be told is not sent
+    if isinstance(error, Exception):
+        # Of middleware that hears the stream; a request that cannot be encoded is not sent.
         return streamed and not isinstance(error, ArgumentError)
     return True
 
