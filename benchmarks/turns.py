@@ -30,7 +30,9 @@ from gossamer.models import (
 
 LENGTHS = (10, 100, 1_000, 10_000)
 QUESTION = "What is the distance from the Earth to the Moon, and how long does light take for it?"
-SESSIONS = 8 if quick() else 30
+SESSIONS = 4 if quick() else 12
+# What is compared is measured in turns, so that a slow moment of the machine hits it alike.
+ROUNDS = 2 if quick() else 5
 SERVER = "http://127.0.0.1:9"
 MODELS: dict[str, Any] = {
     "openai_chat": OpenAIChat("gpt-4o-mini", base_url=f"{SERVER}/v1", api_key="sk-none"),
@@ -109,10 +111,16 @@ async def measured(dialect: str, lengths: tuple[int, ...]) -> dict[int, tuple[fl
     """By length: µs of a turn, µs of copying its request once, bytes of the request."""
     costs: dict[int, tuple[float, float, int]] = {}
     for count in lengths:
-        cost, body = await cpu_of_turn(EncodingModel(dialect), count)
-        plain, _ = await cpu_of_turn(EncodingModel(dialect), LENGTHS[0])
-        copying, _ = await cpu_of_turn(EncodingModel(dialect, body), LENGTHS[0])
-        costs[count] = (cost, max(copying - plain, 0.0), len(body))
+        best = [float("inf")] * 3
+        size = 0
+        for _ in range(ROUNDS):
+            cost, body = await cpu_of_turn(EncodingModel(dialect), count)
+            plain, _ = await cpu_of_turn(EncodingModel(dialect), LENGTHS[0])
+            copying, _ = await cpu_of_turn(EncodingModel(dialect, body), LENGTHS[0])
+            best = [min(pair) for pair in zip(best, (cost, plain, copying), strict=True)]
+            size = len(body)
+        cost, plain, copying = best
+        costs[count] = (cost, max(copying - plain, 0.0), size)
     return costs
 
 
