@@ -17,7 +17,7 @@ from gossamer.models.openai_terms import ERROR_CODES
 from gossamer.models.transport import Transport
 from gossamer.wire import Timeouts
 
-__all__ = ["AzureOpenAIChat", "azure_url"]
+__all__ = ["AzureOpenAIChat", "azure_access"]
 
 
 class AzureOpenAIChat(OpenAIChat):
@@ -55,19 +55,9 @@ class AzureOpenAIChat(OpenAIChat):
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
     ) -> None:
-        endpoint = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
-        key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
-        version = api_version or os.environ.get("OPENAI_API_VERSION")
-        if not endpoint:
-            raise ArgumentError(
-                "AzureOpenAIChat has no endpoint: set AZURE_OPENAI_ENDPOINT, or pass "
-                "base_url='https://RESOURCE.openai.azure.com'"
-            )
-        if not key:
-            raise AuthenticationError(
-                "AzureOpenAIChat has no key: set AZURE_OPENAI_API_KEY, or pass api_key=", provider="azure"
-            )
-        headers = {"Content-Type": "application/json", "api-key": key}
+        url, headers = azure_access(
+            "AzureOpenAIChat", model, "chat/completions", base_url, api_key, api_version
+        )
         self.name = model
         self.provider = "azure"
         self.capabilities = capabilities
@@ -76,7 +66,7 @@ class AzureOpenAIChat(OpenAIChat):
             self.provider, checks_images=True, images=capabilities.images, files=capabilities.files
         )
         self._transport = Transport(
-            azure_url(endpoint, model, version, "chat/completions"),
+            url,
             headers,
             self.provider,
             error_codes=ERROR_CODES,
@@ -85,7 +75,39 @@ class AzureOpenAIChat(OpenAIChat):
         )
 
 
-def azure_url(endpoint: str, deployment: str, version: str | None, path: str) -> str:
+def azure_access(
+    asker: str, deployment: str, path: str, base_url: str | None, api_key: str | None, api_version: str | None
+) -> tuple[str, dict[str, str]]:
+    """Give the URL and the headers of an operation of Azure's.
+
+    Args:
+        asker: who asks, named in errors.
+        deployment: what is asked.
+        path: of the operation, as in `chat/completions`.
+        base_url: the resource's endpoint; `AZURE_OPENAI_ENDPOINT` where None.
+        api_key: the key; `AZURE_OPENAI_API_KEY` where None.
+        api_version: a dated version of the API; `OPENAI_API_VERSION`, then the undated one, where None.
+
+    Raises:
+        AuthenticationError: there is no key.
+        ArgumentError: there is no endpoint.
+    """
+    endpoint = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
+    if not endpoint:
+        raise ArgumentError(
+            f"{asker} has no endpoint: set AZURE_OPENAI_ENDPOINT, or pass "
+            "base_url='https://RESOURCE.openai.azure.com'"
+        )
+    if not key:
+        raise AuthenticationError(
+            f"{asker} has no key: set AZURE_OPENAI_API_KEY, or pass api_key=", provider="azure"
+        )
+    url = _url(endpoint, deployment, api_version or os.environ.get("OPENAI_API_VERSION"), path)
+    return url, {"Content-Type": "application/json", "api-key": key}
+
+
+def _url(endpoint: str, deployment: str, version: str | None, path: str) -> str:
     """Give the URL of an operation, such as `chat/completions`: dated versions have a place for each deployment."""
     resource = endpoint.rstrip("/").removesuffix("/v1").removesuffix("/openai")
     if version and version[0].isdigit():

@@ -6,23 +6,21 @@ and Qwen and as `reasoning` from OpenRouter and Groq.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 
-from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Message, Part, Refusal, Text, Thinking, ToolCall
 from gossamer.models.base import Capabilities, FinishReason, ModelRequest, ModelResponse, Price, uncounted
 from gossamer.models.mistral import split_content
 from gossamer.models.openai_chat_request import DIALECT, Form, body
-from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai
+from gossamer.models.openai_terms import ERROR_CODES, as_citation, is_openai, openai_access
 from gossamer.models.output_tool import OUTPUT_TOOL, take_answer
 from gossamer.models.prices import price_for
-from gossamer.models.transport import UNREADABLE, Transport, url_below
+from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.schema import is_object
 from gossamer.usage import Usage
 from gossamer.wire import Timeouts
@@ -275,21 +273,7 @@ class OpenAIChat:
         send_thinking: bool = False,
         short_call_ids: bool = False,
     ) -> None:
-        if provider == "openai":
-            base_url = base_url or os.environ.get("OPENAI_BASE_URL")
-            api_key = api_key or os.environ.get("OPENAI_API_KEY")
-        elif not base_url:
-            # The key of one provider must never go to another.
-            raise ArgumentError(f"OpenAIChat(provider={provider!r}) needs the base_url= of that provider")
-        if not api_key and not base_url:
-            raise AuthenticationError(
-                "OpenAIChat has no key: set OPENAI_API_KEY, or pass api_key= or the base_url= of a server that needs none",
-                provider=provider,
-            )
-        headers = {"Content-Type": "application/json"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        url = url_below(base_url or "https://api.openai.com/v1", "/chat/completions")
+        url, headers = openai_access("OpenAIChat", "/chat/completions", base_url, api_key, provider)
         self.name = model
         self.provider = provider
         self.capabilities = capabilities

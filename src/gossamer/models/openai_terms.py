@@ -1,11 +1,13 @@
-"""What OpenAI's two dialects have in common: codes of errors, pictures, citations, words for prompt caching."""
+"""What OpenAI's APIs have in common: addresses and keys, codes of errors, pictures, citations, words for caching."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import Any
 
 from gossamer.errors import (
+    ArgumentError,
     AuthenticationError,
     ContentFilterError,
     ContextLengthError,
@@ -17,8 +19,9 @@ from gossamer.errors import (
 )
 from gossamer.messages import Citation, ProviderData
 from gossamer.models.media import IMAGE_TYPES, ImageRules
+from gossamer.models.transport import url_below
 
-__all__ = ["ERROR_CODES", "IMAGE_RULES", "as_citation", "is_openai", "prompt_cache_fields"]
+__all__ = ["ERROR_CODES", "IMAGE_RULES", "as_citation", "is_openai", "openai_access", "prompt_cache_fields"]
 
 # https://platform.openai.com/docs/guides/images-vision: no request above 512 MB, of which base64 takes a quarter.
 IMAGE_RULES = ImageRules("OpenAI", IMAGE_TYPES, 384_000_000)
@@ -37,6 +40,39 @@ ERROR_CODES: dict[str, type[ModelError]] = {
     "model_not_found": NotFoundError,
     "rate_limit_exceeded": RateLimitError,
 }
+
+
+def openai_access(
+    asker: str, path: str, base_url: str | None, api_key: str | None, provider: str
+) -> tuple[str, dict[str, str]]:
+    """Give the URL and the headers of an API of OpenAI's, or of a server that speaks like it.
+
+    Args:
+        asker: who asks, named in errors.
+        path: of the API, as in `/chat/completions`.
+        base_url: where the server's API begins; `OPENAI_BASE_URL`, then OpenAI, where None.
+        api_key: the key; `OPENAI_API_KEY` where None.
+        provider: whose server it is; the environment is looked at for `openai` alone.
+
+    Raises:
+        AuthenticationError: there is no key, and no `base_url` that may do without.
+        ArgumentError: the URL is missing for a provider that is not OpenAI.
+    """
+    if provider == "openai":
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        api_key = api_key or os.environ.get("OPENAI_API_KEY")
+    elif not base_url:
+        # The key of one provider must never go to another.
+        raise ArgumentError(f"{asker}(provider={provider!r}) needs the base_url= of that provider")
+    if not api_key and not base_url:
+        raise AuthenticationError(
+            f"{asker} has no key: set OPENAI_API_KEY, or pass api_key= or the base_url= of a server that needs none",
+            provider=provider,
+        )
+    headers = {"Content-Type": "application/json"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
+    return url_below(base_url or "https://api.openai.com/v1", path), headers
 
 
 def as_citation(fields: dict[str, Any], text: str, provider: ProviderData) -> Citation:

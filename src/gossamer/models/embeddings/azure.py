@@ -6,10 +6,7 @@ https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle.
 
 from __future__ import annotations
 
-import os
-
-from gossamer.errors import ArgumentError, AuthenticationError
-from gossamer.models.azure_openai import azure_url
+from gossamer.models.azure_openai import azure_access
 from gossamer.models.base import Price
 from gossamer.models.embeddings.base import Batching
 from gossamer.models.embeddings.openai import OpenAIEmbedder
@@ -54,26 +51,17 @@ class AzureOpenAIEmbedder(OpenAIEmbedder):
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
     ) -> None:
-        endpoint = base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
-        key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
-        version = api_version or os.environ.get("OPENAI_API_VERSION")
-        if not endpoint:
-            raise ArgumentError(
-                "AzureOpenAIEmbedder has no endpoint: set AZURE_OPENAI_ENDPOINT, or pass "
-                "base_url='https://RESOURCE.openai.azure.com'"
-            )
-        if not key:
-            raise AuthenticationError(
-                "AzureOpenAIEmbedder has no key: set AZURE_OPENAI_API_KEY, or pass api_key=", provider="azure"
-            )
+        url, headers = azure_access(
+            "AzureOpenAIEmbedder", model, "embeddings", base_url, api_key, api_version
+        )
         self.name = model
         self.provider = "azure"
         self.dimensions = dimensions
         self.price = price
         self.batching = batching
         self._transport = Transport(
-            azure_url(endpoint, model, version, "embeddings"),
-            {"Content-Type": "application/json", "api-key": key},
+            url,
+            headers,
             self.provider,
             error_codes=ERROR_CODES,
             timeouts=timeouts,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import sys
 from array import array
 from collections.abc import Sequence
@@ -16,13 +15,12 @@ from typing import Any
 
 import msgspec
 
-from gossamer.errors import ArgumentError, AuthenticationError
 from gossamer.models.base import Price
 from gossamer.models.embeddings.base import Batching, Embeddings, Purpose, Vector
 from gossamer.models.embeddings.batches import Answer, embed_in_batches, vectors_of
-from gossamer.models.openai_terms import ERROR_CODES
+from gossamer.models.openai_terms import ERROR_CODES, openai_access
 from gossamer.models.prices import price_for
-from gossamer.models.transport import UNREADABLE, Transport, url_below
+from gossamer.models.transport import UNREADABLE, Transport
 from gossamer.wire import Timeouts
 
 __all__ = ["OpenAIEmbedder"]
@@ -114,22 +112,7 @@ class OpenAIEmbedder:
         timeouts: Timeouts | None = None,
         ca_file: str | None = None,
     ) -> None:
-        if provider == "openai":
-            base_url = base_url or os.environ.get("OPENAI_BASE_URL")
-            api_key = api_key or os.environ.get("OPENAI_API_KEY")
-        elif not base_url:
-            # The key of one provider must never go to another.
-            raise ArgumentError(f"OpenAIEmbedder(provider={provider!r}) needs the base_url= of that provider")
-        if not api_key and not base_url:
-            raise AuthenticationError(
-                "OpenAIEmbedder has no key: set OPENAI_API_KEY, or pass api_key= or the base_url= of a server that "
-                "needs none",
-                provider=provider,
-            )
-        headers = {"Content-Type": "application/json"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        url = url_below(base_url or "https://api.openai.com/v1", "/embeddings")
+        url, headers = openai_access("OpenAIEmbedder", "/embeddings", base_url, api_key, provider)
         self.name = model
         self.provider = provider
         self.dimensions = dimensions
