@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DecodeError,
         EndRun,
         GossamerError,
+        GuardrailError,
         InvalidRequestError,
         InvalidResponseError,
         LimitError,
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
         ScriptExhaustedError,
         SessionBusyError,
         SessionError,
+        SteeringError,
         StreamBrokenError,
         TooLargeError,
         ToolError,
+        ToolkitError,
         WireError,
     )
     from gossamer.limits import Limits
@@ -67,11 +70,12 @@ if TYPE_CHECKING:
     from gossamer.models.base import ModelSettings, Price
     from gossamer.records import Answer, Approve, Deny, PendingCall
     from gossamer.result import Result
-    from gossamer.schema import Output
+    from gossamer.schema import HostedTool, Output
     from gossamer.session import Session
     from gossamer.stream import RunStream
     from gossamer.telemetry import disable_metrics, enable_metrics, setup_logger
     from gossamer.tools.function import Tool, tool
+    from gossamer.tools.toolkit import Toolkit
     from gossamer.usage import Usage
 
 __version__ = "0.1.0"
@@ -91,6 +95,7 @@ _HOMES = {
         "DecodeError",
         "EndRun",
         "GossamerError",
+        "GuardrailError",
         "InvalidRequestError",
         "InvalidResponseError",
         "LimitError",
@@ -113,9 +118,11 @@ _HOMES = {
         "ScriptExhaustedError",
         "SessionBusyError",
         "SessionError",
+        "SteeringError",
         "StreamBrokenError",
         "TooLargeError",
         "ToolError",
+        "ToolkitError",
         "WireError",
     ),
     "gossamer.limits": ("Limits",),
@@ -137,11 +144,12 @@ _HOMES = {
     "gossamer.models.base": ("ModelSettings", "Price"),
     "gossamer.records": ("Answer", "Approve", "Deny", "PendingCall"),
     "gossamer.result": ("Result",),
-    "gossamer.schema": ("Output",),
+    "gossamer.schema": ("HostedTool", "Output"),
     "gossamer.session": ("Session",),
     "gossamer.stream": ("RunStream",),
     "gossamer.telemetry": ("disable_metrics", "enable_metrics", "setup_logger"),
     "gossamer.tools.function": ("Tool", "tool"),
+    "gossamer.tools.toolkit": ("Toolkit",),
     "gossamer.usage": ("Usage",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -165,7 +173,9 @@ __all__ = [
     "EndRun",
     "File",
     "GossamerError",
+    "GuardrailError",
     "Hooks",
+    "HostedTool",
     "Image",
     "InvalidRequestError",
     "InvalidResponseError",
@@ -203,6 +213,7 @@ __all__ = [
     "Session",
     "SessionBusyError",
     "SessionError",
+    "SteeringError",
     "StreamBrokenError",
     "Text",
     "Thinking",
@@ -211,6 +222,8 @@ __all__ = [
     "ToolCall",
     "ToolError",
     "ToolResult",
+    "Toolkit",
+    "ToolkitError",
     "Usage",
     "WireError",
     "disable_metrics",

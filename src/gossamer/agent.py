@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, overload
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -25,6 +25,9 @@ from gossamer.stream import RunStream, emit, run_limited
 from gossamer.sync import run_blocking
 from gossamer.telemetry import metrics
 from gossamer.tools.function import Tool
+from gossamer.tools.opened import hold_open, let_go
+from gossamer.tools.toolkit import Toolkit
+from gossamer.tools.toolset import AgentTool
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -43,8 +46,8 @@ __all__ = ["Agent"]
 
 Instructions: TypeAlias = str | Callable[[RunContext[Any]], str | Awaitable[str]]
 Tools: TypeAlias = (
-    Sequence[Tool[..., Any] | Callable[..., Any]]
-    | Callable[[RunContext[Any]], Sequence[Tool[..., Any]] | Awaitable[Sequence[Tool[..., Any]]]]
+    Sequence[AgentTool | Callable[..., Any]]
+    | Callable[[RunContext[Any]], Sequence[AgentTool] | Awaitable[Sequence[AgentTool]]]
 )
 
 
@@ -57,7 +60,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         model: a `Model`, or `provider:model` as in `openai:gpt-5-mini`, or `offline`.
         instructions: the system prompt, or a function of the `RunContext` that gives it, sync or async.
         name: tells agents apart in sessions, metrics and teams.
-        tools: tools and plain functions, or a function of the `RunContext` that gives them.
+        tools: tools, toolkits and plain functions, or a function of the `RunContext` that gives them.
         output: the type of the answer: `str`, anything msgspec can decode, a pydantic model, or an `Output`.
         middleware: code around runs, model calls, tool calls and deltas, outermost first.
         limits: what a run may use.
@@ -393,6 +396,18 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         """
         return delegation(self, name, description)
 
+    async def __aenter__(self) -> Self:
+        """Open the toolkits that all runs share, and hold them open until the block is left.
+
+        Raises:
+            GossamerError: one could not be opened.
+        """
+        await hold_open(_toolkits(self))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await let_go(_toolkits(self))
+
     def replace(self, **changes: Any) -> Agent[Deps, OutputT]:
         """Make a changed copy.
 
@@ -406,6 +421,10 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
                 raise
             known = ", ".join(self.__struct_fields__)
             raise ArgumentError(f"Agent.replace: {error}; an agent has {known}") from error
+
+
+def _toolkits(agent: Agent[Any, Any]) -> list[Toolkit]:
+    return [] if callable(agent.tools) else [one for one in agent.tools if isinstance(one, Toolkit)]
 
 
 def _context_of(

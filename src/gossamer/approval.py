@@ -60,7 +60,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
         tool = turn.tools.get(call.name)
         decision = journaled.decisions.get(call.id)
         if call.id in journaled.started:
-            if tool is not None and (tool.idempotent or tool.delegates):
+            if tool is not None and _goes_on(tool, call):
                 ready.append(_with_arguments(call, decision))
             else:
                 words = "The process ended while this tool ran; whether it took effect is unknown."
@@ -114,6 +114,11 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             raise ResumeError(f"the decision about {call_id!r} has no JSON form: {error}") from error
     for call_id, decision in decisions.items():
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
+
+
+def _goes_on(tool: Tool[..., Any], call: ToolCall) -> bool:
+    """Whether a call that was started may be started again."""
+    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(call.id))
 
 
 async def _must_wait(tool: Tool[..., Any], call: ToolCall) -> bool:

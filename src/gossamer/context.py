@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -47,6 +47,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         retries: how often in a row each tool was handed back to the model.
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
+        switches: the toolkits that were switched in a run without a session, by name; read `switched`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
         ended: whether the run is over; runs inside its tools make no further calls.
@@ -65,6 +66,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     retries: dict[str, int] | None = None
     offload: Any = None
     bodies: dict[str, EncodedMessages] = {}
+    switches: dict[str, bool] | None = None
     stopped: LimitError | None = None
     stopping: bool = False
     ended: bool = False
@@ -79,6 +81,21 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     def state(self) -> Any:
         """The session's state; None where the run has no session."""
         return None if self.session is None else self.session.state
+
+    @property
+    def switched(self) -> Mapping[str, bool]:
+        """The toolkits that somebody has switched on or off, by name."""
+        return (self.switches or _NONE_SWITCHED) if self.session is None else self.session.switches
+
+    def switch(self, toolkit: str, *, on: bool) -> None:
+        """Switch a toolkit on or off, from the next model call on: for the session, or for the run where it has none."""
+        if self.session is not None:
+            self.session.switch(toolkit, on=on)
+        else:
+            self.switches = {**(self.switches or {}), toolkit: on}
+
+
+_NONE_SWITCHED: Mapping[str, bool] = {}
 
 
 # The run and the tool call under way. Set while a tool runs, and copied into the threads and tasks that it starts: a run started in there finds its

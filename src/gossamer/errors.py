@@ -18,6 +18,7 @@ __all__ = [
     "DecodeError",
     "EndRun",
     "GossamerError",
+    "GuardrailError",
     "InvalidRequestError",
     "InvalidResponseError",
     "LimitError",
@@ -40,9 +41,11 @@ __all__ = [
     "ScriptExhaustedError",
     "SessionBusyError",
     "SessionError",
+    "SteeringError",
     "StreamBrokenError",
     "TooLargeError",
     "ToolError",
+    "ToolkitError",
     "WireError",
 ]
 
@@ -200,6 +203,10 @@ class ToolError(GossamerError):
     """A tool failed in a way that the model cannot mend; it ends the run."""
 
 
+class ToolkitError(GossamerError):
+    """A toolkit could not be opened, or what it held open has broken."""
+
+
 class ModelRetry(GossamerError):  # noqa: N818 - raised by tools as a signal, read as a sentence
     """Raised by a tool to hand the call back to the model: its message tells what to do better."""
 
@@ -257,6 +264,26 @@ class OutputError(GossamerError):
     def __init__(self, message: str, *, text: str) -> None:
         super().__init__(message)
         self.text = text
+
+
+class GuardrailError(GossamerError):
+    """A guardrail stopped the run.
+
+    Attributes:
+        guardrail: its name.
+        reason: what it found, without what it found it in.
+        place: what it looked at: `input`, `output`, `call` or `result`.
+    """
+
+    def __init__(self, message: str, *, guardrail: str = "", reason: str = "", place: str = "") -> None:
+        super().__init__(message)
+        self.guardrail = guardrail
+        self.reason = reason
+        self.place = place
+
+
+class SteeringError(GossamerError):
+    """A message cannot be put into a run: it is over or has not begun, or too many wait already."""
 
 
 class SessionError(GossamerError):

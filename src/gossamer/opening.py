@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
 from gossamer.approval import decide
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError, GossamerError, ResumeError
@@ -13,10 +15,13 @@ from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
 from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
+from gossamer.schema import HostedTool
 from gossamer.session import Session
 from gossamer.spent import lost
-from gossamer.tools.function import Tool, Toolset, as_tool, toolset
+from gossamer.tools.function import Tool, as_tool
 from gossamer.tools.reading import reading_tool
+from gossamer.tools.toolkit import Toolkit
+from gossamer.tools.toolset import AgentTool, Toolset, toolset
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 
@@ -173,7 +178,7 @@ def reopen_run(
         raise ResumeError(
             "there is nothing to resume without a session; pass result.session or one of your own"
         )
-    run_id = session.must_belong_to(context.agent).run
+    run_id = _run_to_resume(session, context.agent).run
     turn: OpenTurn | None = session.turn
     for call in () if turn is None else turn.calls:
         if turn is not None and call.id in turn.asked and call.name not in kit.by_name:
@@ -203,6 +208,20 @@ def reopen_run(
     return turns, answer if is_open else None
 
 
+def _run_to_resume(session: Session[Any], agent: str) -> RunStartedRecord:
+    run = session.unfinished
+    if run is None:
+        raise ResumeError(
+            f"session {session.id!r} has no unfinished run; it was resumed already, or never paused"
+        )
+    if run.agent != agent:
+        raise ResumeError(
+            f"session {session.id!r} has an unfinished run of agent {run.agent!r}, not of {agent!r}; "
+            "resume it with that agent"
+        )
+    return run
+
+
 async def instructions_of(agent: AgentLike, context: RunContext[Any]) -> str | None:
     """Give the system prompt, None where it is empty.
 
@@ -230,8 +249,8 @@ async def tools_of(tools: Any, context: RunContext[Any]) -> Toolset:
     return toolset(as_tools(tools))
 
 
-def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
-    """Turn a sequence of tools and plain functions into a tuple of tools.
+def as_tools(tools: Any) -> tuple[AgentTool, ...]:
+    """Turn a sequence of tools, toolkits and plain functions into a tuple of tools and toolkits.
 
     Raises:
         ArgumentError: not a sequence, or an item that cannot be called.
@@ -241,7 +260,12 @@ def as_tools(tools: Any) -> tuple[Tool[..., Any], ...]:
             f"tools must be a list of tools or a function of the context, not {type(tools).__name__}"
         )
     items: list[Any] = list(tools)
-    return tuple(item if item.__class__ is Tool else as_tool(item) for item in items)
+    return tuple(
+        item if item.__class__ in _TOOLS or isinstance(item, Toolkit) else as_tool(item) for item in items
+    )
+
+
+_TOOLS = (Tool, HostedTool)
 
 
 def with_reader(tools: Toolset) -> Toolset:
@@ -249,7 +273,8 @@ def with_reader(tools: Toolset) -> Toolset:
     reader = reading_tool()
     if reader.name in tools.by_name:
         return tools
-    return toolset((*tools.by_name.values(), reader))
+    by_name = {**tools.by_name, reader.name: reader}
+    return msgspec.structs.replace(tools, by_name=by_name, schemas=(*tools.schemas, reader.schema))
 
 
 def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:

@@ -50,6 +50,7 @@ __all__ = [
     "StateRecord",
     "ToolResultRecord",
     "ToolStartedRecord",
+    "ToolkitSwitchedRecord",
     "ViewMovedRecord",
     "decode_as",
     "encode",
@@ -260,6 +261,13 @@ class HandoffRecord(_Record, frozen=True, gc=False, tag="handoff"):
     to: str
 
 
+class ToolkitSwitchedRecord(_Record, frozen=True, gc=False, tag="toolkit_switched"):
+    """A toolkit was switched on or off."""
+
+    toolkit: str
+    on: bool
+
+
 Record: TypeAlias = (
     RunStartedRecord
     | RunFinishedRecord
@@ -273,6 +281,7 @@ Record: TypeAlias = (
     | ViewMovedRecord
     | CallLostRecord
     | HandoffRecord
+    | ToolkitSwitchedRecord
 )
 
 _PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)

@@ -53,8 +53,9 @@ from gossamer.result import Result
 from gossamer.schema import output_schema
 from gossamer.session import Session
 from gossamer.telemetry import metrics
+from gossamer.tools.equipment import Equipment, needs_equipment
 from gossamer.tools.execution import ToolTurn
-from gossamer.tools.function import toolset
+from gossamer.tools.toolset import toolset
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 
@@ -112,6 +113,7 @@ async def execute(
     ):
         context.budget = budget_for(limits, context)
     held: Session[Any] | None = None
+    equipment: Equipment | None = None
     turns = started = 0
     repaired = False
     answered_by = ""
@@ -129,6 +131,9 @@ async def execute(
             kit = toolset(own)
         else:
             kit = await tools_of(own if tools is None else tools, context)
+        if kit.toolkits and needs_equipment(kit, context):
+            equipment = Equipment(context, kit)
+            kit = await equipment.toolset()
         if session is None and kit.can_pause:
             session = context.session = held = Session()
             await session.hold(context)
@@ -153,6 +158,8 @@ async def execute(
                     must_have_a_live_parent(context)
                 if turns >= max_turns:
                     raise too_many_turns(turns)
+                if equipment is not None:
+                    kit = await equipment.toolset()
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
                 context.messages = (
@@ -160,7 +167,8 @@ async def execute(
                 )
                 request = ModelRequest(
                     context.messages,
-                    instructions or None,
+                    (f"{instructions}\n\n{kit.instructions}".lstrip() if kit.instructions else instructions)
+                    or None,
                     kit.schemas,
                     schema,
                     None if settings is None else tool_choice(settings, turns),
@@ -260,6 +268,10 @@ async def execute(
     finally:
         if held is not None:
             held.release()
+        if equipment is not None:
+            equipment.release()
+    if equipment is not None:
+        await equipment.closed()
     if emit is not None:
         await emit(RunFinished(result))
     return result

@@ -6,7 +6,7 @@ msgspec does the work. Pydantic models are recognised by their own hooks, withou
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard, get_origin
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from gossamer.errors import ArgumentError
 
 __all__ = [
+    "HostedTool",
     "Output",
     "OutputSchema",
     "ToolSchema",
@@ -43,6 +44,19 @@ class ToolSchema(msgspec.Struct, frozen=True, eq=False):
     description: str
     parameters: dict[str, Any]
     strict: bool = False
+
+
+class HostedTool(msgspec.Struct, frozen=True, eq=False):
+    """A tool that the provider runs on its side: `Agent(…, tools=[HostedTool("web_search")])`.
+
+    Attributes:
+        name: `web_search` or `code_execution`, which every dialect that has them knows under its own name; or the
+            provider's own word for another one.
+        options: further fields of its declaration, as the provider documents them.
+    """
+
+    name: str
+    options: Mapping[str, Any] = {}
 
 
 def json_schema(type_: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -9,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, ResumeError, RunPausedError, SessionBusyError
+from gossamer.errors import ArgumentError, RunPausedError, SessionBusyError
 from gossamer.ids import new_id
+from gossamer.inner import InnerSessions
 from gossamer.limits import Budget, Limits, check_session_limits
 from gossamer.messages import Message, ToolResult
 from gossamer.records import (
@@ -24,6 +27,7 @@ from gossamer.records import (
     RunFinishedRecord,
     RunStartedRecord,
     StateRecord,
+    ToolkitSwitchedRecord,
     ToolResultRecord,
     ToolStartedRecord,
     ViewMovedRecord,
@@ -33,10 +37,11 @@ from gossamer.records import (
 from gossamer.session_data import ExportedSession, WhenBusy, merge_state
 from gossamer.spent import lost, spent, spent_by_ended_runs
 from gossamer.tools.offload import Offload
+from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 from gossamer.view import MessageView, View
-from gossamer.waiting import WaitingLine
+from gossamer.waiting import WaitingLine, must_not_hold_around
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -49,7 +54,7 @@ else:
 
 __all__ = ["Session", "WhenBusy"]
 
-_MAX_CHILDREN = 1000
+_NONE_SWITCHED: dict[str, bool] = {}
 
 
 class Session(Generic[State]):
@@ -83,8 +88,10 @@ class Session(Generic[State]):
         "_limits",
         "_merge",
         "_offload",
+        "_opened",
         "_run",
         "_state",
+        "_switches",
         "_view",
         "_waiting",
         "id",
@@ -126,10 +133,12 @@ class Session(Generic[State]):
         self._run: RunStartedRecord | None = None
         self._holder: RunContext[Any] | None = None
         self._waiting: WaitingLine | None = None
-        self._children: dict[str, Session[Any]] | None = None
+        self._children: InnerSessions[Session[Any]] | None = None
         self._offload: Offload | None = None
         self._limits = limits
         self._budget: Budget | None = None
+        self._switches: dict[str, bool] = _NONE_SWITCHED
+        self._opened: OpenedToolkits | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -197,6 +206,19 @@ class Session(Generic[State]):
         return self._budget
 
     @property
+    def switches(self) -> Mapping[str, bool]:
+        """The toolkits that were switched on or off in this session, by name; others are as they say themselves."""
+        return self._switches
+
+    @property
+    def opened(self) -> OpenedToolkits:
+        """What toolkits hold open for this session; closed by `aclose`, or when nobody has the session any more."""
+        if self._opened is None:
+            self._opened = {}
+            weakref.finalize(self, close_forgotten, asyncio.get_running_loop(), self._opened).atexit = False
+        return self._opened
+
+    @property
     def offload(self) -> Offload:
         """The place for what is too large for the view."""
         if self._offload is None:
@@ -241,6 +263,8 @@ class Session(Generic[State]):
         elif isinstance(record, ApprovalAskedRecord):
             if self.turn is not None:
                 self.turn.asked[record.pending.call_id] = record.pending
+        elif isinstance(record, ToolkitSwitchedRecord):
+            self._switches = {**self._switches, record.toolkit: record.on}
         elif isinstance(record, ApprovalDecidedRecord) and self.turn is not None:
             self.turn.asked.pop(record.call_id, None)
             self.turn.decisions[record.call_id] = record.decision
@@ -276,6 +300,18 @@ class Session(Generic[State]):
         )  # first: a patch that does not fit must not reach the journal
         self._journal.append(StateRecord(run=self._run.run if self._run else "", patch=merged))
         self._state = state
+
+    def switch(self, toolkit: str, *, on: bool) -> None:
+        """Switch a toolkit on or off, from the next model call on and for all runs to come.
+
+        Args:
+            toolkit: its name; agents that have none of that name take no notice.
+            on: whether it is to be on.
+        """
+        if not isinstance(toolkit, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"toolkit must be the name of one, not {type(toolkit).__name__}")
+        run = self._run.run if self._run else ""
+        self.record(ToolkitSwitchedRecord(run=run, toolkit=toolkit, on=on))
 
     def trim(self) -> None:
         """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
@@ -346,31 +382,22 @@ class Session(Generic[State]):
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
         """
+        return self._inner.of(call_id, run_id, lambda: Session(f"{self.id}/{call_id}", window=self.window))
+
+    @property
+    def _inner(self) -> InnerSessions[Session[Any]]:
         if self._children is None:
-            self._children = {}
-        if run_id is None:
-            keys = (key for key in reversed(self._children) if key.partition("/")[2] == call_id)
-            key = next(keys, f"/{call_id}")
-        else:
-            key = f"{run_id}/{call_id}"
-        if key not in self._children:
-            self._children[key] = Session(f"{self.id}/{call_id}", window=self.window)
-            if len(self._children) > _MAX_CHILDREN:
-                del self._children[next(iter(self._children))]
-        return self._children[key]
+            self._children = InnerSessions()
+        return self._children
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, those that will not go on."""
-        children = (self._children or {}).items()
-        ended = (
-            child for key, child in children if key.partition("/")[2] in call_ids and not child.unfinished
-        )
+        ended = (child for child in self._inner.of_calls(call_ids) if not child.unfinished)
         return sum((spent_by_ended_runs(child._journal) for child in ended), Usage())
 
     def _spent_inside(self, run_id: str) -> Usage:
         """Add up what the runs inside a run's tools used."""
-        inner = (child.usage for key, child in (self._children or {}).items() if key.startswith(f"{run_id}/"))
-        return sum(inner, Usage())
+        return sum((child.usage for child in self._inner.of_run(run_id)), Usage())
 
     # --- runs -------------------------------------------------------------------------------------------------
 
@@ -383,14 +410,7 @@ class Session(Generic[State]):
         if self._holder is None:
             self._holder = context
             return
-        ancestor = context.parent
-        while ancestor is not None:
-            if ancestor is self._holder:
-                raise SessionBusyError(
-                    f"session {self.id!r} is held by run {ancestor.run_id}, in whose tool this run was started; "
-                    "give the inner run a session of its own"
-                )
-            ancestor = ancestor.parent
+        must_not_hold_around(context, self._holder, self.id)
         if self.when_busy == "refuse":
             raise SessionBusyError(
                 f"session {self.id!r} is held by run {self._holder.run_id}; wait for its end"
@@ -408,6 +428,17 @@ class Session(Generic[State]):
         self._holder = _HANDED_OVER  # first: who is next may wake up on another thread
         if not self._waiting.call_next():
             self._holder = None
+
+    async def aclose(self) -> None:
+        """Close what toolkits hold open for this session. It can be used on, and opens them anew then."""
+        if self._opened is not None:
+            await close_all(self._opened)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def close_broken_run(self, reason: str) -> None:
         """End a run that will not go on: calls without a result get one that says so.
@@ -450,23 +481,6 @@ class Session(Generic[State]):
                 pending=self.pending,
             )
 
-    def must_belong_to(self, agent: str) -> RunStartedRecord:
-        """Check that there is a run of this agent to resume.
-
-        Raises:
-            ResumeError: nothing is unfinished, or the run is another agent's.
-        """
-        if self._run is None:
-            raise ResumeError(
-                f"session {self.id!r} has no unfinished run; it was resumed already, or never paused"
-            )
-        if self._run.agent != agent:
-            raise ResumeError(
-                f"session {self.id!r} has an unfinished run of agent {self._run.agent!r}, not of {agent!r}; "
-                "resume it with that agent"
-            )
-        return self._run
-
     # --- JSON -------------------------------------------------------------------------------------------------
 
     def export(self) -> bytes:
@@ -503,7 +517,7 @@ class Session(Generic[State]):
             limits=self._limits,
             state=msgspec.to_builtins(self._initial_state),
             journal=self._journal,
-            children={key: child._exported() for key, child in (self._children or {}).items()},
+            children={key: child._exported() for key, child in self._inner.items()},
             offload=dict(self._offload.texts) if self._offload is not None else {},
         )
 
@@ -522,7 +536,8 @@ class Session(Generic[State]):
             session.record(record)
         if exported.children:
             children = exported.children.items()
-            session._children = {key: Session._imported(child, None, None) for key, child in children}
+            known = {key: Session._imported(child, None, None) for key, child in children}
+            session._children = InnerSessions(known)
         if exported.offload:
             session.offload.restore(exported.offload)
         return session
@@ -542,13 +557,9 @@ class Session(Generic[State]):
 
     def _take_result(self, result: ToolResult, at: float) -> None:
         turn = self.turn
-        if turn is None or all(call.id != result.call_id for call in turn.calls):
-            return  # of a tool that outlived its turn
-        turn.results.setdefault(result.call_id, result)
-        if len(turn.results) == len(turn.calls):
-            results = tuple(turn.results[call.id] for call in turn.calls)
+        if turn is not None and turn.take(result):
             self._view.append(turn.message, turn.place)
-            self._view.append(Message("tool", results, None, at), turn.place)
+            self._view.append(Message("tool", turn.in_order(), None, at), turn.place)
             self.turn = None
 
     def _began_at(self, run_id: str) -> int:

@@ -34,6 +34,20 @@ class OpenTurn(msgspec.Struct, eq=False):
     decisions: dict[str, Decision]
     ended: str | None = None
 
+    def take(self, result: ToolResult) -> bool:
+        """Take the result of a call, its first one; tells whether all calls have theirs.
+
+        One of a tool that outlived its turn is none of this turn's.
+        """
+        if all(call.id != result.call_id for call in self.calls):
+            return False
+        self.results.setdefault(result.call_id, result)
+        return len(self.results) == len(self.calls)
+
+    def in_order(self) -> tuple[ToolResult, ...]:
+        """Give the results in the order of the calls, once all are there."""
+        return tuple(self.results[call.id] for call in self.calls)
+
     def close(self, reason: str) -> list[ToolResult]:
         """Give the results of the calls that will not come to one, each saying what became of it."""
         results: list[ToolResult] = []

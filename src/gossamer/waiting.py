@@ -5,10 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
+from gossamer.context import RunContext
 from gossamer.errors import SessionBusyError
 
-__all__ = ["WaitingLine"]
+__all__ = ["WaitingLine", "must_not_hold_around"]
+
+
+def must_not_hold_around(context: RunContext[Any], holder: RunContext[Any], session: str) -> None:
+    """Check that a run does not ask for a session that a run around it holds: it would wait for itself.
+
+    Raises:
+        SessionBusyError: it does.
+    """
+    ancestor = context.parent
+    while ancestor is not None:
+        if ancestor is holder:
+            raise SessionBusyError(
+                f"session {session!r} is held by run {ancestor.run_id}, in whose tool this run was started; "
+                "give the inner run a session of its own"
+            )
+        ancestor = ancestor.parent
 
 
 class WaitingLine:

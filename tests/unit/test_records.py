@@ -41,6 +41,7 @@ FIELDS = {
     },
     kinds.CallLostRecord: {"most": usages},
     kinds.HandoffRecord: {"to": texts},
+    kinds.ToolkitSwitchedRecord: {"toolkit": texts, "on": st.booleans()},
 }
 records = st.one_of([st.builds(kind, run=texts, at=times, **fields) for kind, fields in FIELDS.items()])
 

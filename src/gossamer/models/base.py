@@ -11,7 +11,7 @@ import msgspec
 from gossamer.errors import ArgumentError
 from gossamer.events import Delta
 from gossamer.messages import Message
-from gossamer.schema import OutputSchema, ToolSchema
+from gossamer.schema import HostedTool, OutputSchema, ToolSchema
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 
@@ -188,7 +188,7 @@ class ModelRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
     Attributes:
         messages: the view of the conversation, read-only.
         instructions: the system prompt, or None.
-        tools: the tools that the model may call.
+        tools: the tools that the model may call, and behind them those that its provider runs.
         output_schema: what the final answer must look like, or None for text.
         tool_choice: see `ModelSettings`; already without a force that has been spent.
         settings: how to answer, or None.
@@ -198,7 +198,7 @@ class ModelRequest(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     messages: MessageView
     instructions: str | None = None
-    tools: tuple[ToolSchema, ...] = ()
+    tools: tuple[ToolSchema | HostedTool, ...] = ()
     output_schema: OutputSchema | None = None
     tool_choice: ToolChoice | None = None
     settings: ModelSettings | None = None

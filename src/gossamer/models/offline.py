@@ -13,7 +13,7 @@ from gossamer.ids import new_id
 from gossamer.instances import minimal_instance
 from gossamer.messages import Message, Part, Text, ToolCall, ToolResult
 from gossamer.models.base import Capabilities, ModelRequest, ModelResponse
-from gossamer.schema import ToolSchema
+from gossamer.schema import HostedTool, ToolSchema
 from gossamer.usage import Usage
 
 __all__ = ["OfflineModel"]
@@ -76,7 +76,9 @@ def _answer(request: ModelRequest) -> Part:
     called = {result.name for result in results}
     if request.tool_choice != "none":
         for tool in request.tools:
-            arguments = _arguments_from(question, tool) if tool.name not in called else None
+            if isinstance(tool, HostedTool) or tool.name in called:
+                continue
+            arguments = _arguments_from(question, tool)
             if arguments is not None:
                 return ToolCall(tool.name, msgspec.json.encode(arguments).decode(), new_id())
     if request.output_schema is not None:

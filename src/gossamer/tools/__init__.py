@@ -5,14 +5,19 @@ from __future__ import annotations
 from gossamer.tools.function import RunBy, Tool, tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.threads import MAX_ABANDONED, MAX_THREADS, ThreadStatistics, thread_statistics
+from gossamer.tools.toolkit import Equip, OnClash, Scope, Toolkit
 
 __all__ = [
     "MAX_ABANDONED",
     "MAX_THREADS",
+    "Equip",
     "Offload",
+    "OnClash",
     "RunBy",
+    "Scope",
     "ThreadStatistics",
     "Tool",
+    "Toolkit",
     "thread_statistics",
     "tool",
 ]

@@ -26,7 +26,7 @@ from gossamer.context import RunContext
 from gossamer.errors import ArgumentError
 from gossamer.schema import ToolSchema, decode_unsupported, is_strict, json_schema
 
-__all__ = ["RunBy", "Tool", "Toolset", "as_tool", "tool", "toolset"]
+__all__ = ["NeedsApproval", "RunBy", "Tool", "as_tool", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +36,9 @@ _SECTION_MARKS = ("Args:", "Arguments:", "Returns:", "Raises:", "Example", ":par
 
 Kind: TypeAlias = Literal["inline", "async", "thread", "generator", "async_generator"]
 RunBy: TypeAlias = Literal["agent", "caller", "person"]
+
+# Whether a person decides before a tool runs: always, never, or by a function of its arguments.
+NeedsApproval: TypeAlias = bool | Callable[..., bool | Awaitable[bool]]
 
 
 class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
@@ -54,6 +57,8 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         exclusive: runs alone, after the other calls of its turn.
         idempotent: may run again when it is not known how an earlier start ended.
         delegates: starts a run that keeps its own journal and is resumed rather than repeated.
+        goes_on: tells, by a call's id, whether what an earlier start of it began is still under way, so that calling
+            it again goes on with that; None for a tool that begins anew each time.
         max_result_chars: a longer result is kept aside and referred to.
     """
 
@@ -62,13 +67,14 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     kind: Kind
     decode: Callable[[str], Any]
     invoke: Callable[[RunContext[Any], Any], Any]
-    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False
+    needs_approval: NeedsApproval = False
     run_by: RunBy = "agent"
     timeout: float | None = None
     retries: int = 3
     exclusive: bool = False
     idempotent: bool = False
     delegates: bool = False
+    goes_on: Callable[[str], bool] | None = None
     max_result_chars: int = 50_000
 
     def __post_init__(self) -> None:
@@ -90,7 +96,9 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     @property
     def can_pause(self) -> bool:
         """Whether a call may have to wait for a decision, its own or that of a run inside it."""
-        return bool(self.needs_approval) or self.run_by != "agent" or self.delegates
+        return (
+            bool(self.needs_approval) or self.run_by != "agent" or self.delegates or self.goes_on is not None
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, past every check."""
@@ -120,7 +128,7 @@ def tool(
     description: str | None = None,
     inline: bool = False,
     preset: Mapping[str, Any] | None = None,
-    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    needs_approval: NeedsApproval = False,
     run_by: RunBy = "agent",
     timeout: float | None = 300.0,
     retries: int = 3,
@@ -136,7 +144,7 @@ def tool(
     description: str | None = None,
     inline: bool = False,
     preset: Mapping[str, Any] | None = None,
-    needs_approval: bool | Callable[..., bool | Awaitable[bool]] = False,
+    needs_approval: NeedsApproval = False,
     run_by: RunBy = "agent",
     timeout: float | None = 300.0,
     retries: int = 3,
@@ -227,60 +235,6 @@ def as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
 @functools.lru_cache(maxsize=4096)
 def _as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
     return tool(function)
-
-
-class Toolset(msgspec.Struct, frozen=True, eq=False):
-    """The tools of a run, ready for use.
-
-    Attributes:
-        by_name: the tools by name.
-        schemas: what the model sees of them.
-        can_pause: whether a call of one of them may have to wait for a decision.
-        reports: whether one of them reports interim values.
-    """
-
-    by_name: dict[str, Tool[..., Any]]
-    schemas: tuple[ToolSchema, ...]
-    can_pause: bool
-    reports: bool
-
-
-_kits: dict[tuple[Tool[..., Any], ...], Toolset] = {}
-_MAX_KITS = 1024
-
-
-def toolset(tools: tuple[Tool[..., Any], ...]) -> Toolset:
-    """Give the toolset of a tuple of tools; built once for each tuple, the last 1,024 of them.
-
-    One with a tool that is an agent is built for each run: kept here, it would keep the agent alive.
-
-    Cost: a hash of the tuple and a look-up.
-
-    Raises:
-        ArgumentError: two tools of one name.
-    """
-    kit = _kits.get(tools)
-    if kit is None:
-        kit = _build_kit(tools)
-        if not any(one.delegates for one in tools):
-            if len(_kits) >= _MAX_KITS:
-                _kits.clear()
-            _kits[tools] = kit
-    return kit
-
-
-def _build_kit(tools: tuple[Tool[..., Any], ...]) -> Toolset:
-    by_name: dict[str, Tool[..., Any]] = {}
-    for one in tools:
-        if one.name in by_name:
-            raise ArgumentError(f"two tools are called {one.name!r}; rename one with tool.replace(name=…)")
-        by_name[one.name] = one
-    return Toolset(
-        by_name,
-        tuple(one.schema for one in tools),
-        can_pause=any(one.can_pause for one in tools),
-        reports=any(one.kind in {"generator", "async_generator"} for one in tools),
-    )
 
 
 class _Signature(msgspec.Struct, frozen=True):

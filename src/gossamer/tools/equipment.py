@@ -1,0 +1,82 @@
+"""The tools of one run whose toolkits are switched, or are to be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gossamer.context import RunContext
+from gossamer.tools.function import Tool
+from gossamer.tools.opened import Opened, OpenedToolkits, held, opened_on_loop
+from gossamer.tools.toolkit import Toolkit
+from gossamer.tools.toolset import Toolset, put_together
+
+__all__ = ["Equipment", "needs_equipment"]
+
+
+def needs_equipment(kit: Toolset, context: RunContext[Any]) -> bool:
+    """Tell whether the tools of a run may differ from what its toolset says."""
+    return not kit.settled or (context.session is not None and bool(context.session.switches))
+
+
+class Equipment:
+    """The toolkits of one run: holds open those that are on, and tells the tools as they are now.
+
+    Args:
+        context: the run.
+        kit: the toolset of its agent.
+    """
+
+    __slots__ = ("_context", "_held", "_items", "_kit", "_known", "_own", "_toolkits")
+
+    def __init__(self, context: RunContext[Any], kit: Toolset) -> None:
+        self._context = context
+        self._items = kit.items
+        self._toolkits = kit.toolkits
+        self._kit = kit
+        self._known: tuple[Any, ...] = ()
+        self._held: dict[Toolkit, Opened] = {}
+        self._own: OpenedToolkits = {}
+
+    async def toolset(self) -> Toolset:
+        """Give the tools as they are now, after opening what has been switched on. O(toolkits) where nothing changed.
+
+        Raises:
+            GossamerError: a toolkit could not be opened.
+            ArgumentError: two tools of one name.
+        """
+        switches = self._context.switched
+        opened: dict[Toolkit, Sequence[Tool[..., Any]]] = {}
+        for toolkit in self._toolkits:
+            if toolkit.open is None or not switches.get(toolkit.name, toolkit.on):
+                continue
+            one = self._held.get(toolkit)
+            if one is None:
+                one = self._held[toolkit] = held(self._scope(toolkit), toolkit)
+                await one.ready()
+            opened[toolkit] = one.tools
+        known = (tuple(switches.items()), *opened.values())
+        if known != self._known:
+            self._kit = put_together(self._items, switches, opened)
+            self._known = known
+        return self._kit
+
+    def release(self) -> None:
+        """Let go of everything, and begin to close what was opened for this run alone."""
+        for one in self._held.values():
+            one.users -= 1
+        for one in list(self._own.values()):
+            one.close()
+
+    async def closed(self) -> None:
+        """Wait until what was opened for this run alone is closed."""
+        for toolkit, one in self._held.items():
+            if toolkit.scope == "run":
+                await one.closed()
+
+    def _scope(self, toolkit: Toolkit) -> OpenedToolkits:
+        if toolkit.scope == "run":
+            return self._own
+        if toolkit.scope == "session" and self._context.session is not None:
+            return self._context.session.opened
+        return opened_on_loop()

@@ -1,0 +1,122 @@
+"""Toolkits: tools that belong together, switched on and off as one, and what they need open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from gossamer.errors import ArgumentError
+from gossamer.tools.function import NeedsApproval, Tool, as_tool
+
+__all__ = ["Equip", "OnClash", "Scope", "Toolkit"]
+
+# What becomes of a tool whose name another tool before it has.
+OnClash: TypeAlias = Literal["raise", "skip", "override", "rename"]
+
+# How long what a toolkit opened stays open: for all runs of a process and event loop, of a session, or for one run.
+Scope: TypeAlias = Literal["loop", "session", "run"]
+
+# What an opened toolkit gives: its tools, or where they may change, a function that tells them as they are now: the
+# same tuple until they do.
+Equip: TypeAlias = Sequence[Tool[..., Any] | Callable[..., Any]] | Callable[[], tuple[Tool[..., Any], ...]]
+
+
+class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):
+    """Tools that belong together: `Agent(…, tools=[Toolkit("travel", [flights, hotels]), convert])`. A value.
+
+    A toolkit whose tools need a connection, a process or a folder gives `open`: a function that makes an async
+    context manager, which is entered at the first use, in a task of its own, and gives the tools. It is left at the
+    end of its `scope`; `async with agent:` holds it open.
+
+    Attributes:
+        name: tells toolkits of an agent apart.
+        tools: tools and plain functions.
+        description: what the model is told when it chooses between toolkits.
+        instructions: stands at the end of the system prompt while the toolkit is on.
+        on: whether it is on before anybody switched it; `session.switch` and, where the model may, the model do.
+        switchable: whether the model may switch it, with the tool `switch_toolkit`.
+        needs_approval: as of a tool, for those of its tools that do not say so themselves.
+        include: the names of the tools to take; all where None.
+        exclude: the names of those to leave out.
+        on_clash: what becomes of a tool whose name is taken: `raise` an error, `skip` it, let it `override` the
+            other, or `rename` it to `<toolkit>_<tool>`.
+        open: makes the async context manager that gives further tools, see `Equip`; None where nothing is to be opened.
+        scope: how long it stays open: for the event loop, so that all runs share it, or for a session or a run.
+
+    Raises:
+        ArgumentError: an argument cannot be used; the message names it.
+    """
+
+    name: str
+    tools: Sequence[Tool[..., Any] | Callable[..., Any]] = ()
+    description: str = ""
+    instructions: str = ""
+    on: bool = True
+    switchable: bool = False
+    needs_approval: NeedsApproval = False
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    on_clash: OnClash = "raise"
+    open: Callable[[], AbstractAsyncContextManager[Equip]] | None = None
+    scope: Scope = "loop"
+
+    def __post_init__(self) -> None:
+        tools: Any = self.tools
+        if isinstance(tools, str | bytes) or not hasattr(tools, "__iter__"):
+            raise ArgumentError(f"tools of toolkit {self.name!r} must be a list, not {type(tools).__name__}")
+        if not isinstance(self.name, str) or not self.name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"name of a toolkit must be text that is not empty, not {self.name!r}")
+        if self.on_clash not in get_args(OnClash):
+            raise ArgumentError(
+                f"on_clash must be one of {', '.join(get_args(OnClash))}, not {self.on_clash!r}"
+            )
+        if self.scope not in get_args(Scope):
+            raise ArgumentError(f"scope must be one of {', '.join(get_args(Scope))}, not {self.scope!r}")
+        if isinstance(self.include, str) or isinstance(self.exclude, str):
+            raise ArgumentError(f"include and exclude of toolkit {self.name!r} must be lists of names")
+        force_setattr(self, "tools", self.choose(tools, whole=self.open is None))
+
+    def choose(
+        self, tools: Sequence[Tool[..., Any] | Callable[..., Any]], *, whole: bool = True
+    ) -> tuple[Tool[..., Any], ...]:
+        """Make tools of functions, leave out those not wanted, and let the others need approval where the toolkit says.
+
+        Args:
+            tools: what there is to choose from.
+            whole: whether these are all, so that a name in `include` or `exclude` that none of them has is a mistake.
+
+        Raises:
+            ArgumentError: something that is no tool, or `include` or `exclude` name one that is not there.
+        """
+        items: list[Any] = list(tools)
+        made: list[Tool[..., Any]] = [one if one.__class__ is Tool else as_tool(one) for one in items]
+        names = {tool.name for tool in made}
+        unknown = sorted({*(self.include or ()), *self.exclude} - names) if whole else []
+        if unknown:
+            raise ArgumentError(
+                f"toolkit {self.name!r} has no tool {', '.join(unknown)}; it has {', '.join(sorted(names)) or 'none'}"
+            )
+        wanted = [tool for tool in made if self.include is None or tool.name in self.include]
+        return tuple(self._guarded(tool) for tool in wanted if tool.name not in self.exclude)
+
+    def replace(self, **changes: Any) -> Toolkit:
+        """Make a changed copy.
+
+        Raises:
+            ArgumentError: there is no such argument, or its value cannot be used.
+        """
+        try:
+            return msgspec.structs.replace(self, **changes)
+        except TypeError as error:
+            if isinstance(error, ArgumentError):
+                raise
+            raise ArgumentError(f"Toolkit.replace: {error}") from error
+
+    def _guarded(self, tool: Tool[..., Any]) -> Tool[..., Any]:
+        if not self.needs_approval or tool.needs_approval:
+            return tool
+        return tool.replace(needs_approval=self.needs_approval)

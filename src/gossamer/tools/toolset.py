@@ -1,0 +1,138 @@
+"""The tools of a run, ready for use: put together once for each tuple of tools and toolkits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gossamer.errors import ArgumentError
+from gossamer.schema import HostedTool, ToolSchema
+from gossamer.tools.function import Tool
+from gossamer.tools.switching import switching_tool
+from gossamer.tools.toolkit import Toolkit
+
+__all__ = ["AgentTool", "Toolset", "put_together", "toolset"]
+
+# What an agent's tools are made of, once plain functions among them have become tools.
+AgentTool: TypeAlias = Tool[..., Any] | Toolkit | HostedTool
+
+
+class Toolset(msgspec.Struct, frozen=True, eq=False):
+    """The tools of a run, ready for use.
+
+    Attributes:
+        by_name: the tools by name, those of toolkits that are on included.
+        schemas: what the model sees of them.
+        can_pause: whether a call of one of them may have to wait for a decision.
+        reports: whether one of them reports interim values.
+        instructions: what the toolkits that are on add to the system prompt.
+        toolkits: the toolkits, those that are off included.
+        settled: whether the toolkits are as they stand here until somebody switches one: none is to be opened.
+        items: what all this was made of.
+    """
+
+    by_name: dict[str, Tool[..., Any]]
+    schemas: tuple[ToolSchema | HostedTool, ...]
+    can_pause: bool
+    reports: bool
+    instructions: str = ""
+    toolkits: tuple[Toolkit, ...] = ()
+    settled: bool = True
+    items: tuple[AgentTool, ...] = ()
+
+
+_kits: dict[tuple[AgentTool, ...], Toolset] = {}
+_MAX_KITS = 1024
+
+
+def toolset(items: tuple[AgentTool, ...]) -> Toolset:
+    """Give the toolset of a tuple of tools and toolkits; built once for each tuple, the last 1,024 of them.
+
+    One with a tool that is an agent is built for each run: kept here, it would keep the agent alive. So is one with a
+    toolkit that is to be opened, which is closed when nobody has it any more.
+
+    Cost: a hash of the tuple and a look-up.
+
+    Raises:
+        ArgumentError: two tools, or two toolkits, of one name.
+    """
+    kit = _kits.get(items)
+    if kit is None:
+        kit = put_together(items, {}, {})
+        if kit.settled and not any(one.delegates for one in kit.by_name.values()):
+            if len(_kits) >= _MAX_KITS:
+                _kits.clear()
+            _kits[items] = kit
+    return kit
+
+
+def put_together(
+    items: tuple[AgentTool, ...],
+    switches: Mapping[str, bool],
+    opened: Mapping[Toolkit, Sequence[Tool[..., Any]]],
+) -> Toolset:
+    """Build the toolset of tools and toolkits.
+
+    Args:
+        items: tools and toolkits; of two with one name, the later one says what becomes of it.
+        switches: which toolkits have been switched, by name, and to what.
+        opened: the tools of toolkits that were opened; those of toolkits that are not there are left out.
+
+    Raises:
+        ArgumentError: two tools, or two toolkits, of one name.
+    """
+    by_name: dict[str, Tool[..., Any]] = {}
+    hosted: list[HostedTool] = []
+    toolkits: dict[str, Toolkit] = {}
+    words: list[str] = []
+    for item in items:
+        if isinstance(item, Tool):
+            _add_tools(by_name, (item,), None)
+        elif isinstance(item, HostedTool):
+            hosted.append(item)
+        else:
+            if item.name in toolkits:
+                raise ArgumentError(f"two toolkits are called {item.name!r}; give one another name")
+            toolkits[item.name] = item
+            if not switches.get(item.name, item.on):
+                continue
+            _add_tools(by_name, (*item.tools, *opened.get(item, ())), item)  # pyright: ignore[reportArgumentType] - settled when it was built
+            if item.instructions:
+                words.append(item.instructions)
+    switchable = tuple(one for one in toolkits.values() if one.switchable)
+    if switchable:
+        _add_tools(by_name, (switching_tool(switchable),), None)
+    tools = by_name.values()
+    return Toolset(
+        by_name,
+        (*[one.schema for one in tools], *hosted),
+        can_pause=any(one.can_pause for one in tools),
+        reports=any(one.kind in {"generator", "async_generator"} for one in tools),
+        instructions="\n\n".join(words),
+        toolkits=tuple(toolkits.values()),
+        settled=not switchable and all(one.open is None for one in toolkits.values()),
+        items=items,
+    )
+
+
+def _add_tools(
+    by_name: dict[str, Tool[..., Any]], tools: Iterable[Tool[..., Any]], toolkit: Toolkit | None
+) -> None:
+    for one in tools:
+        tool = one
+        if tool.name in by_name:
+            if toolkit is None or toolkit.on_clash == "raise":
+                whose = "" if toolkit is None else f", one of toolkit {toolkit.name!r}"
+                raise ArgumentError(
+                    f"two tools are called {tool.name!r}{whose}; rename one with tool.replace(name=…), "
+                    "or give its toolkit on_clash='skip', 'override' or 'rename'"
+                )
+            if toolkit.on_clash == "skip":
+                continue
+            if toolkit.on_clash == "rename":
+                tool = tool.replace(name=f"{toolkit.name}_{tool.name}")
+                if tool.name in by_name:
+                    raise ArgumentError(f"two tools are called {tool.name!r}, after one was renamed")
+        by_name[tool.name] = tool
