@@ -214,26 +214,29 @@ def _none() -> tuple[Tool[..., Any], ...]:
 def _settled(equip: Equip, toolkit: weakref.ref[Toolkit]) -> Callable[[], tuple[Tool[..., Any], ...]]:
     """Make of what a toolkit gave when it was opened something that tells its tools at any time."""
     if not callable(equip):
-        chosen = _choose(toolkit, equip, ())
+        chosen = _choose(toolkit, equip)
         return lambda: chosen
-    last: tuple[Any, tuple[Tool[..., Any], ...]] = (None, ())
+    tools = equip()
+    last = tools, _choose(toolkit, tools)
 
     def current() -> tuple[Tool[..., Any], ...]:
         nonlocal last
         tools = equip()
         if tools is not last[0]:
-            last = (tools, _choose(toolkit, tools, last[1]))
+            last = tools, _choose(toolkit, tools, known=last[1])
         return last[1]
 
-    current()
     return current
 
 
 def _choose(
-    toolkit: weakref.ref[Toolkit], tools: Any, last: tuple[Tool[..., Any], ...]
+    toolkit: weakref.ref[Toolkit], tools: Any, *, known: tuple[Tool[..., Any], ...] | None = None
 ) -> tuple[Tool[..., Any], ...]:
+    """Take the tools that a toolkit wants. A name that it includes must be there at the beginning, and may go later."""
     kit = toolkit()
-    return last if kit is None else kit.choose((*kit.tools, *tools))[len(kit.tools) :]
+    if kit is None:  # nobody has it any more: it is about to be closed
+        return known or ()
+    return kit.choose((*kit.tools, *tools), whole=known is None)[len(kit.tools) :]
 
 
 def _close_from_anywhere(loop: asyncio.AbstractEventLoop, opened: weakref.ref[Opened]) -> None:

@@ -1,0 +1,280 @@
+"""Toolkits that hold something open: when it is opened, who shares it, and that it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gossamer import Agent, ArgumentError, Limits, Session, Tool, ToolCall, Toolkit, ToolkitError, tool
+from gossamer.models import ScriptedModel
+
+
+class Resource:
+    """Something to open: counts, and remembers in which tasks it was entered and left."""
+
+    def __init__(self, fail: Exception | None = None) -> None:
+        self.opened = self.closed = 0
+        self.fail = fail
+        self.tasks: list[object] = []
+
+    @property
+    def live(self) -> int:
+        return self.opened - self.closed
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[list[Tool]]:
+        await asyncio.sleep(0)
+        if self.fail is not None:
+            raise self.fail
+        self.opened += 1
+        self.tasks.append(asyncio.current_task())
+        number = self.opened
+
+        @tool
+        async def which() -> int:
+            """Tell which connection this is."""
+            return number
+
+        try:
+            async with asyncio.timeout(60):  # must be left in the task that entered it
+                yield [which]
+        finally:
+            self.tasks.append(asyncio.current_task())
+            self.closed += 1
+
+
+def agent_with(kit: Toolkit, runs: int = 1) -> Agent:
+    return Agent(ScriptedModel([ToolCall.of("which"), "done"] * runs), tools=[kit])
+
+
+def answers(result) -> list[str]:
+    return [part.text for message in result.messages if message.role == "tool" for part in message.parts]
+
+
+async def soon(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_all_runs_of_a_loop_share_it_and_a_block_closes_it():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open), runs=4)
+    async with agent:
+        assert resource.live == 1
+        results = await asyncio.gather(*(agent.run("x") for _ in range(2)))
+        assert resource.opened == 1
+    assert resource.live == 0
+    assert {one.output for one in results} == {"done"}
+    assert len(set(resource.tasks)) == 1
+    assert resource.tasks[0] is not asyncio.current_task()
+
+
+async def test_it_is_opened_at_the_first_use_and_stays_open_for_the_next_run():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open), runs=2)
+    assert resource.opened == 0
+    assert answers(await agent.run("x")) == ["1"]
+    assert answers(await agent.run("x")) == ["1"]
+    assert resource.live == 1
+    async with agent:
+        pass
+    assert resource.live == 0
+
+
+def test_each_loop_opens_its_own_and_it_is_closed_with_it(watch):
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open), runs=2)
+    assert answers(asyncio.run(agent.run("x"))) == ["1"]
+    assert resource.live == 0
+    assert answers(asyncio.run(agent.run("x"))) == ["2"]
+    assert resource.live == 0
+    assert len(watch.leaked_tasks) == 2  # they lasted as long as their loops, as they are meant to
+    watch.leaked_tasks.clear()
+
+
+async def test_it_is_closed_when_nobody_has_the_toolkit_any_more():
+    resource = Resource()
+    await agent_with(Toolkit("r", open=resource.open)).run("x")
+    gc.collect()
+    await soon(lambda: resource.live == 0)
+
+
+async def test_one_for_each_run():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open, scope="run"), runs=2)
+    assert answers(await agent.run("x")) == ["1"]
+    assert resource.live == 0
+    assert answers(await agent.run("x")) == ["2"]
+    assert resource.live == 0
+
+
+async def test_one_for_each_session():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open, scope="session"), runs=4)
+    async with Session() as one:
+        other = Session()
+        assert answers(await agent.run("x", session=one)) == ["1"]
+        assert answers(await agent.run("x", session=other)) == ["2"]
+        assert answers(await agent.run("x", session=one))[-1] == "1"
+    assert resource.live == 1
+    del other
+    gc.collect()
+    await soon(lambda: resource.live == 0)
+    await agent.run("x", session=one)  # opened anew
+    assert resource.live == 1
+    await one.aclose()
+    assert resource.live == 0
+
+
+async def test_what_is_off_is_not_opened():
+    resource = Resource()
+    kit = Toolkit("r", open=resource.open, on=False, switchable=True)
+    model = ScriptedModel(
+        ["quiet", ToolCall.of("switch_toolkit", toolkit="r", on=True), ToolCall.of("which"), "done"]
+    )
+    agent = Agent(model, tools=[kit])
+    await agent.run("x")
+    assert resource.opened == 0
+    assert answers(await agent.run("x"))[-1] == "1"
+    async with agent:
+        pass
+    assert resource.live == 0
+
+
+async def test_what_cannot_be_opened_fails_the_run_and_is_tried_again_by_the_next():
+    resource = Resource(OSError("no cable"))
+    agent = agent_with(Toolkit("r", open=resource.open))
+    with pytest.raises(ToolkitError, match="'r' could not be opened: OSError: no cable"):
+        await agent.run("x")
+    with pytest.raises(ToolkitError, match="no cable"):
+        async with agent:
+            pass
+    resource.fail = None
+    assert answers(await agent.run("x")) == ["1"]
+    async with agent:
+        pass
+
+
+async def test_a_failure_leaves_a_session_that_goes_on():
+    resource = Resource(OSError("no cable"))
+    agent = agent_with(Toolkit("r", open=resource.open, scope="run"))
+    session = Session()
+    with pytest.raises(ToolkitError):
+        await agent.run("x", session=session)
+    assert session.unfinished is None
+    resource.fail = None
+    assert (await agent.run("x", session=session)).output == "done"
+
+
+async def test_include_of_an_open_toolkit_is_checked_when_it_is_open():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open, include=["other"], scope="run"))
+    with pytest.raises(ArgumentError, match="has no tool other; it has which"):
+        await agent.run("x")
+    await soon(lambda: resource.live == 0)
+
+
+async def test_tools_that_change_are_seen_at_the_next_turn():
+    @tool(inline=True)
+    def grow() -> str:
+        """Grow."""
+        current[0] = (grow, more)
+        return "grown"
+
+    @tool(inline=True)
+    def more() -> str:
+        """Say more."""
+        return "more"
+
+    current = [(grow,)]
+
+    @contextlib.asynccontextmanager
+    async def opened():
+        yield lambda: current[0]
+
+    model = ScriptedModel([ToolCall.of("grow"), ToolCall.of("more"), "done"])
+    result = await Agent(model, tools=[Toolkit("g", open=opened, scope="run")]).run("x")
+    assert answers(result) == ["grown", "more"]
+    assert [[schema.name for schema in request.tools] for request in model.requests] == [
+        ["grow"],
+        ["grow", "more"],
+        ["grow", "more"],
+    ]
+
+
+@pytest.mark.parametrize("how", ["cancel", "limit", "leave", "error"])
+async def test_it_is_closed_however_a_run_ends(how):
+    resource = Resource()
+    waiting = asyncio.Event()
+
+    @tool
+    async def hang() -> str:
+        """Hang."""
+        waiting.set()
+        await asyncio.Event().wait()
+
+    kit = Toolkit("r", [hang], open=resource.open, scope="run")
+    model = ScriptedModel(
+        [ToolCall.of("hang"), ValueError("broken")] if how != "error" else [ValueError("x")]
+    )
+    agent = Agent(model, tools=[kit])
+    if how == "cancel":
+        task = asyncio.create_task(agent.run("x"))
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    elif how == "limit":
+        result = await agent.run("x", limits=Limits(max_seconds=0.05))
+        assert result.stopped is not None
+    elif how == "leave":
+        async with agent.stream("x") as stream:
+            async for event in stream:
+                if type(event).__name__ == "MessageFinished":
+                    break
+    else:
+        with pytest.raises(ValueError, match="x"):
+            await agent.run("x")
+    assert resource.opened == 1
+    await soon(lambda: resource.live == 0)
+
+
+async def test_what_does_not_close_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr("gossamer.tools.opened.CLOSING_SECONDS", 0.05)
+    cancelled = []
+
+    @contextlib.asynccontextmanager
+    async def stubborn():
+        yield []
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    agent = Agent(ScriptedModel(["done"]), tools=[Toolkit("s", open=stubborn, scope="run")])
+    assert (await agent.run("x")).output == "done"
+    await soon(lambda: cancelled)
+
+
+async def test_the_run_that_opened_it_is_not_kept_alive():
+    class Deps:
+        pass
+
+    import weakref
+
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open))
+    deps = Deps()
+    kept = weakref.ref(deps)
+    await agent.run("x", deps=deps)
+    del deps
+    gc.collect()
+    assert kept() is None
+    async with agent:
+        pass
