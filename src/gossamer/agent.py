@@ -32,6 +32,8 @@ from gossamer.tools.toolset import AgentTool
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from gossamer.guardrails.base import Guardrail
+
     Deps = TypeVar("Deps", default=Any)
     OutputT = TypeVar("OutputT", default=str)
 else:
@@ -63,6 +65,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         tools: tools, toolkits and plain functions, or a function of the `RunContext` that gives them.
         output: the type of the answer: `str`, anything msgspec can decode, a pydantic model, or an `Output`.
         middleware: code around runs, model calls, tool calls and deltas, outermost first.
+        guardrails: checks of what goes in and comes out, in order; see `gossamer.guardrails`.
         limits: what a run may use.
         settings: how the model should answer.
 
@@ -76,6 +79,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
     tools: Tools = ()
     output: type[OutputT] | Output | Any = str
     middleware: Sequence[Middleware] = ()
+    guardrails: Sequence[Guardrail] = ()
     limits: Limits | None = None
     settings: ModelSettings | None = None
 
@@ -87,6 +91,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             or type(self.name) is not str
             or not self.name
             or self.middleware is not _NONE
+            or self.guardrails is not _NONE
             or self.limits is not None
             or self.settings is not None
             or self.output is not str
@@ -486,14 +491,21 @@ def _check(agent: Agent[Any, Any]) -> None:
             output_schema(agent.output)
         except ArgumentError as error:
             raise ArgumentError(f"output: {error}") from error
-    middleware: Any = agent.middleware
-    if type(middleware) not in {list, tuple}:
-        raise ArgumentError(f"middleware must be a list, not {type(middleware).__name__}")
-    items: tuple[Any, ...] = tuple(middleware)
+    force_setattr(agent, "middleware", _all_of("middleware", agent.middleware, Middleware))
+    if agent.guardrails is not _NONE:
+        from gossamer.guardrails.base import Guardrail
+
+        force_setattr(agent, "guardrails", _all_of("guardrails", agent.guardrails, Guardrail))
+
+
+def _all_of(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    if type(value) not in {list, tuple}:
+        raise ArgumentError(f"{name} must be a list, not {type(value).__name__}")
+    items: tuple[Any, ...] = tuple(value)
     for one in items:
-        if not isinstance(one, Middleware):
-            raise ArgumentError(f"middleware must be made of Middleware, not {type(one).__name__}")
-    force_setattr(agent, "middleware", items)
+        if not isinstance(one, kind):
+            raise ArgumentError(f"{name} must be made of {kind.__name__}, not {type(one).__name__}")
+    return items
 
 
 def _settle_tools(agent: Agent[Any, Any]) -> None:

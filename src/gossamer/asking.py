@@ -10,7 +10,14 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, InvalidResponseError, ModelError, ModelRetry, OutputError
+from gossamer.errors import (
+    ArgumentError,
+    GuardrailError,
+    InvalidResponseError,
+    ModelError,
+    ModelRetry,
+    OutputError,
+)
 from gossamer.events import Event, OutputDelta, OutputRestarted, TextDelta
 from gossamer.ids import new_id
 from gossamer.limits import Budget, CountedCall, bound_input, cap_output
@@ -128,8 +135,8 @@ def _was_at_work(error: BaseException, *, streamed: bool) -> bool:
     if isinstance(error, ModelError):
         return may_have_cost(error)
     if isinstance(error, Exception):
-        # Of middleware that hears the stream; a request that cannot be encoded is not sent.
-        return streamed and not isinstance(error, ArgumentError)
+        # Of a guardrail beside the call, or middleware that hears the stream; what cannot be encoded is not sent.
+        return isinstance(error, GuardrailError) or (streamed and not isinstance(error, ArgumentError))
     return True
 
 

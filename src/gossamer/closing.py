@@ -10,7 +10,7 @@ from typing import Any
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Message, Text, ToolCall, ToolResult
-from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord
+from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord, ViewMovedRecord
 from gossamer.result import Result, RunFinishReason
 from gossamer.schema import stored_value, words_of
 from gossamer.telemetry import metrics
@@ -20,7 +20,7 @@ from gossamer.view import MessageView
 
 NO_RESULTS: Mapping[str, ToolResult] = {}
 
-__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "stopped_outside"]
+__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "stopped_outside", "withdraw"]
 
 
 def say(context: RunContext[Any], message: Message, usage: Usage | None = None) -> None:
@@ -40,6 +40,17 @@ def say_results(
         one = len(calls) == 1
         parts = tuple(results.values()) if one else tuple([results[call.id] for call in calls])
         context.new.append(Message("tool", parts))
+
+
+def withdraw(context: RunContext[Any], message: Message, usage: Usage) -> None:
+    """Keep an answer that a guardrail stopped in the journal, and out of the view."""
+    session = context.session
+    if session is None:
+        return
+    place = len(session.journal)
+    text = Message("assistant", (Text(message.text),), message.author, message.created)
+    session.record(MessageRecord(run=context.run_id, message=text, usage=usage))
+    session.record(ViewMovedRecord(run=context.run_id, reason="guardrail", begin=place, end=place + 1))
 
 
 def finish(

@@ -151,6 +151,11 @@ class AgentLike(Protocol):
         ...
 
     @property
+    def guardrails(self) -> Sequence[Any]:
+        """Guardrails."""
+        ...
+
+    @property
     def limits(self) -> Any:
         """Limits, or None."""
         ...

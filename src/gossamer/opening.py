@@ -29,6 +29,7 @@ __all__ = [
     "OnPending",
     "Prompt",
     "as_messages",
+    "asked_before",
     "budget_for",
     "check_session",
     "decided_by",
@@ -206,6 +207,16 @@ def reopen_run(
         context.budget.count_again(context.usage + lost(own))
     is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
     return turns, answer if is_open else None
+
+
+def asked_before(context: RunContext[Any]) -> list[Message]:
+    """Give the prompt of a run that was reopened, out of the journal."""
+    records = context.session.journal
+    return [
+        record.message
+        for record in records
+        if isinstance(record, MessageRecord) and record.run == context.run_id
+    ]
 
 
 def _run_to_resume(session: Session[Any], agent: str) -> RunStartedRecord:

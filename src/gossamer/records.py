@@ -233,7 +233,7 @@ class ViewMovedRecord(_Record, frozen=True, gc=False, tag="view_moved"):
     """The view changed: messages at places from `begin` up to `end` left it, `insert` stands in their stead.
 
     Attributes:
-        reason: `window`, `rewind`, `failed` or `compaction`.
+        reason: `window`, `rewind`, `failed`, `guardrail` or `compaction`.
         begin: the first place in the journal that leaves the view.
         end: the place just behind the last.
         insert: messages that take their place.

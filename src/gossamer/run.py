@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gossamer.acting import act, act_and_tell
 from gossamer.asking import (
@@ -38,6 +38,7 @@ from gossamer.opening import (
     OnPending,
     Prompt,
     as_messages,
+    asked_before,
     budget_for,
     check_session,
     instructions_of,
@@ -58,6 +59,10 @@ from gossamer.tools.execution import ToolTurn
 from gossamer.tools.toolset import toolset
 from gossamer.usage import Usage
 from gossamer.view import MessageView
+
+if TYPE_CHECKING:
+    from gossamer.guardrails.beside import ModelBeside
+    from gossamer.guardrails.checking import Guards
 
 __all__ = ["execute"]
 
@@ -120,6 +125,15 @@ async def execute(
     heard: list[str] = []
     message: Message | None = None
     turn: ToolTurn | None = None
+    guards: Guards | None = None
+    if agent.guardrails:
+        from gossamer.guardrails.checking import Guards
+
+        guards = Guards(agent.guardrails)
+    # Where answers are to be checked, nothing is kept of one that broke off.
+    kept = heard if guards is None or not guards.checks_output else []
+    listen = emit if guards is None or emit is None or not guards.holds_back else guards.withholding(emit)
+    beside: ModelBeside | None = None
     reason: FinishReason = "stop"
     context.new = new
     try:
@@ -140,8 +154,13 @@ async def execute(
         instructions = agent.instructions
         if callable(instructions):
             instructions = await instructions_of(agent, context)
+        if guards is not None:
+            new = await guards.input(context, new, on_pending)
+            beside = guards.beside(context, new, model)
         if decisions is not None:
             turns, message = reopen_run(context, decisions, kit)
+            if guards is not None and turns == 0:
+                beside = guards.beside(context, asked_before(context), model)
         elif session is not None:
             context.new = new = list(new)
             open_run(context, new, on_pending)
@@ -177,12 +196,13 @@ async def execute(
 
                 # Ask the model and append its answer.
                 asked = perf_counter() if metrics.recorder is not None else 0.0
+                asked_model = model if beside is None else beside
                 if wrapped is not None or context.budget is not None:
-                    response = await ask_model(context, model, request, wrapped, emit, heard)
-                elif emit is None:
-                    response = await model.respond(request)
+                    response = await ask_model(context, asked_model, request, wrapped, listen, heard)
+                elif listen is None:
+                    response = await asked_model.respond(request)
                 else:
-                    response = await stream_model(context, model, request, None, emit, heard)
+                    response = await stream_model(context, asked_model, request, None, listen, heard)
                 used = response.usage
                 answered_by = response.model
                 if (answered_by not in TOLD_UNPRICED if used.unpriced_calls else not used.cost) and (
@@ -200,8 +220,12 @@ async def execute(
                         break
                 reason = response.finish_reason
                 turns += 1
-                context.usage = used if turns == 1 else context.usage.plus(used, started)
+                context.usage = context.usage.plus(used, started) if turns > 1 or guards is not None else used
                 started = 0
+                if guards is not None:
+                    message = await guards.answer(context, message, used, beside, emit)
+                    calls = message.tool_calls
+                    beside = None
                 if session is None:
                     new.append(message)
                 else:
@@ -232,6 +256,8 @@ async def execute(
             turn = ToolTurn(context, kit.by_name)
             if wrapped is not None:
                 turn.interceptions = wrapped.tool
+            if guards is not None and guards.checks_tools:
+                turn.interceptions = (guards.tool, *turn.interceptions)
             if limits is not None:
                 turn.max_parallel = limits.max_parallel_tools
             can_pause = kit.can_pause or decisions is not None
@@ -256,11 +282,11 @@ async def execute(
             message = turn = None
     except LimitError as limit:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
-        leave_whole(context, heard, NO_RESULTS if turn is None else turn.results)
+        leave_whole(context, kept, NO_RESULTS if turn is None else turn.results)
         result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
-        leave_whole(context, heard, NO_RESULTS if turn is None else turn.results)
+        leave_whole(context, kept, NO_RESULTS if turn is None else turn.results)
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):
             fail(context, error)
             raise

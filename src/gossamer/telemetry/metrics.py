@@ -114,6 +114,12 @@ class Recorder:
             ["model", "outcome"],
             registry=registry,
         )
+        self._guardrails = Counter(
+            "gossamer_guardrail_trips_total",
+            "Runs, calls and results that a guardrail stopped, by what it checked.",
+            ["guardrail", "place"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -129,6 +135,7 @@ class Recorder:
             self._circuits,
             self._rate_limit_waits,
             self._cached,
+            self._guardrails,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -209,6 +216,12 @@ class Recorder:
         """Count a model call that went through a cache: `hit`, `shared` or `miss`."""
         key = (model, outcome, "cache")
         count = self._count.get(key) or self._bind(key, self._count, self._cached, "inc")
+        count(1)
+
+    def guardrail_tripped(self, guardrail: str, place: str) -> None:
+        """Count what a guardrail stopped."""
+        key = (guardrail, place, "guardrail")
+        count = self._count.get(key) or self._bind(key, self._count, self._guardrails, "inc")
         count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from gossamer.context import CallPaused, RunContext, current_call
-from gossamer.errors import EndRun, ModelRetry, ToolError
+from gossamer.errors import EndRun, GuardrailError, ModelRetry, ToolError
 from gossamer.events import Event, ToolCallFinished, ToolProgress
 from gossamer.messages import Audio, File, Image, Outcome, Text, ToolCall, ToolResult
 from gossamer.records import PendingCall, ToolResultRecord, ToolStartedRecord
@@ -22,7 +22,7 @@ from gossamer.tools.function import Tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.threads import run_in_thread
 
-__all__ = ["CLEANUP_SECONDS", "Interception", "Notify", "ToolTurn", "run_calls"]
+__all__ = ["CLEANUP_SECONDS", "Interception", "Notify", "ToolTurn", "run_calls", "wait_together"]
 
 # Wraps the execution of a call, as middleware does.
 Interception: TypeAlias = Callable[
@@ -114,7 +114,7 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
             together.append(call)
     if together:  # only now, when no inline tool can fail any more and leave tasks behind
         works = [_run(turn, call) if slots is None else _run_in_turn(slots, turn, call) for call in together]
-        await _wait([asyncio.ensure_future(work) for work in works])
+        await wait_together([asyncio.ensure_future(work) for work in works])
     for call in alone:
         await _run(turn, call)
 
@@ -124,7 +124,7 @@ async def _run_in_turn(slots: asyncio.Semaphore, turn: ToolTurn, call: ToolCall)
         await _run(turn, call)
 
 
-async def _wait(tasks: list[asyncio.Task[None]]) -> None:
+async def wait_together(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Wait for all; when one fails, or the run is cancelled, cancel the rest and let them clean up."""
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -174,7 +174,7 @@ async def _run(turn: ToolTurn, call: ToolCall) -> None:
     except asyncio.CancelledError:
         turn.finish(call, _result(call, "The call was interrupted.", "interrupted"))
         raise
-    except ToolError as error:
+    except (ToolError, GuardrailError) as error:
         turn.finish(call, _result(call, str(error), "error"))
         raise
     else:
