@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any
 
 import msgspec
 
+from gossamer.context import RunContext
 from gossamer.errors import EndRun, ResumeError
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.records import (
@@ -24,6 +26,7 @@ from gossamer.records import (
     PendingCall,
     PendingKind,
 )
+from gossamer.remembered import keys_of
 from gossamer.schema import encode_value
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
@@ -59,6 +62,9 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
             continue
         tool = turn.tools.get(call.name)
         decision = journaled.decisions.get(call.id)
+        asked = journaled.asked.get(call.id)
+        if asked is not None and asked.expired:
+            decision = Deny("Nobody decided in time.")
         if call.id in journaled.started:
             if tool is not None and _goes_on(tool, call):
                 ready.append(_with_arguments(call, decision))
@@ -66,15 +72,48 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
                 words = "The process ended while this tool ran; whether it took effect is unknown."
                 turn.finish(call, ToolResult(call.id, call.name, words, "unknown"))
         elif isinstance(decision, Deny):
-            words = f"A person denied this call. {decision.reason}".strip()
-            turn.finish(call, ToolResult(call.id, call.name, words, "denied"))
+            _deny(turn, call, decision)
         elif isinstance(decision, Answer):
             turn.finish(call, ToolResult(call.id, call.name, encode_value(decision.value)))
-        elif decision is None and tool is not None and await _must_wait(tool, call):
-            turn.pending.append(PendingCall(call, _KINDS[tool.run_by], context.run_id))
+        elif (
+            decision is None
+            and tool is not None
+            and (tool.needs_approval or tool.run_by != "agent")
+            and await _must_wait(tool, call)
+        ):
+            remembered = _remembered(context, call) if tool.run_by == "agent" else None
+            if remembered is None:
+                turn.pending.append(asked or _waiting(context, tool, call))
+            elif isinstance(remembered, Deny):
+                _deny(turn, call, remembered)
+            else:
+                ready.append(call)
         else:
             ready.append(_with_arguments(call, decision))
     return ready
+
+
+def _waiting(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall) -> PendingCall:
+    expires = None if tool.decide_within is None else time() + tool.decide_within
+    return PendingCall(call, _KINDS[tool.run_by], context.run_id, context.agent, expires)
+
+
+def _deny(turn: ToolTurn, call: ToolCall, decision: Deny) -> None:
+    words = f"A person denied this call. {decision.reason}".strip()
+    turn.finish(call, ToolResult(call.id, call.name, words, "denied"))
+
+
+def _remembered(context: RunContext[Any], call: ToolCall) -> Decision | None:
+    """Give a decision that holds for a call: one made in this session, or in that of a run around this one."""
+    around: RunContext[Any] | None = context
+    while around is not None:
+        if around.session is not None and around.session.remembered:
+            for key in keys_of(context.agent, call):
+                decision = around.session.remembered.get(key)
+                if decision is not None:
+                    return decision
+        around = around.parent
+    return None
 
 
 def ask(turn: ToolTurn) -> None:
@@ -100,6 +139,11 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             raise ResumeError(f"call {call_id!r} does not wait for a decision; waiting: {known}")
         if not isinstance(decision, Approve | Deny | Answer):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ResumeError(f"a decision is Approve, Deny or Answer, not {type(decision).__name__}")
+        if pending.expired and not isinstance(decision, Deny):
+            raise ResumeError(
+                f"it is too late to decide about call {call_id!r} of {pending.call.name!r}; resume without a decision "
+                "about it, and the model is told"
+            )
         if isinstance(decision, Approve) and pending.kind != "approval":
             raise ResumeError(
                 f"call {call_id!r} wants an Answer, not an Approve: it is run by the {pending.kind}"
@@ -108,6 +152,10 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             raise ResumeError(f"call {call_id!r} wants Approve or Deny, not an Answer")
         if isinstance(decision, Approve) and not isinstance(decision.args, dict | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ResumeError(f"args of the Approve for {call_id!r} must be a dict, not {decision.args!r}")
+        if not isinstance(decision, Answer) and decision.remember not in {None, "tool", "arguments"}:
+            raise ResumeError(f"remember must be 'tool', 'arguments' or None, not {decision.remember!r}")
+        if not isinstance(decision, Answer) and decision.remember and pending.kind != "approval":
+            raise ResumeError(f"call {call_id!r} is a {pending.kind}; only approvals are remembered")
         try:
             msgspec.json.encode(decision)  # it goes into the journal
         except (TypeError, ValueError) as error:

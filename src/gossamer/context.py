@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import msgspec
 
-from gossamer.errors import LimitError
+from gossamer.errors import ArgumentError, LimitError, SteeringError
 from gossamer.ids import new_id
 from gossamer.messages import Message, ToolCall
 from gossamer.records import PendingCall
@@ -48,6 +49,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
         switches: the toolkits that were switched in a run without a session, by name; read `switched`.
+        inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
         ended: whether the run is over; runs inside its tools make no further calls.
@@ -67,6 +69,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     offload: Any = None
     bodies: dict[str, EncodedMessages] = {}
     switches: dict[str, bool] | None = None
+    inbox: deque[Message] | None = None
     stopped: LimitError | None = None
     stopping: bool = False
     ended: bool = False
@@ -87,6 +90,35 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         """The toolkits that somebody has switched on or off, by name."""
         return (self.switches or _NONE_SWITCHED) if self.session is None else self.session.switches
 
+    def steer(self, message: str | Message) -> None:
+        """Put a message into the run: the model sees it at its next turn, and answers it before the run ends.
+
+        May be called from any thread. A message that the run did not come to, because it failed, was stopped or
+        paused, is lost: put it into the next one.
+
+        Args:
+            message: text, or a user's message.
+
+        Raises:
+            SteeringError: the run is over, or 100 messages wait already.
+            ArgumentError: it is empty, or not a user's.
+        """
+        if isinstance(message, str):
+            if not message:
+                raise ArgumentError('message is ""; a run is steered with words')
+            message = Message.user(message)
+        elif not isinstance(message, Message) or message.role != "user":  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"message must be text or a user's message, not {message!r:.100}")
+        if self.ended:
+            raise SteeringError(f"run {self.run_id} is over; put the message into the next one")
+        if self.inbox is None:
+            self.inbox = deque()
+        if len(self.inbox) >= _MOST_STEERING:
+            raise SteeringError(
+                f"{_MOST_STEERING} messages wait for the next turn of run {self.run_id} already"
+            )
+        self.inbox.append(message)
+
     def switch(self, toolkit: str, *, on: bool) -> None:
         """Switch a toolkit on or off, from the next model call on: for the session, or for the run where it has none."""
         if self.session is not None:
@@ -95,6 +127,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
             self.switches = {**(self.switches or {}), toolkit: on}
 
 
+_MOST_STEERING = 100
 _NONE_SWITCHED: Mapping[str, bool] = {}
 
 

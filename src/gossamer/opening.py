@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from gossamer.approval import decide
+from gossamer.closing import say
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError, GossamerError, ResumeError
 from gossamer.limits import Budget, Limits
@@ -33,6 +34,7 @@ __all__ = [
     "budget_for",
     "check_session",
     "decided_by",
+    "hear",
     "instructions_of",
     "must_have_a_live_parent",
     "open_run",
@@ -131,7 +133,10 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
     if session.unfinished is not None:
         if on_pending == "raise":
             session.must_not_be_paused()
-        reason = "the user went on without deciding" if session.pending else "the process ended while it ran"
+        reason = "the process ended while it ran"
+        if session.pending:
+            late = all(pending.expired for pending in session.pending)
+            reason = "nobody decided in time" if late else "the user went on without deciding"
         session.close_broken_run(reason)
     if context.user is not None and not isinstance(context.user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"user must be text, not {type(context.user).__name__}")
@@ -149,6 +154,25 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
     for message in messages:
         check_fits(message, session.turn)
         session.record(MessageRecord(run=context.run_id, message=message))
+
+
+async def hear(context: RunContext[Any], guards: Any) -> None:
+    """Let a run hear the messages that were put into it.
+
+    Args:
+        context: the run.
+        guards: what checks the user's words, or None.
+
+    Raises:
+        GuardrailError: one of the messages is stopped, and with it the run.
+    """
+    inbox = context.inbox
+    assert inbox is not None
+    while inbox:
+        message = inbox.popleft()
+        if guards is not None:
+            message = await guards.heard(context, message)
+        say(context, message)
 
 
 def decided_by(decisions: Mapping[str, Decision] | None) -> dict[str, Decision]:

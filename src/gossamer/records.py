@@ -35,6 +35,7 @@ __all__ = [
     "Answer",
     "ApprovalAskedRecord",
     "ApprovalDecidedRecord",
+    "ApprovalsForgottenRecord",
     "Approve",
     "CallLostRecord",
     "Decision",
@@ -44,6 +45,7 @@ __all__ = [
     "PendingCall",
     "PendingKind",
     "Record",
+    "Remember",
     "RunFailedRecord",
     "RunFinishedRecord",
     "RunStartedRecord",
@@ -68,16 +70,29 @@ class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
         call: the call, arguments as the model wrote them.
         kind: `approval`: may the tool run; `question`: a person answers; `caller`: the caller runs the tool.
         run_id: the run that asked, which may be a run started inside a tool of the run that was resumed.
+        agent: the agent of that run.
+        expires: the time, in seconds since the epoch, at which nobody may decide any more; None where there is none.
     """
 
     call: ToolCall
     kind: PendingKind
     run_id: str
+    agent: str = ""
+    expires: float | None = None
 
     @property
     def call_id(self) -> str:
         """The id under which `agent.resume` takes the decision."""
         return self.call.id
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is too late to decide: the call counts as denied."""
+        return self.expires is not None and time() >= self.expires
+
+
+# Whether a decision holds for the rest of the session: for each call of the tool, or for those with the same arguments.
+Remember: TypeAlias = Literal["tool", "arguments"]
 
 
 class _Decision(
@@ -91,15 +106,23 @@ class Approve(_Decision, frozen=True, tag="approve"):
 
     Attributes:
         args: arguments to run with in place of the model's, or None to leave them.
+        remember: do not ask again in this session, for this tool or for these arguments.
     """
 
     args: dict[str, Any] | None = None
+    remember: Remember | None = None
 
 
 class Deny(_Decision, frozen=True, tag="deny"):
-    """The tool must not run; the model is told why."""
+    """The tool must not run.
+
+    Attributes:
+        reason: the model is told.
+        remember: deny in this session from now on, this tool or these arguments.
+    """
 
     reason: str = ""
+    remember: Remember | None = None
 
 
 class Answer(_Decision, frozen=True, tag="answer"):
@@ -219,6 +242,10 @@ class ApprovalDecidedRecord(_Record, frozen=True, gc=False, tag="approval_decide
     decision: Decision
 
 
+class ApprovalsForgottenRecord(_Record, frozen=True, gc=False, tag="approvals_forgotten"):
+    """What was remembered of decisions no longer holds; each call is asked about again."""
+
+
 class StateRecord(_Record, frozen=True, gc=False, tag="state"):
     """The session's state changed.
 
@@ -282,6 +309,7 @@ Record: TypeAlias = (
     | CallLostRecord
     | HandoffRecord
     | ToolkitSwitchedRecord
+    | ApprovalsForgottenRecord
 )
 
 _PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)

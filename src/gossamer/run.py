@@ -28,6 +28,7 @@ from gossamer.closing import NO_RESULTS, fail, finish, leave_whole, say, say_res
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
 from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunStarted, UsageUpdated
+from gossamer.holding import Holding
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
 from gossamer.middleware import layers
@@ -41,6 +42,7 @@ from gossamer.opening import (
     asked_before,
     budget_for,
     check_session,
+    hear,
     instructions_of,
     must_have_a_live_parent,
     open_run,
@@ -117,7 +119,7 @@ async def execute(
         or (session is not None and session.budget is not None)
     ):
         context.budget = budget_for(limits, context)
-    held: Session[Any] | None = None
+    held: Holding | None = None
     equipment: Equipment | None = None
     turns = started = 0
     repaired = False
@@ -138,8 +140,8 @@ async def execute(
     context.new = new
     try:
         if session is not None:
-            await session.hold(context)
-            held = session
+            await session.holding.take(context)
+            held = session.holding
         own: Any = agent.tools
         if tools is None and own.__class__ is tuple:  # settled when the agent was built
             kit = toolset(own)
@@ -149,8 +151,9 @@ async def execute(
             equipment = Equipment(context, kit)
             kit = await equipment.toolset()
         if session is None and kit.can_pause:
-            session = context.session = held = Session()
-            await session.hold(context)
+            session = context.session = Session()
+            held = session.holding
+            held.holder = context
         instructions = agent.instructions
         if callable(instructions):
             instructions = await instructions_of(agent, context)
@@ -175,6 +178,8 @@ async def execute(
                     raise context.stopped
                 if context.parent is not None:
                     must_have_a_live_parent(context)
+                if context.inbox:
+                    await hear(context, guards)
                 if turns >= max_turns:
                     raise too_many_turns(turns)
                 if equipment is not None:
@@ -236,6 +241,9 @@ async def execute(
 
             # No calls: this is the answer.
             if not calls:
+                if context.inbox:  # somebody has said something meanwhile
+                    message = None
+                    continue
                 value = message.text or refusal_of(message)
                 if schema is not None:
                     try:

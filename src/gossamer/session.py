@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import msgspec
 
-from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, RunPausedError, SessionBusyError
+from gossamer.errors import ArgumentError, RunPausedError, SteeringError
+from gossamer.holding import Holding, WhenBusy
 from gossamer.ids import new_id
 from gossamer.inner import InnerSessions
 from gossamer.limits import Budget, Limits, check_session_limits
@@ -20,6 +20,8 @@ from gossamer.records import (
     SCHEMA_VERSION,
     ApprovalAskedRecord,
     ApprovalDecidedRecord,
+    ApprovalsForgottenRecord,
+    Decision,
     MessageRecord,
     PendingCall,
     Record,
@@ -34,14 +36,14 @@ from gossamer.records import (
     decode_as,
     encode,
 )
-from gossamer.session_data import ExportedSession, WhenBusy, merge_state
+from gossamer.remembered import RememberedKey, to_remember
+from gossamer.session_data import ExportedSession, merge_state
 from gossamer.spent import lost, spent, spent_by_ended_runs
 from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 from gossamer.view import MessageView, View
-from gossamer.waiting import WaitingLine, must_not_hold_around
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -55,6 +57,7 @@ else:
 __all__ = ["Session", "WhenBusy"]
 
 _NONE_SWITCHED: dict[str, bool] = {}
+_NONE_REMEMBERED: dict[RememberedKey, Decision] = {}
 
 
 class Session(Generic[State]):
@@ -74,6 +77,10 @@ class Session(Generic[State]):
         max_waiting: most runs that wait; the next one is refused.
         limits: what all runs in the session may use together: `max_cost`, `max_tokens`, `max_tool_calls`.
 
+    Attributes:
+        turn: the turn whose calls have not all come to a result, or None.
+        holding: the run that holds the session, and those that wait.
+
     Raises:
         ArgumentError: an argument is out of range.
     """
@@ -82,22 +89,20 @@ class Session(Generic[State]):
         "__weakref__",
         "_budget",
         "_children",
-        "_holder",
         "_initial_state",
         "_journal",
         "_limits",
         "_merge",
         "_offload",
         "_opened",
+        "_remembered",
         "_run",
         "_state",
         "_switches",
         "_view",
-        "_waiting",
+        "holding",
         "id",
-        "max_waiting",
         "turn",
-        "when_busy",
     )
 
     def __init__(
@@ -113,17 +118,12 @@ class Session(Generic[State]):
     ) -> None:
         if window < 1:
             raise ArgumentError(f"window must be at least 1 message, not {window}")
-        if when_busy not in {"wait", "refuse"}:
-            raise ArgumentError(f"when_busy must be 'wait' or 'refuse', not {when_busy!r}")
-        if max_waiting < 0:
-            raise ArgumentError(f"max_waiting must not be negative, not {max_waiting}")
         if id is not None and not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"id must be text, not {type(id).__name__}")
         if limits is not None:
             check_session_limits(limits)
         self.id = id or new_id()
-        self.when_busy: WhenBusy = when_busy
-        self.max_waiting = max_waiting
+        self.holding = Holding(self.id, when_busy, max_waiting)
         self.turn: OpenTurn | None = None
         self._journal: list[Record] = []
         self._view = View(window)
@@ -131,13 +131,12 @@ class Session(Generic[State]):
         self._initial_state: Any = state
         self._merge: Any = merge
         self._run: RunStartedRecord | None = None
-        self._holder: RunContext[Any] | None = None
-        self._waiting: WaitingLine | None = None
         self._children: InnerSessions[Session[Any]] | None = None
         self._offload: Offload | None = None
         self._limits = limits
         self._budget: Budget | None = None
         self._switches: dict[str, bool] = _NONE_SWITCHED
+        self._remembered: dict[RememberedKey, Decision] = _NONE_REMEMBERED
         self._opened: OpenedToolkits | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -192,7 +191,7 @@ class Session(Generic[State]):
         """Set the limits."""
         check_session_limits(limits)
         if self._budget is None:
-            self._must_be_free("set its first limits")
+            self.holding.must_be_free("set its first limits")
         else:
             self._budget.limits = limits or Limits()
         self._limits = limits
@@ -209,6 +208,11 @@ class Session(Generic[State]):
     def switches(self) -> Mapping[str, bool]:
         """The toolkits that were switched on or off in this session, by name; others are as they say themselves."""
         return self._switches
+
+    @property
+    def remembered(self) -> Mapping[RememberedKey, Decision]:
+        """The decisions that hold for the rest of the session, by agent, tool and arguments."""
+        return self._remembered
 
     @property
     def opened(self) -> OpenedToolkits:
@@ -265,9 +269,23 @@ class Session(Generic[State]):
                 self.turn.asked[record.pending.call_id] = record.pending
         elif isinstance(record, ToolkitSwitchedRecord):
             self._switches = {**self._switches, record.toolkit: record.on}
+        elif isinstance(record, ApprovalsForgottenRecord):
+            self._remembered = _NONE_REMEMBERED
         elif isinstance(record, ApprovalDecidedRecord) and self.turn is not None:
-            self.turn.asked.pop(record.call_id, None)
+            asked = self.turn.asked.pop(record.call_id, None)
             self.turn.decisions[record.call_id] = record.decision
+            if asked is not None and (key := to_remember(asked, record.decision)) is not None:
+                self._remembered = {**self._remembered, key: record.decision}
+
+    def steer(self, message: str | Message) -> None:
+        """Put a message into the run that holds the session; see `RunContext.steer`.
+
+        Raises:
+            SteeringError: no run holds it.
+        """
+        if self.holding.holder is None:
+            raise SteeringError(f"no run holds session {self.id!r}; run an agent with the message")
+        self.holding.holder.steer(message)
 
     def add(self, message: Message) -> None:
         """Put a message into the conversation without a run: history from elsewhere, or something observed.
@@ -281,7 +299,7 @@ class Session(Generic[State]):
             RunPausedError: the session waits for decisions.
             ArgumentError: results without their calls, or anything else where results are due.
         """
-        self._must_be_free("add a message")
+        self.holding.must_be_free("add a message")
         self.must_not_be_paused()
         check_fits(message, self.turn)
         self.record(MessageRecord(run="", message=message))
@@ -313,6 +331,10 @@ class Session(Generic[State]):
         run = self._run.run if self._run else ""
         self.record(ToolkitSwitchedRecord(run=run, toolkit=toolkit, on=on))
 
+    def forget_approvals(self) -> None:
+        """Let no decision hold any longer that was to be remembered: each call is asked about again."""
+        self.record(ApprovalsForgottenRecord(run=self._run.run if self._run else ""))
+
     def trim(self) -> None:
         """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
         place = self._view.outgrown()
@@ -330,7 +352,7 @@ class Session(Generic[State]):
             SessionBusyError: a run holds the session.
             ArgumentError: there is no such place.
         """
-        self._must_be_free("rewind")
+        self.holding.must_be_free("rewind")
         self._must_exist(place)
         self.close_broken_run("the session was rewound")
         self.record(ViewMovedRecord(run="", reason="rewind", begin=place, end=len(self._journal)))
@@ -362,8 +384,8 @@ class Session(Generic[State]):
             window=self.window,
             state=self._initial_state,
             merge=self._merge,
-            when_busy=self.when_busy,
-            max_waiting=self.max_waiting,
+            when_busy=self.holding.when_busy,
+            max_waiting=self.holding.max_waiting,
             limits=self._limits,
         )
         for record in self._journal[:end]:
@@ -400,34 +422,6 @@ class Session(Generic[State]):
         return sum((child.usage for child in self._inner.of_run(run_id)), Usage())
 
     # --- runs -------------------------------------------------------------------------------------------------
-
-    async def hold(self, context: RunContext[Any]) -> None:
-        """Wait until no other run holds the session, then hold it for a run.
-
-        Raises:
-            SessionBusyError: the run's own ancestor holds it, the session refuses, or too many wait.
-        """
-        if self._holder is None:
-            self._holder = context
-            return
-        must_not_hold_around(context, self._holder, self.id)
-        if self.when_busy == "refuse":
-            raise SessionBusyError(
-                f"session {self.id!r} is held by run {self._holder.run_id}; wait for its end"
-            )
-        if self._waiting is None:
-            self._waiting = WaitingLine(self.id, self.max_waiting, self.release)
-        await self._waiting.wait()
-        self._holder = context
-
-    def release(self) -> None:
-        """Let go of the session; the run that has waited longest is next."""
-        if self._waiting is None:
-            self._holder = None
-            return
-        self._holder = _HANDED_OVER  # first: who is next may wake up on another thread
-        if not self._waiting.call_next():
-            self._holder = None
 
     async def aclose(self) -> None:
         """Close what toolkits hold open for this session. It can be used on, and opens them anew then."""
@@ -468,13 +462,14 @@ class Session(Generic[State]):
             )
 
     def must_not_be_paused(self) -> None:
-        """Check that no call waits for a decision.
+        """Check that no call waits for a decision that may still be made.
 
         Raises:
             RunPausedError: at least one does.
         """
-        if self.pending:
-            names = ", ".join(f"{pending.call.name} ({pending.call_id})" for pending in self.pending)
+        waiting = [pending for pending in self.pending if not pending.expired]
+        if waiting:
+            names = ", ".join(f"{pending.call.name} ({pending.call_id})" for pending in waiting)
             raise RunPausedError(
                 f"session {self.id!r} is paused; decide about {names} with agent.resume(session, …), "
                 "or run with pending='deny'",
@@ -512,8 +507,8 @@ class Session(Generic[State]):
             schema=SCHEMA_VERSION,
             id=self.id,
             window=self.window,
-            when_busy=self.when_busy,
-            max_waiting=self.max_waiting,
+            when_busy=self.holding.when_busy,
+            max_waiting=self.holding.max_waiting,
             limits=self._limits,
             state=msgspec.to_builtins(self._initial_state),
             journal=self._journal,
@@ -569,14 +564,6 @@ class Session(Generic[State]):
                 return place
         return len(self._journal)
 
-    def _must_be_free(self, what: str) -> None:
-        if self._holder is not None:
-            raise SessionBusyError(f"cannot {what}: session {self.id!r} is held by run {self._holder.run_id}")
-
     def _must_exist(self, place: int) -> None:
         if not 0 <= place <= len(self._journal):
             raise ArgumentError(f"there is no place {place} in a journal of {len(self._journal)} records")
-
-
-# Holds a session between the moment when one run lets go and the moment when the next one wakes up.
-_HANDED_OVER: RunContext[Any] = RunContext("", None, run_id="(the next in line)")

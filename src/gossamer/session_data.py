@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 
 from gossamer.errors import ArgumentError, DecodeError
+from gossamer.holding import WhenBusy
 from gossamer.limits import Limits
 from gossamer.records import SCHEMA_VERSION, Record
 from gossamer.schema import is_object
 
-__all__ = ["ExportedSession", "WhenBusy", "merge_state"]
-
-# What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
-WhenBusy: TypeAlias = Literal["wait", "refuse"]
+__all__ = ["ExportedSession", "merge_state"]
 
 
 class ExportedSession(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from gossamer.closing import stopped_outside
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, LimitError
+from gossamer.errors import ArgumentError, LimitError, SteeringError
 from gossamer.events import Event, RunFailed, RunFinished, TextDelta
 from gossamer.limits import Limits
+from gossamer.messages import Message
 from gossamer.result import Result
 
 if TYPE_CHECKING:
@@ -180,6 +181,12 @@ class RunStream(Generic[OutputT]):
         if self._loop is not None:
             self._cancelled = True
             self._interrupt()
+
+    def steer(self, message: str | Message) -> None:
+        """Put a message into the run; see `RunContext.steer`."""
+        if self._loop is None:
+            raise SteeringError(f"run {self.run_id} is over; put the message into the next one")
+        self._context.steer(message)
 
     async def aclose(self) -> None:
         """Stop the run and wait until its model connection is closed and its tools have cleaned up."""

@@ -17,10 +17,20 @@ times = st.floats(0, 4e9)
 counts = st.integers(0, 2**40)
 usages = st.builds(Usage, counts, counts, counts, counts, counts, counts, counts, times, counts)
 objects = st.dictionaries(texts, json_data, max_size=3)
+remember = st.sampled_from([None, "tool", "arguments"])
 decisions = st.one_of(
-    st.builds(Approve, st.none() | objects), st.builds(Deny, texts), st.builds(Answer, json_data)
+    st.builds(Approve, st.none() | objects, remember),
+    st.builds(Deny, texts, remember),
+    st.builds(Answer, json_data),
 )
-pending = st.builds(PendingCall, tool_calls, st.sampled_from(["approval", "question", "caller"]), texts)
+pending = st.builds(
+    PendingCall,
+    tool_calls,
+    st.sampled_from(["approval", "question", "caller"]),
+    texts,
+    texts,
+    st.none() | times,
+)
 maybe = st.none() | texts
 
 FIELDS = {
@@ -41,6 +51,7 @@ FIELDS = {
     },
     kinds.CallLostRecord: {"most": usages},
     kinds.HandoffRecord: {"to": texts},
+    kinds.ApprovalsForgottenRecord: {},
     kinds.ToolkitSwitchedRecord: {"toolkit": texts, "on": st.booleans()},
 }
 records = st.one_of([st.builds(kind, run=texts, at=times, **fields) for kind, fields in FIELDS.items()])

@@ -426,7 +426,12 @@ async def test_export_and_import_lose_nothing():
     await agent.run("x", session=session)
     session.update(n=2)
     again = Session.from_export(session.export())
-    assert (again.id, again.window, again.when_busy, again.max_waiting) == ("ticket-42", 7, "refuse", 3)
+    assert (again.id, again.window, again.holding.when_busy, again.holding.max_waiting) == (
+        "ticket-42",
+        7,
+        "refuse",
+        3,
+    )
     assert again.state == {"n": 2}
     assert again.journal == session.journal
     assert list(again.messages) == list(session.messages)

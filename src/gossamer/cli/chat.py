@@ -30,6 +30,7 @@ from gossamer.usage import Usage
 
 __all__ = ["chat"]
 
+_CHOICES = "  (a)pprove, approve for this (s)ession, (e)dit the arguments, (d)eny: "
 _HELP = "/new begins anew, /usage tells what was used, /exit leaves; Ctrl-C cancels an answer"
 
 
@@ -169,14 +170,12 @@ class _Chat:
         call = waiting.call
         self.screen.line(f"? {call.name} {call.arguments} waits for your approval", "yellow")
         while True:
-            word, _, rest = (
-                self.lines.read("  (a)pprove, (e)dit the arguments, (d)eny: ", decision=True)
-                .strip()
-                .partition(" ")
-            )
+            word, _, rest = self.lines.read(_CHOICES, decision=True).strip().partition(" ")
             match word.lower():
                 case "a" | "approve" | "y" | "yes":
                     return Approve()
+                case "s" | "session":
+                    return Approve(remember="tool")
                 case "e" | "edit":
                     arguments = self.edit(rest, call.arguments)
                     if arguments is not None:
@@ -184,7 +183,7 @@ class _Chat:
                 case "d" | "deny" | "n" | "no":
                     return Deny(rest or self.lines.read("  reason, for the model: ", decision=True).strip())
                 case _:
-                    self.screen.note("write a, e or d; behind e the arguments as JSON, behind d a reason")
+                    self.screen.note("write a, s, e or d; behind e the arguments as JSON, behind d a reason")
 
     def edit(self, written: str, arguments: str) -> dict[str, Any] | None:
         text = written or self.lines.read("  arguments: ", decision=True, draft=arguments)

@@ -87,6 +87,14 @@ class Guards:
             raise
         return context.new
 
+    async def heard(self, context: RunContext[Any], message: Message) -> Message:
+        """Check a message that was put into a run under way: by all guardrails of the input, before it is heard.
+
+        Raises:
+            GuardrailError: a guardrail stopped the run.
+        """
+        return await _check_message([*self._before, *self._beside], context, message, "input")
+
     def beside(
         self, context: RunContext[Any], messages: Sequence[Message], model: Model
     ) -> ModelBeside | None:

@@ -52,6 +52,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         invoke: calls the function with context and decoded arguments.
         needs_approval: whether a person decides first: always, or by a function of the arguments.
         run_by: who runs it: the agent; the caller, who answers with the result; or a person, who is asked.
+        decide_within: seconds in which somebody must decide about a call that waits, or None.
         timeout: seconds after which a call is given up, or None.
         retries: how often in a row the model may try again after `ModelRetry` or invalid arguments.
         exclusive: runs alone, after the other calls of its turn.
@@ -69,6 +70,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     invoke: Callable[[RunContext[Any], Any], Any]
     needs_approval: NeedsApproval = False
     run_by: RunBy = "agent"
+    decide_within: float | None = None
     timeout: float | None = None
     retries: int = 3
     exclusive: bool = False
@@ -81,8 +83,10 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         _check_name(self.schema.name)
         if self.run_by not in get_args(RunBy):
             raise ArgumentError(f"run_by must be 'agent', 'caller' or 'person', not {self.run_by!r}")
-        if self.timeout is not None and self.timeout <= 0:
-            raise ArgumentError(f"timeout must be above 0 seconds, not {self.timeout}")
+        for name in ("timeout", "decide_within"):
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                raise ArgumentError(f"{name} must be above 0 seconds, not {seconds}")
         if self.retries < 0:
             raise ArgumentError(f"retries must not be negative, not {self.retries}")
         if self.max_result_chars < 1:
@@ -130,6 +134,7 @@ def tool(
     preset: Mapping[str, Any] | None = None,
     needs_approval: NeedsApproval = False,
     run_by: RunBy = "agent",
+    decide_within: float | None = None,
     timeout: float | None = 300.0,
     retries: int = 3,
     exclusive: bool = False,
@@ -146,6 +151,7 @@ def tool(
     preset: Mapping[str, Any] | None = None,
     needs_approval: NeedsApproval = False,
     run_by: RunBy = "agent",
+    decide_within: float | None = None,
     timeout: float | None = 300.0,
     retries: int = 3,
     exclusive: bool = False,
@@ -168,6 +174,7 @@ def tool(
             name, and tells whether to pause.
         run_by: `caller`: the run pauses and the caller brings the result; `person`: the run pauses and a
             person answers. The function itself is then never called.
+        decide_within: seconds after which a call that waits for a decision counts as denied; None waits forever.
         timeout: seconds after which a call is given up; None waits forever.
         retries: how often in a row the model may try again after `ModelRetry` or invalid arguments.
         exclusive: run alone, after the other calls of the same turn.
@@ -189,6 +196,7 @@ def tool(
             preset=preset,
             needs_approval=needs_approval,
             run_by=run_by,
+            decide_within=decide_within,
             timeout=timeout,
             retries=retries,
             exclusive=exclusive,
@@ -215,6 +223,7 @@ def tool(
         invoke=signature.invoke,
         needs_approval=needs_approval,
         run_by=run_by,
+        decide_within=decide_within,
         timeout=timeout,
         retries=retries,
         exclusive=exclusive,
