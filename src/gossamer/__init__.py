@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gossamer import models as models
     from gossamer.agent import Agent
     from gossamer.context import RunContext
+    from gossamer.delegation import Runnable
     from gossamer.errors import (
         ArgumentError,
         AuthenticationError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         NotFoundError,
         OutputError,
         OverloadedError,
+        PoolExhaustedError,
         PoolTimeoutError,
         ProtocolError,
         ProviderError,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         ToolkitError,
         WireError,
     )
+    from gossamer.flow.handoff import handoff
     from gossamer.limits import Limits
     from gossamer.messages import (
         Audio,
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     )
     from gossamer.middleware import Hooks, Middleware
     from gossamer.models.base import ModelSettings, Price
+    from gossamer.pool import AgentPool
     from gossamer.records import Answer, Approve, Deny, PendingCall
     from gossamer.result import Result
     from gossamer.schema import HostedTool, Output
@@ -106,6 +110,7 @@ _HOMES = {
         "NotFoundError",
         "OutputError",
         "OverloadedError",
+        "PoolExhaustedError",
         "PoolTimeoutError",
         "ProtocolError",
         "ProviderError",
@@ -125,6 +130,8 @@ _HOMES = {
         "ToolkitError",
         "WireError",
     ),
+    "gossamer.delegation": ("Runnable",),
+    "gossamer.flow.handoff": ("handoff",),
     "gossamer.limits": ("Limits",),
     "gossamer.messages": (
         "Audio",
@@ -142,6 +149,7 @@ _HOMES = {
     ),
     "gossamer.middleware": ("Hooks", "Middleware"),
     "gossamer.models.base": ("ModelSettings", "Price"),
+    "gossamer.pool": ("AgentPool",),
     "gossamer.records": ("Answer", "Approve", "Deny", "PendingCall"),
     "gossamer.result": ("Result",),
     "gossamer.schema": ("HostedTool", "Output"),
@@ -157,6 +165,7 @@ _FOLDERS = ("errors", "events", "models")
 
 __all__ = [
     "Agent",
+    "AgentPool",
     "Answer",
     "Approve",
     "ArgumentError",
@@ -194,6 +203,7 @@ __all__ = [
     "OverloadedError",
     "Part",
     "PendingCall",
+    "PoolExhaustedError",
     "PoolTimeoutError",
     "Price",
     "ProtocolError",
@@ -209,6 +219,7 @@ __all__ = [
     "RunContext",
     "RunPausedError",
     "RunStream",
+    "Runnable",
     "ScriptExhaustedError",
     "Session",
     "SessionBusyError",
@@ -230,6 +241,7 @@ __all__ = [
     "enable_metrics",
     "errors",
     "events",
+    "handoff",
     "models",
     "setup_logger",
     "tool",

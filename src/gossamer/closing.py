@@ -93,6 +93,7 @@ def finish(
         context.new,
         pending,
         stopped,
+        context.agent,
     )
 
 
@@ -128,6 +129,7 @@ def stopped_outside(context: RunContext[Any]) -> Result[Any]:
         context.new,
         (),
         context.stopped,
+        context.agent,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -14,42 +14,71 @@ from gossamer.result import Result
 from gossamer.session import Session
 from gossamer.tools.function import Tool, tool
 
-__all__ = ["Delegate", "delegation"]
+if TYPE_CHECKING:
+    from gossamer.stream import RunStream
+
+__all__ = ["Runnable", "delegation"]
 
 
-class Delegate(Protocol):
-    """Something that runs and resumes; `gossamer.Agent` is one."""
+class Runnable(Protocol):
+    """What runs and resumes: an `Agent`, and whatever else is to stand where one does."""
+
+    @property
+    def name(self) -> str:
+        """Tells it apart in sessions, metrics and streams."""
+        ...
 
     def run(
-        self, prompt: str, *, session: Session[Any] | None, deps: Any, user: str | None
+        self,
+        prompt: Any = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
     ) -> Awaitable[Result[Any]]:
         """Run to the end."""
         ...
 
+    def stream(
+        self,
+        prompt: Any = None,
+        *,
+        session: Session[Any] | None = None,
+        deps: Any = None,
+        user: str | None = None,
+    ) -> RunStream[Any]:
+        """Run and read the events as they come."""
+        ...
+
     def resume(
-        self, session: Session[Any], decisions: Mapping[str, Decision], *, deps: Any, user: str | None
+        self,
+        session: Session[Any],
+        decisions: Mapping[str, Decision] | None = None,
+        *,
+        deps: Any = None,
+        user: str | None = None,
     ) -> Awaitable[Result[Any]]:
         """Go on with an unfinished run."""
         ...
 
 
-def delegation(delegate: Delegate, name: str, description: str) -> Tool[..., Any]:
-    """Make the tool that hands a prompt to a delegate; see `Agent.as_tool`."""
+def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any]:
+    """Make the tool that hands a prompt to an agent; see `Agent.as_tool`."""
 
     async def ask(context: RunContext[Any], prompt: str) -> Any:
         call = context.call
-        assert call is not None, "the tool of a delegate runs inside a call"
+        assert call is not None, "the tool of an agent runs inside a call"
         outer: Session[Any] = context.session
         inner = outer.child(call.id, context.run_id)
         if inner.unfinished is not None:
             decided = outer.turn.decisions if outer.turn is not None else {}
             waiting = {pending.call_id for pending in inner.pending}
             decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
-            result = await _settled(delegate.resume(inner, decisions, deps=context.deps, user=context.user))
+            result = await _settled(runnable.resume(inner, decisions, deps=context.deps, user=context.user))
         elif inner.journal:  # the process died after the inner run ended and before its result was stored
             return _stored_outcome(inner)
         else:
-            result = await _settled(delegate.run(prompt, session=inner, deps=context.deps, user=context.user))
+            result = await _settled(runnable.run(prompt, session=inner, deps=context.deps, user=context.user))
         if result.pending:
             raise CallPaused(result.pending)
         return result.output

@@ -29,6 +29,7 @@ __all__ = [
     "NotFoundError",
     "OutputError",
     "OverloadedError",
+    "PoolExhaustedError",
     "PoolTimeoutError",
     "ProtocolError",
     "ProviderError",
@@ -284,6 +285,10 @@ class GuardrailError(GossamerError):
 
 class SteeringError(GossamerError):
     """A message cannot be put into a run: it is over or has not begun, or too many wait already."""
+
+
+class PoolExhaustedError(GossamerError):
+    """No agent of an `AgentPool` came free in time, or too many wait for one."""
 
 
 class SessionError(GossamerError):

@@ -249,7 +249,7 @@ def _run_to_resume(session: Session[Any], agent: str) -> RunStartedRecord:
         raise ResumeError(
             f"session {session.id!r} has no unfinished run; it was resumed already, or never paused"
         )
-    if run.agent != agent:
+    if agent not in {run.agent, session.answering}:
         raise ResumeError(
             f"session {session.id!r} has an unfinished run of agent {run.agent!r}, not of {agent!r}; "
             "resume it with that agent"

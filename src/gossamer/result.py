@@ -43,6 +43,7 @@ class Result(msgspec.Struct, Generic[OutputT], frozen=True, eq=False):
         session: the run's session; one was made for it where tools may pause and none was given.
         pending: the calls that wait for a decision.
         stopped: the limit that stopped the run, or None.
+        agent: the name of the agent that answered last.
         new: the messages of this run, as a list that is not to be changed.
     """
 
@@ -57,6 +58,7 @@ class Result(msgspec.Struct, Generic[OutputT], frozen=True, eq=False):
     new: list[Message]
     pending: tuple[PendingCall, ...] = ()
     stopped: LimitError | None = None
+    agent: str = ""
 
     @property
     def output(self) -> OutputT:

@@ -27,7 +27,15 @@ from gossamer.asking import (
 from gossamer.closing import NO_RESULTS, fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import LimitError
-from gossamer.events import MessageFinished, OutputRestarted, RunFinished, RunStarted, UsageUpdated
+from gossamer.events import (
+    HandoffEvent,
+    MessageFinished,
+    OutputRestarted,
+    RunFinished,
+    RunStarted,
+    UsageUpdated,
+)
+from gossamer.handing_over import GoingOn, hand_over, successor_named, successor_of
 from gossamer.holding import Holding
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
@@ -80,6 +88,7 @@ async def execute(
     decisions: Mapping[str, Decision] | None = None,
     on_pending: OnPending = "raise",
     emit: Emit | None = None,
+    going_on: GoingOn | None = None,
 ) -> Result[Any]:
     """Drive one run to its end.
 
@@ -94,6 +103,7 @@ async def execute(
         decisions: resume the session's unfinished run with these, rather than begin one.
         on_pending: what to do where the session is paused.
         emit: takes events; None where nobody listens.
+        going_on: where another agent stood that handed the run over; None at a beginning.
 
     Returns:
         The result, also of a run that paused or was stopped by a limit.
@@ -102,18 +112,22 @@ async def execute(
         GossamerError: one of its children says what went wrong.
     """
     began = perf_counter()
+    turns = 0
     new = [Message("user", (Text(prompt),))] if type(prompt) is str and prompt else as_messages(prompt)
     model: Model = resolve(agent.model) if type(agent.model) is str else agent.model
-    settings = agent.settings if settings is None else settings_over(agent.settings, settings)
-    output = agent.output if output is None else output
-    schema = None if output is str else output_schema(output)
+    asked = agent.settings if settings is None else settings_over(agent.settings, settings)
+    kind = agent.output if output is None else output
+    schema = None if kind is str else output_schema(kind)
     wrapped = layers(agent.middleware) if agent.middleware else None
-    limits = limits or agent.limits
+    limits = limits or agent.limits if going_on is None else limits
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
     session = context.session
     if session is not None and type(session) is not Session:
         check_session(session)
-    if (
+    if going_on is not None:
+        began, turns = going_on.began, going_on.turns
+        new = context.new if going_on.opened else new
+    elif (
         limits is not None
         or context.parent is not None
         or (session is not None and session.budget is not None)
@@ -121,7 +135,7 @@ async def execute(
         context.budget = budget_for(limits, context)
     held: Holding | None = None
     equipment: Equipment | None = None
-    turns = started = 0
+    started = 0
     repaired = False
     answered_by = ""
     heard: list[str] = []
@@ -139,7 +153,7 @@ async def execute(
     reason: FinishReason = "stop"
     context.new = new
     try:
-        if session is not None:
+        if session is not None and going_on is None:
             await session.holding.take(context)
             held = session.holding
         own: Any = agent.tools
@@ -147,6 +161,24 @@ async def execute(
             kit = toolset(own)
         else:
             kit = await tools_of(own if tools is None else tools, context)
+        if session is not None and session.answering is not None and session.answering != agent.name:
+            successor = successor_named(session.answering, kit)
+            if successor is not None:
+                going_on = GoingOn(began, turns, False)
+                context.agent = successor.name
+                return await execute(
+                    successor,
+                    context,
+                    new or None,
+                    output,
+                    limits,
+                    settings,
+                    None,
+                    decisions,
+                    on_pending,
+                    emit,
+                    going_on,
+                )
         if kit.toolkits and needs_equipment(kit, context):
             equipment = Equipment(context, kit)
             kit = await equipment.toolset()
@@ -164,10 +196,10 @@ async def execute(
             turns, message = reopen_run(context, decisions, kit)
             if guards is not None and turns == 0:
                 beside = guards.beside(context, asked_before(context), model)
-        elif session is not None:
+        elif session is not None and not (going_on is not None and going_on.opened):
             context.new = new = list(new)
             open_run(context, new, on_pending)
-        if emit is not None:
+        if emit is not None and not (going_on is not None and going_on.opened):
             await emit(RunStarted(context.run_id, agent.name))
 
         calls: Sequence[ToolCall] = () if message is None else message.tool_calls
@@ -195,12 +227,12 @@ async def execute(
                     or None,
                     kit.schemas,
                     schema,
-                    None if settings is None else tool_choice(settings, turns),
-                    settings,
+                    None if asked is None else tool_choice(asked, turns),
+                    asked,
                 )
 
                 # Ask the model and append its answer.
-                asked = perf_counter() if metrics.recorder is not None else 0.0
+                asked_at = perf_counter() if metrics.recorder is not None else 0.0
                 asked_model = model if beside is None else beside
                 if wrapped is not None or context.budget is not None:
                     response = await ask_model(context, asked_model, request, wrapped, listen, heard)
@@ -216,7 +248,7 @@ async def execute(
                     response = charged(response, model)  # the model leaves its price to us, or has none
                     used = response.usage
                 if metrics.recorder is not None:
-                    metrics.recorder.model_called(model.name, perf_counter() - asked, used)
+                    metrics.recorder.model_called(model.name, perf_counter() - asked_at, used)
                 message = response.message
                 calls = ()
                 for part in message.parts:
@@ -285,14 +317,28 @@ async def execute(
                 context.usage += Usage(tool_calls=started)
                 result = finish(context, began, "ended_by_tool", answered_by, turn.ended.output)
                 break
+            if kit.hands_over and (successor := successor_of(turn, calls)) is not None:
+                context.usage += Usage(tool_calls=started)
+                turn, started = None, 0
+                hand_over(context, successor)
+                if emit is not None:
+                    await emit(HandoffEvent(successor.name))
+                going_on = GoingOn(began, turns, True)
+                return await execute(
+                    successor, context, None, output, limits, settings, None, None, on_pending, emit, going_on
+                )
             if turn.refused:
                 raise too_many_tool_calls(context.budget)
             message = turn = None
     except LimitError as limit:
+        if context.ended:  # by the agent to whom this one handed over
+            raise
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
         leave_whole(context, kept, NO_RESULTS if turn is None else turn.results)
         result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
+        if context.ended:
+            raise
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
         leave_whole(context, kept, NO_RESULTS if turn is None else turn.results)
         if context.stopped is None or not isinstance(error, asyncio.CancelledError):

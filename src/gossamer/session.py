@@ -22,6 +22,7 @@ from gossamer.records import (
     ApprovalDecidedRecord,
     ApprovalsForgottenRecord,
     Decision,
+    HandoffRecord,
     MessageRecord,
     PendingCall,
     Record,
@@ -56,6 +57,7 @@ else:
 
 __all__ = ["Session", "WhenBusy"]
 
+_MAX_HANDOFFS = 1000
 _NONE_SWITCHED: dict[str, bool] = {}
 _NONE_REMEMBERED: dict[RememberedKey, Decision] = {}
 
@@ -89,6 +91,7 @@ class Session(Generic[State]):
         "__weakref__",
         "_budget",
         "_children",
+        "_handoffs",
         "_initial_state",
         "_journal",
         "_limits",
@@ -131,6 +134,7 @@ class Session(Generic[State]):
         self._initial_state: Any = state
         self._merge: Any = merge
         self._run: RunStartedRecord | None = None
+        self._handoffs: tuple[tuple[int, str], ...] = ()  # place in the journal, and to whom
         self._children: InnerSessions[Session[Any]] | None = None
         self._offload: Offload | None = None
         self._limits = limits
@@ -205,6 +209,11 @@ class Session(Generic[State]):
         return self._budget
 
     @property
+    def answering(self) -> str | None:
+        """The agent that answers next, after a handoff; None where that is whoever is asked."""
+        return self._handoffs[-1][1] or None if self._handoffs else None
+
+    @property
     def switches(self) -> Mapping[str, bool]:
         """The toolkits that were switched on or off in this session, by name; others are as they say themselves."""
         return self._switches
@@ -264,6 +273,10 @@ class Session(Generic[State]):
             self._state = merge_state(self._state, record.patch, self._merge)
         elif isinstance(record, ViewMovedRecord):
             self._view.replace(record.begin, record.end, record.insert)
+            if record.reason == "rewind":
+                self._handoffs = tuple(one for one in self._handoffs if one[0] < record.begin)
+        elif isinstance(record, HandoffRecord):
+            self._handoffs = (*self._handoffs[-_MAX_HANDOFFS:], (place, record.to))
         elif isinstance(record, ApprovalAskedRecord):
             if self.turn is not None:
                 self.turn.asked[record.pending.call_id] = record.pending
@@ -330,6 +343,14 @@ class Session(Generic[State]):
             raise ArgumentError(f"toolkit must be the name of one, not {type(toolkit).__name__}")
         run = self._run.run if self._run else ""
         self.record(ToolkitSwitchedRecord(run=run, toolkit=toolkit, on=on))
+
+    def hand_over(self, to: str | None) -> None:
+        """Say which agent answers from here on; an agent that can hand over to it, if only by way of others, lets it.
+
+        Args:
+            to: its name; None for whoever is asked.
+        """
+        self.record(HandoffRecord(run=self._run.run if self._run else "", to=to or ""))
 
     def forget_approvals(self) -> None:
         """Let no decision hold any longer that was to be remembered: each call is asked about again."""

@@ -27,6 +27,7 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
         schemas: what the model sees of them.
         can_pause: whether a call of one of them may have to wait for a decision.
         reports: whether one of them reports interim values.
+        hands_over: whether one of them hands the conversation over to another agent.
         instructions: what the toolkits that are on add to the system prompt.
         toolkits: the toolkits, those that are off included.
         settled: whether the toolkits are as they stand here until somebody switches one: none is to be opened.
@@ -37,6 +38,7 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
     schemas: tuple[ToolSchema | HostedTool, ...]
     can_pause: bool
     reports: bool
+    hands_over: bool = False
     instructions: str = ""
     toolkits: tuple[Toolkit, ...] = ()
     settled: bool = True
@@ -61,7 +63,7 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     kit = _kits.get(items)
     if kit is None:
         kit = put_together(items, {}, {})
-        if kit.settled and not any(one.delegates for one in kit.by_name.values()):
+        if kit.settled and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
             if len(_kits) >= _MAX_KITS:
                 _kits.clear()
             _kits[items] = kit
@@ -110,6 +112,7 @@ def put_together(
         (*[one.schema for one in tools], *hosted),
         can_pause=any(one.can_pause for one in tools),
         reports=any(one.kind in {"generator", "async_generator"} for one in tools),
+        hands_over=any(one.hands_to is not None for one in tools),
         instructions="\n\n".join(words),
         toolkits=tuple(toolkits.values()),
         settled=not switchable and all(one.open is None for one in toolkits.values()),
