@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -90,7 +91,7 @@ class RootedFolder(msgspec.Struct, frozen=True):
     def files(self, max_files: int) -> tuple[list[FoundFile], bool]:
         """List the files below the folder, by path. Links, hidden files and hidden folders are left out.
 
-        So are files whose name is not text that can be printed on one line.
+        So are files whose name is not text that can be printed on one line, and folders that cannot be read.
 
         Args:
             max_files: how many to list at most. Below 16 folders, and after 10,000 entries, nothing is looked for.
@@ -115,8 +116,9 @@ class RootedFolder(msgspec.Struct, frozen=True):
                         whole = False
                         break
                     if not entry.name.startswith(".") and entry.name.isprintable():
-                        names.append((entry.name, entry.stat(follow_symlinks=False)))
-            for name, status in sorted(names):
+                        with suppress(FileNotFoundError):  # gone since it was seen
+                            names.append((entry.name, entry.stat(follow_symlinks=False)))
+            for name, status in sorted(names, key=itemgetter(0)):
                 if stat.S_ISREG(status.st_mode):
                     if len(found) >= max_files:
                         whole = False
@@ -127,7 +129,11 @@ class RootedFolder(msgspec.Struct, frozen=True):
                         whole = False
                         continue
                     with ExitStack() as stack:
-                        below = _open(stack, before + name, name, os.O_DIRECTORY, folder)
+                        try:
+                            below = _open(stack, before + name, name, os.O_DIRECTORY, folder)
+                        except ArgumentError:  # not to be read, or gone
+                            whole = False
+                            continue
                         look(below, f"{before}{name}/", depth + 1)
 
         with ExitStack() as stack:

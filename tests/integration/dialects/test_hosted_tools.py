@@ -18,7 +18,7 @@ from tests.integration.dialects.contract import (
     simulator,
     streamed_and_not,
 )
-from tests.integration.server import Server
+from tests.integration.server import Server, stream
 
 from gossamer import Agent, HostedTool, Limits, Message, Session, tool
 from gossamer.errors import ArgumentError, LimitError
@@ -510,6 +510,27 @@ async def test_a_call_without_a_result_waits_for_ours_or_goes(streamed, stop, st
     assert kinds == (["text", "tool_use", "server_tool_use"] if stays else ["text"])
     assert bool(blocks_of(session.messages[1], "anthropic_chat")) is stays
     assert result.output == ("Three." if stays else "Well.")
+
+
+async def test_blocks_of_a_paused_answers_next_part_are_numbered_anew():
+    call = voice.calls("srvtoolu_1", "web_search", '{"query": "cats"}', kind="server_tool_use")
+    first = voice.answer(True, call, voice.text("One. "), stop="pause_turn")
+    loose = [
+        voice.event("content_block_delta", index=1, delta={"type": "text_delta", "text": "Two."}),
+        voice.event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": "!"}),
+    ]
+    begin, *_, stop = voice.events()
+    found = voice.block(type="web_search_tool_result", tool_use_id="srvtoolu_1", content=[])
+    third = voice.answer(True, found)
+    paused = voice.event("message_delta", delta={"stop_reason": "pause_turn"}, usage={"output_tokens": 1})
+    async with Server(first, stream(begin, *loose, paused, stop), third) as served:
+        result, _ = await ask(Agent(voice.model(served), tools=[SEARCH]), "hi", streamed=True)
+    said = result.messages[1].parts
+    assert [part.text for part in said if isinstance(part, Text)] == ["One. ", "Two."]
+    assert [block.get("input") for block in blocks_of(result.messages[1], "anthropic_chat")] == [
+        {"query": "cats"},
+        None,
+    ]
 
 
 def test_large_blocks_are_bounded_by_their_bytes():
