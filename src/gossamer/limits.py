@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gossamer.errors import ArgumentError, LimitError
-from gossamer.messages import Message, Text, Thinking, ToolCall, ToolResult
+from gossamer.messages import Message, ProviderBlock, Text, Thinking, ToolCall, ToolResult
 from gossamer.models.base import ModelRequest, ModelSettings, Price
+from gossamer.models.hosted import hosted_tools
 from gossamer.usage import Usage
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _ANSWER_TOKENS = 16_000
 # Upper bounds used to reserve tokens before a call: no tokenizer makes more than one token of a byte.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_MEDIA = 10_000
+_TOKENS_PER_HOSTED = 10_000
 
 
 # Held for some microseconds: runs of one tree share budgets across threads, as a tool in a thread may run an agent.
@@ -358,7 +360,8 @@ def bound_input(request: ModelRequest, counted: CountedCall | None) -> int:
         counted: the run's last call, or None.
 
     Returns:
-        An upper bound: exact for what the provider counted at the run's last call, one token a byte for the rest.
+        An upper bound: exact for what the provider counted at the run's last call, one token a byte for the rest. Of
+        what a tool that the provider runs reads into the call, 10,000 tokens are in it; more is counted behind.
     """
     covered = None if counted is None else counted.covers(request)
     if counted is None or covered is None:
@@ -370,6 +373,8 @@ def bound_input(request: ModelRequest, counted: CountedCall | None) -> int:
     if before is None or request.tools is not before.tools:
         for schema in request.tools:
             bound += len(msgspec.json.encode(schema))
+    # What a provider's own tools read is not known before, and counted behind.
+    bound += _TOKENS_PER_HOSTED * len(hosted_tools(request.tools))
     schema = request.output_schema
     if schema is not None and (before is None or schema is not before.output_schema):
         bound += len(msgspec.json.encode(schema.schema))
@@ -390,6 +395,8 @@ def bound_messages(messages: Iterable[Message]) -> int:
                 bound += len(part.content.encode()) + _TOKENS_PER_MESSAGE
             elif isinstance(part, ToolResult):
                 bound += bound_messages([Message("user", part.content, None, 0.0)])  # pyright: ignore[reportArgumentType] - some kinds of parts
+            elif isinstance(part, ProviderBlock):
+                bound += max(_TOKENS_PER_MEDIA, len(msgspec.json.encode(part.raw)))
             else:
                 bound += _TOKENS_PER_MEDIA
     return bound

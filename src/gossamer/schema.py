@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard, get_origin
+from typing import Any, TypeGuard, cast, get_origin
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from gossamer.errors import ArgumentError
 
@@ -52,11 +53,28 @@ class HostedTool(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         name: `web_search` or `code_execution`, which every dialect that has them knows under its own name; or the
             provider's own word for another one.
-        options: further fields of its declaration, as the provider documents them.
+        options: further fields of its declaration, as the provider documents them; laid over those that the dialect
+            sets itself.
+
+    Raises:
+        ArgumentError: the name is empty, or the options are no JSON object.
     """
 
     name: str
     options: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        name, options = cast("tuple[Any, Any]", (self.name, self.options))
+        if not isinstance(name, str) or not name:
+            raise ArgumentError(f"name of a hosted tool must be text that is not empty, not {name!r}")
+        if not isinstance(options, Mapping) or any(type(key) is not str for key in cast("Any", options)):
+            raise ArgumentError(
+                f"options of the hosted tool {name!r} must be fields by name, not {options!r}"
+            )
+        try:
+            force_setattr(self, "options", msgspec.json.decode(msgspec.json.encode(dict(self.options))))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(f"options of the hosted tool {name!r} have no JSON form: {error}") from error
 
 
 def json_schema(type_: Any) -> dict[str, Any]:

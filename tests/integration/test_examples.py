@@ -29,6 +29,11 @@ SAYS = {
         "ended by limit: max_cost",
     ],
     "session.py": ["4 messages:", "2 messages after", "ticket-42 goes on: You said: Who am I?"],
+    "skills.py": [
+        '→ read_skill {"name":"currency-report"}',
+        '→ read_skill_file {"name":"currency-report","path":"references/rates.csv"}',
+        "3200.00 JPY\n22.00 USD\n17.00 GBP",
+    ],
     "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
     "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
     "tools.py": ["convert gave 22.0", "look_up gave London"],

@@ -412,7 +412,7 @@ USER = {"role": "user", "content": "x"}
         ({"input": [{"type": "galaxy"}]}, "Invalid value: 'galaxy'", "input[0].type"),
         ({"input": "x", "previous_response_id": "resp_1"}, "'resp_1' not found", "previous_response_id"),
         ({"input": "x", "tools": [WEATHER, WEATHER]}, "Two tools", "tools[1].name"),
-        ({"input": "x", "tools": [{"type": "web_search"}]}, "Unsupported tool type", "tools[0].type"),
+        ({"input": "x", "tools": [{"type": "computer"}]}, "Invalid value: 'computer'", "tools[0].type"),
         ({"input": "x", "tools": [{"type": "function"}]}, "Missing", "tools[0].name"),
         ({"input": "x", "tool_choice": "required"}, "must be specified with 'tools'", "tool_choice"),
         (

@@ -148,10 +148,10 @@ async def test_bytes_that_are_no_text_are_refused(path, content):
     assert answer["error"]
 
 
-async def test_a_tool_of_the_providers_own_cannot_be_forced():
-    tools = [{"name": "f", "input_schema": OBJECT}, {"type": "web_search_20250305", "name": "web_search"}]
+async def test_a_tool_of_the_providers_own_that_is_not_simulated_cannot_be_forced():
+    tools = [{"name": "f", "input_schema": OBJECT}, {"type": "web_fetch_20250910", "name": "web_fetch"}]
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": tools}
-    status, answer = await ask("/v1/messages", body | {"tool_choice": {"type": "tool", "name": "web_search"}})
+    status, answer = await ask("/v1/messages", body | {"tool_choice": {"type": "tool", "name": "web_fetch"}})
     assert status == 400
     assert "the provider's own" in answer["error"]["message"]
 

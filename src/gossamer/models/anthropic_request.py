@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -28,11 +29,12 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.hosted import chosen, hosted_tools
 from gossamer.models.media import IMAGE_TYPES, ImageRules, fit_images, note_of
 from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
 from gossamer.models.transport import UNREADABLE
-from gossamer.schema import ToolSchema, is_object
+from gossamer.schema import HostedTool, ToolSchema, is_object
 from gossamer.view import MessageView
 
 __all__ = ["DIALECT", "as_input", "body"]
@@ -46,6 +48,11 @@ _LEAST_BUDGET = 1024  # of thinking, in tokens
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 24_576, "max": 32_000}
 _VERSION_IN_NAME = re.compile(r"claude-(?:[a-z]+-)?(\d)(?:[-.](\d)(?!\d))?")
 _LEAST_TOP_P_THINKING = 0.95
+
+# The versions of the provider's own tools that every model takes which takes any.
+_HOSTED = {"web_search": "web_search_20250305", "code_execution": "code_execution_20250825"}
+_DATE = re.compile(r"_\d{8}$")
+_MAX_LOOK_BACK = 100  # messages in which a container of the provider's is looked for
 
 # 10 MiB as base64, which is what the API counts.
 _IMAGE_RULES = ImageRules("Anthropic", IMAGE_TYPES, 10 * 1024 * 1024 // 4 * 3)
@@ -266,7 +273,7 @@ def as_input(arguments: str) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...], cache: str | None) -> bytes:
+def _encode_tools(tools: tuple[ToolSchema | HostedTool, ...], cache: str | None) -> bytes:
     """Encode the schemas of a tuple of tools, once for each tuple; the last one marked where that is wanted."""
     objects = [_tool_object(tool) for tool in tools]
     if cache and objects:
@@ -274,7 +281,11 @@ def _encode_tools(tools: tuple[ToolSchema, ...], cache: str | None) -> bytes:
     return _encode(objects)
 
 
-def _tool_object(tool: ToolSchema) -> dict[str, Any]:
+def _tool_object(tool: ToolSchema | HostedTool) -> dict[str, Any]:
+    if isinstance(tool, HostedTool):
+        kind = _HOSTED.get(tool.name, tool.name)
+        name = _DATE.sub("", kind)  # a type without a date, such as `mcp_toolset`, has no name
+        return {"type": kind, **({"name": name} if name != kind else {}), **tool.options}
     described = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **described, "input_schema": tool.parameters}
 
@@ -329,14 +340,33 @@ def _thinking_field(thinking: str | None, longest: int | None) -> tuple[int, dic
     return longest, {"type": "adaptive", "display": "summarized"}
 
 
-def _tool_choice_field(choice: str | None, parallel: bool | None) -> dict[str, Any] | None:
+def _tool_choice_field(
+    choice: str | None, parallel: bool | None, tools: tuple[ToolSchema | HostedTool, ...]
+) -> dict[str, Any] | None:
     if choice is None and parallel is not False:
         return None
+    if (hosted := chosen(choice, tools)) is not None:
+        choice = str(_tool_object(hosted).get("name", choice))
     known = {None: "auto", "auto": "auto", "none": "none", "required": "any"}
     field: dict[str, Any] = {"type": known[choice]} if choice in known else {"type": "tool", "name": choice}
     if parallel is False and choice != "none":
         field["disable_parallel_tool_use"] = True
     return field
+
+
+def _container_of(messages: MessageView) -> str | None:
+    """Give the container in which the provider ran code of this conversation, while it is there: a later call goes on in it."""
+    for message in messages[-_MAX_LOOK_BACK:][::-1]:
+        own = (message.provider or {}).get(DIALECT)
+        container = own.get("container") if is_object(own) else None
+        if is_object(container):
+            try:
+                expires = datetime.fromisoformat(str(container.get("expires_at")))
+                gone = expires.astimezone(UTC) <= datetime.now(UTC)
+            except ValueError:
+                gone = False
+            return None if gone else str(container.get("id"))
+    return None
 
 
 # --- the request --------------------------------------------------------------------------------------------
@@ -360,6 +390,8 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
     if stream:
         fields["stream"] = True
     tools = request.tools
+    if hosted_tools(tools) and (container := _container_of(messages)) is not None:
+        fields["container"] = container
     choice = request.tool_choice
     if native is not None:
         fields.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": native}
@@ -369,7 +401,10 @@ def body(model: str, request: ModelRequest, native: dict[str, Any] | None, *, st
             choice = answer_choice(choice)
         elif choice == "none":
             choice = None  # a model that thinks cannot be made to call
-    if tools and (field := _tool_choice_field(choice, settings.parallel_tool_calls)) is not None:
+    if (
+        tools
+        and (field := _tool_choice_field(choice, settings.parallel_tool_calls, request.tools)) is not None
+    ):
         fields["tool_choice"] = field
     cache = settings.prompt_cache
     if request.instructions:

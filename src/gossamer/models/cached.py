@@ -18,7 +18,7 @@ from gossamer.models.base import FinishReason, Model, ModelRequest, ModelRespons
 from gossamer.models.registry import resolve
 from gossamer.models.scripted import as_deltas
 from gossamer.models.wrapping import WrappedModel
-from gossamer.schema import OutputSchema, ToolSchema
+from gossamer.schema import HostedTool, OutputSchema, ToolSchema
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 from gossamer.usage import Usage
@@ -169,7 +169,7 @@ def _identity(model: Model) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _key_of_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+def _key_of_tools(tools: tuple[ToolSchema | HostedTool, ...]) -> bytes:
     return _encode(tools)
 
 

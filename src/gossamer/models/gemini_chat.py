@@ -398,7 +398,8 @@ class GeminiChat:
     it), a number of tokens (`-1` leaves it to the model) or `off`, and summaries of the thoughts are asked for;
     `parallel_tool_calls` is left aside, and so is `prompt_cache`, for Gemini caches by itself. What else Gemini takes
     goes through `extra_body`, laid over what stands there already: `{"generationConfig": {"topK": 40}}`,
-    `{"tools": [{"googleSearch": {}}]}`, `{"cachedContent": "cachedContents/…"}`.
+    `{"cachedContent": "cachedContents/…"}`. Hosted tools: `web_search`, `code_execution`, and others by their fields,
+    such as `urlContext`; before Gemini 3 neither tools of yours nor an output type stand beside them.
 
     Before Gemini 3 an answer cannot have a schema beside tools: it comes through a tool then. System messages in the
     middle and the names of authors are told in the text; a file's name is not sent. A call whose arguments are no JSON
@@ -573,7 +574,7 @@ class GeminiChat:
     def _body(self, request: ModelRequest) -> bytes:
         """Encode a request; see `gemini_request.body`."""
         native = self._output_tool(request) is None
-        return body(request, native=native, signed=self._since_3)
+        return body(self.name, request, native=native, signed=self._since_3)
 
     def _response(self, assembly: _Assembly) -> ModelResponse:
         parts = assembly.parts()

@@ -29,10 +29,11 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.hosted import chosen, hosted_tools, no_such_tool
 from gossamer.models.media import ImageRules, fit_images, note_of
 from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.pairing import fit_names, leading_results, paired, unanswered
-from gossamer.schema import ToolSchema, is_object
+from gossamer.schema import HostedTool, ToolSchema, is_object
 from gossamer.view import EncodeMessage, MessageView
 
 __all__ = ["DIALECT", "body"]
@@ -229,12 +230,54 @@ def _arguments_of(call: ToolCall) -> dict[str, Any]:
 # --- tools, settings ----------------------------------------------------------------------------------------
 
 
+# The tools of Google's that go by one name at all providers.
+_HOSTED = {"web_search": "googleSearch", "code_execution": "codeExecution"}
+
+
 @functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+def _encode_tools(tools: tuple[ToolSchema | HostedTool, ...]) -> bytes:
     """Encode the schemas of a tuple of tools, once for each tuple."""
-    if not tools:
-        return b"[]"
-    return _encode([{"functionDeclarations": [_tool_object(tool) for tool in tools]}])
+    functions = [_tool_object(tool) for tool in tools if isinstance(tool, ToolSchema)]
+    objects: list[dict[str, Any]] = [{"functionDeclarations": functions}] if functions else []
+    objects += [
+        {_HOSTED.get(tool.name, tool.name): tool.options} for tool in tools if isinstance(tool, HostedTool)
+    ]
+    return _encode(objects)
+
+
+def _hosted_config(
+    model: str, request: ModelRequest, tool: HostedTool, *, functions: bool, signed: bool
+) -> dict[str, Any]:
+    """Give what the configuration of tools must say for those that Google runs.
+
+    Args:
+        model: the model's name.
+        request: what it is asked.
+        tool: the first of those tools.
+        functions: whether there are others beside them.
+        signed: whether it is a Gemini 3 or later.
+
+    Raises:
+        ArgumentError: this model does not take them so.
+    """
+    if functions and not signed:
+        raise no_such_tool(
+            tool,
+            model,
+            DIALECT,
+            "before Gemini 3 there are no tools of yours, and no output type, beside those that Google runs; leave "
+            "one or the other out, or take a newer model",
+        )
+    choice = request.tool_choice
+    forced = chosen(choice, request.tools)
+    if forced is not None or (choice == "required" and not functions):
+        raise no_such_tool(
+            forced or tool,
+            model,
+            DIALECT,
+            f"with tool_choice={choice!r}: nothing makes Gemini use a tool that Google runs; take 'auto'",
+        )
+    return {"includeServerSideToolInvocations": True} if functions else {}
 
 
 def _tool_object(tool: ToolSchema) -> dict[str, Any]:
@@ -274,12 +317,13 @@ def _thinking_field(thinking: str, *, levels: bool) -> dict[str, Any]:
 # --- the request --------------------------------------------------------------------------------------------
 
 
-def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
+def body(model: str, request: ModelRequest, *, native: bool, signed: bool) -> bytes:
     """Encode a request. Messages are encoded once for all requests of their conversation.
 
     O(new messages), and a copy of the bytes of all. Model and kind of answer are in the URL.
 
     Args:
+        model: the model's name, told in errors.
         request: what the model is asked.
         native: whether it answers to a schema by itself; otherwise its answer comes through a tool.
         signed: whether it wants a signature with every answer that calls tools, and thinks by level: since Gemini 3.
@@ -301,8 +345,17 @@ def body(request: ModelRequest, *, native: bool, signed: bool) -> bytes:
         choice = answer_choice(choice)
     if config:
         fields["generationConfig"] = config
-    if tools and choice is not None:
-        fields["toolConfig"] = _tool_choice_field(choice)
+    hosted = hosted_tools(request.tools)
+    if hosted and request.tool_choice == "none":  # which says something of functions alone to Gemini
+        tools, hosted = tuple(tool for tool in tools if isinstance(tool, ToolSchema)), ()
+    functions = len(tools) > len(hosted)
+    tool_config: dict[str, Any] = {}
+    if hosted:
+        tool_config = _hosted_config(model, request, hosted[0], functions=functions, signed=signed)
+    if functions and choice is not None:
+        tool_config |= _tool_choice_field(choice)
+    if tool_config:
+        fields["toolConfig"] = tool_config
     more_tools = lay_over(fields, settings.extra_body if settings is not None else None)
     key, encode = (f"{DIALECT}:signed", _encode_signed) if signed else (DIALECT, _encode_message)
     pieces: list[bytes | memoryview] = [b'{"contents":[', *_contents(messages, key, encode), b"]"]

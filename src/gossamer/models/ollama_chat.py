@@ -28,6 +28,7 @@ from gossamer.models.base import (
     uncounted,
 )
 from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.hosted import hosted_tools, no_such_tool
 from gossamer.models.media import ImageRules, fit_images, note_of, told_media
 from gossamer.models.output_tool import OUTPUT_TOOL, output_tool, take_answer
 from gossamer.models.pairing import paired
@@ -426,6 +427,10 @@ class OllamaChat:
         fields: dict[str, Any] = {"model": self.name, "stream": stream}
         if request.settings is not None:
             fields |= _settings_fields(request.settings)
+        if hosted := hosted_tools(request.tools):
+            raise no_such_tool(
+                hosted[0], self.name, self.dialect, "Ollama runs no tools itself; leave it out"
+            )
         tools = () if request.tool_choice == "none" else request.tools
         schema = request.output_schema
         if schema is not None and self._output_tool(request) is None:

@@ -237,6 +237,8 @@ class OpenAIChat:
     """A model behind OpenAI's Chat Completions, or any server that speaks the same.
 
     `prompt_cache` takes `30m` (newer models), `24h` and `in_memory` (older ones) at OpenAI; other words are left aside.
+    The hosted tool `web_search` becomes `web_search_options`, which OpenAI's search models, OpenRouter and Perplexity
+    take; other hosted tools are sent as they are to servers whose tools are more than functions.
 
     Args:
         model: the model's name, as in `gpt-5-mini`.

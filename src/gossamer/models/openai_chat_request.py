@@ -27,12 +27,13 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.hosted import chosen, hosted_tools, no_such_tool
 from gossamer.models.media import data_url, fit_images, note_of, told_media
 from gossamer.models.mistral import mistral_objects
 from gossamer.models.openai_terms import IMAGE_RULES, prompt_cache_fields
 from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
-from gossamer.schema import ToolSchema
+from gossamer.schema import HostedTool, ToolSchema
 from gossamer.view import EncodeMessage, MessageView
 
 __all__ = ["DIALECT", "Form", "body"]
@@ -43,6 +44,10 @@ _COMMA = ord(",")
 
 # OpenAI's own models, at OpenAI and at Azure: strict schemas, and a field of their own for the longest answer.
 _OPENAIS = frozenset({"openai", "azure"})
+
+# Who takes `web_search_options`; and whose tools are functions, but for that.
+_SEARCHES = frozenset({"openai", "openrouter", "perplexity"})
+_FUNCTIONS_ONLY = frozenset({"openai", "azure", "mistral"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -184,12 +189,14 @@ def _as_content_part(part: Part) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...], strict: bool) -> bytes:
+def _encode_tools(tools: tuple[ToolSchema | HostedTool, ...], strict: bool) -> bytes:
     """Encode the schemas of a tuple of tools, once for each tuple."""
     return _encode([_tool_object(tool, strict=strict) for tool in tools])
 
 
-def _tool_object(tool: ToolSchema, *, strict: bool) -> dict[str, Any]:
+def _tool_object(tool: ToolSchema | HostedTool, *, strict: bool) -> dict[str, Any]:
+    if isinstance(tool, HostedTool):
+        return {"type": tool.name, **tool.options}
     function: dict[str, Any] = {
         "name": tool.name,
         "description": tool.description,
@@ -198,6 +205,40 @@ def _tool_object(tool: ToolSchema, *, strict: bool) -> dict[str, Any]:
     if strict and tool.strict:
         function["strict"] = True
     return {"type": "function", "function": function}
+
+
+def _place_hosted(
+    fields: dict[str, Any], request: ModelRequest, model: str, provider: str
+) -> tuple[ToolSchema | HostedTool, ...]:
+    """Put the tools that the provider runs where they belong, and give the others.
+
+    Args:
+        fields: the request's; a search goes there.
+        request: what the model is asked.
+        model: its name.
+        provider: who runs it.
+
+    Raises:
+        ArgumentError: the provider has no such tool here.
+    """
+    tools: list[ToolSchema | HostedTool] = []
+    for tool in request.tools:
+        if not isinstance(tool, HostedTool):
+            tools.append(tool)
+        elif tool.name == "web_search" and provider in _SEARCHES:
+            if request.tool_choice != "none":
+                fields["web_search_options"] = tool.options
+        elif tool.name in {"web_search", "code_execution"} or provider in _FUNCTIONS_ONLY:
+            instead = (
+                "use OpenAIResponses" if provider == "openai" else "name a type of its own, or use extra_body"
+            )
+            instead = "leave it out" if provider in {"azure", "mistral"} else instead
+            raise no_such_tool(
+                tool, model, DIALECT, f"{provider} does not document it for Chat Completions; {instead}"
+            )
+        else:
+            tools.append(tool)
+    return tuple(tools)
 
 
 def _settings_fields(settings: ModelSettings, provider: str) -> dict[str, Any]:
@@ -241,6 +282,15 @@ def body(model: str, request: ModelRequest, form: Form, *, native: bool, stream:
         fields |= _settings_fields(request.settings, form.provider)
     tools = request.tools
     choice = request.tool_choice
+    if hosted_tools(tools):
+        tools = _place_hosted(fields, request, model, form.provider)
+        forced = chosen(choice, request.tools)
+        if forced is not None and forced not in tools:
+            choice = None  # a model that is given the options of a search does search
+        elif forced is not None:
+            raise no_such_tool(
+                forced, model, DIALECT, f"it cannot be forced with tool_choice={choice!r}; take 'auto'"
+            )
     schema = request.output_schema
     if schema is not None and native:
         format_ = {"name": schema.name, "schema": schema.schema, "strict": schema.strict}

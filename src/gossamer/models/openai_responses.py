@@ -135,7 +135,10 @@ _LAST = frozenset({"response.completed", "response.incomplete"})
 # Events that say what others say as well.
 _SILENT = re.compile(
     r"response\.(created|in_progress|queued|content_part\.(added|done)|output_text\.(delta|done|annotation\.added)"
-    r"|refusal\.done|function_call_arguments\.done|reasoning_(text|summary_text|summary_part)\.done)"
+    r"|refusal\.done|function_call_arguments\.done|reasoning_(text|summary_text|summary_part)\.done"
+    # Tools that the provider runs: their items come whole when they are done.
+    r"|(web_search|file_search|code_interpreter|image_generation|mcp)_call\.\w+|mcp_list_tools\.\w+"
+    r"|(code_interpreter_call_code|mcp_call_arguments)\.(delta|done))"
 )
 
 
@@ -318,8 +321,10 @@ class OpenAIResponses:
     Of the settings, `stop` and `seed` are left aside: the API has neither; and it refuses `max_tokens` below 16.
     `prompt_cache` takes `30m` and `12h` (the least time, for the newer models) and `24h` and `in_memory` (the policy,
     for the older ones); other words are left aside. `thinking` is the effort, `off` is none. What `extra_body` holds
-    is laid over the request; its objects and arrays are put together with ours, so that
-    `{"tools": [{"type": "web_search"}]}` adds a tool of the provider's.
+    is laid over the request; its objects and arrays are put together with ours.
+
+    Hosted tools: `web_search`, `code_execution`, and any other type of the API's by its own name, with its fields as
+    options. What they did comes as `ProviderBlock`s and goes back with the next request.
 
     Args:
         model: the model's name, as in `gpt-5-mini`.

@@ -26,11 +26,12 @@ from gossamer.messages import (
 )
 from gossamer.models.base import ModelRequest, ModelSettings
 from gossamer.models.extra_body import lay_over, with_tools
+from gossamer.models.hosted import chosen, hosted_tools
 from gossamer.models.media import data_url, fit_images, note_of
 from gossamer.models.openai_terms import IMAGE_RULES, prompt_cache_fields
 from gossamer.models.output_tool import answer_choice, output_tool
 from gossamer.models.pairing import REFUSED_IN_NAMES, fit_names, leading_results, paired, unanswered
-from gossamer.schema import ToolSchema, is_object
+from gossamer.schema import HostedTool, ToolSchema, is_object
 from gossamer.view import MessageView
 
 __all__ = ["DIALECT", "body"]
@@ -174,13 +175,24 @@ def _as_content_part(part: Part) -> dict[str, Any]:
 # --- tools, settings ----------------------------------------------------------------------------------------
 
 
+# The tools of OpenAI's that go by one name at all providers.
+_HOSTED: dict[str, dict[str, Any]] = {
+    "web_search": {"type": "web_search"},
+    "code_execution": {"type": "code_interpreter", "container": {"type": "auto"}},
+}
+# What is told of hosted calls only where it is asked for, and is lost on the model's next turn where it is not.
+_TOLD_OF = {"code_interpreter": "code_interpreter_call.outputs", "file_search": "file_search_call.results"}
+
+
 @functools.lru_cache(maxsize=256)
-def _encode_tools(tools: tuple[ToolSchema, ...]) -> bytes:
+def _encode_tools(tools: tuple[ToolSchema | HostedTool, ...]) -> bytes:
     """Encode the schemas of a tuple of tools, once for each tuple."""
     return _encode([_tool_object(tool) for tool in tools])
 
 
-def _tool_object(tool: ToolSchema) -> dict[str, Any]:
+def _tool_object(tool: ToolSchema | HostedTool) -> dict[str, Any]:
+    if isinstance(tool, HostedTool):
+        return {**_HOSTED.get(tool.name, {"type": tool.name}), **tool.options}
     return {
         "type": "function",
         "name": tool.name,
@@ -188,6 +200,16 @@ def _tool_object(tool: ToolSchema) -> dict[str, Any]:
         "parameters": tool.parameters,
         "strict": tool.strict,  # where it is left out, the provider takes it for true
     }
+
+
+def _tool_choice_field(choice: str, tools: tuple[ToolSchema | HostedTool, ...]) -> str | dict[str, Any]:
+    if choice in {"auto", "none", "required"}:
+        return choice
+    hosted = chosen(choice, tools)
+    if hosted is None:
+        return {"type": "function", "name": choice}
+    declared = _tool_object(hosted)
+    return {name: declared[name] for name in ("type", "server_label") if name in declared}
 
 
 def _settings_fields(settings: ModelSettings) -> dict[str, Any]:
@@ -234,6 +256,10 @@ def body(
     if settings is not None:
         fields |= _settings_fields(settings)
     tools = request.tools
+    if hosted := hosted_tools(tools):
+        kinds = {_tool_object(tool)["type"] for tool in hosted}
+        if told := [words for kind, words in _TOLD_OF.items() if kind in kinds]:
+            fields["include"] = [*fields.get("include", ()), *told]
     choice = request.tool_choice
     schema = request.output_schema
     if schema is not None and native:
@@ -243,8 +269,7 @@ def body(
         tools = (*tools, output_tool(schema))
         choice = answer_choice(choice)
     if tools and choice is not None:
-        named = {"type": "function", "name": choice}
-        fields["tool_choice"] = choice if choice in {"auto", "none", "required"} else named
+        fields["tool_choice"] = _tool_choice_field(choice, request.tools)
     bodies = _bodies(messages, checks_images=checks_images)
     words = request.instructions
     if not any(bodies):  # a request of instructions alone is refused: they are what is said then

@@ -9,11 +9,13 @@ import msgspec
 
 from gossamer.instances import minimal_instance
 from gossamer.simulator.faults import Fault
+from gossamer.simulator.hosted import HostedUse, hosted_use
 
 __all__ = ["Finish", "Prompt", "Reply", "ToolUse", "default_reply"]
 
-Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
-"""Why an answer ends; each wire format has words of its own for it. With `refusal` the text says the refusal."""
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause"]
+"""Why an answer ends; each wire format has words of its own for it. With `refusal` the text says the refusal. With
+`pause` the provider's own tool is still at work, where the format knows that; elsewhere it is `stop`."""
 
 _CALL = re.compile(r"^[ \t]*call[ \t]+([\w.-]+)[ \t]*(\{.*\})?[ \t]*$", re.MULTILINE)
 
@@ -42,6 +44,9 @@ class Prompt(msgspec.Struct, frozen=True):
         results_total: tool results since the last user message.
         tool_choice: `auto`, `none`, `required`, or `function` for the one in `forced`.
         forced: the tool that must be called.
+        hosted: the tools of the provider's that may be called, by the names of `hosted.HOSTED`.
+        hosted_forced: the one of them that must be called.
+        pauses: whether the wire format knows answers that are paused.
         parallel: whether several tools may be called at once.
         schema: the answer's JSON schema, or None.
         json_object: the answer must be some JSON object.
@@ -63,6 +68,9 @@ class Prompt(msgspec.Struct, frozen=True):
     results_total: int = 0
     tool_choice: str = "auto"
     forced: str = ""
+    hosted: tuple[str, ...] = ()
+    hosted_forced: str = ""
+    pauses: bool = False
     parallel: bool = True
     schema: Any = None
     json_object: bool = False
@@ -83,6 +91,7 @@ class Reply(msgspec.Struct, frozen=True):
         text: said to the user.
         thinking: said before, as reasoning.
         calls: tools called, after the text.
+        hosted: tools of the provider's called, before the text.
         chunks: repeat or cut the text to this many tokens; None leaves it as it is.
         finish: why the answer ends; None for the reason that fits.
         silent: the reply only says how to fail or to end; what is said is the default behaviour.
@@ -99,6 +108,7 @@ class Reply(msgspec.Struct, frozen=True):
     text: str = ""
     thinking: str = ""
     calls: tuple[ToolUse, ...] = ()
+    hosted: tuple[HostedUse, ...] = ()
     chunks: int | None = None
     finish: Finish | None = None
     silent: bool = False
@@ -120,6 +130,8 @@ def default_reply(prompt: Prompt, chunks: int | None = None) -> Reply:
       the tool's schema. A name that is not among the request's tools is not called.
     - A required or forced tool is called with such arguments also where the message does not ask for it; where any
       tool will do, they are called one after another.
+    - A line may name a tool of the provider's too, where the request declares it: `call web_search {"query": "x"}`. It
+      is called at once, and what it found is told in the answer.
     - Tool results are quoted: `NAME returned: RESULT`, a line each.
     - A JSON schema is answered with its smallest instance.
     - Anything else is echoed: `You said: MESSAGE`.
@@ -131,17 +143,44 @@ def default_reply(prompt: Prompt, chunks: int | None = None) -> Reply:
     Raises:
         SchemaError: the schema in the request has no instance.
     """
+    hosted = _hosted(prompt)
     if prompt.tools and prompt.tool_choice != "none":
         calls = _calls(prompt)
         if calls:
-            return Reply(calls=calls)
+            return Reply(calls=calls, hosted=hosted)
     if prompt.schema is not None:
-        return Reply(text=_json(minimal_instance(prompt.schema)))
+        return Reply(text=_json(minimal_instance(prompt.schema)), hosted=hosted)
     if prompt.json_object:
         return Reply(text=_json({"echo": prompt.said}))
     if prompt.results:
         return Reply(text="\n".join(f"{name} returned: {text}" for name, text in prompt.results))
+    if hosted:
+        return Reply(text="\n".join(f"{use.name} found: {use.told()}" for use in hosted), hosted=hosted)
     return Reply(text=f"You said: {prompt.said}", chunks=chunks)
+
+
+def _hosted(prompt: Prompt) -> tuple[HostedUse, ...]:
+    """The calls of the provider's tools that the user asked for, or the request; once, in the first answer."""
+    if not prompt.hosted or prompt.turn or prompt.tool_choice == "none":
+        return ()
+    asked = [
+        (name, text)
+        for name, text in _CALL.findall(prompt.said)
+        if name in prompt.hosted and name not in prompt.tools
+    ]
+    forced = prompt.hosted_forced
+    if forced:
+        asked = [(name, text) for name, text in asked if name == forced] or [(forced, "")]
+    elif not asked and prompt.tool_choice == "required" and not prompt.tools:
+        asked = [(prompt.hosted[0], "")]
+    return tuple(hosted_use(name, _object(text)) for name, text in asked)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
 
 
 def _calls(prompt: Prompt) -> tuple[ToolUse, ...]:

@@ -12,6 +12,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 from gossamer.simulator.faults import Fault
+from gossamer.simulator.hosted import HostedUse, hosted_use
 from gossamer.simulator.replies import Reply, ToolUse
 
 __all__ = ["Script"]
@@ -22,6 +23,12 @@ class _ToolEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: dict[str, Any] | str = {}
 
 
+class _HostedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tool: Literal["web_search", "code_execution"]
+    input: dict[str, Any] = {}
+    result: Any = None
+
+
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when: str | None = None
     text: str | None = None
@@ -29,7 +36,8 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tool: str | None = None
     arguments: dict[str, Any] | str | None = None
     tools: tuple[_ToolEntry, ...] = ()
-    finish: Literal["stop", "length", "content_filter", "refusal"] | None = None
+    hosted: tuple[_HostedEntry, ...] = ()
+    finish: Literal["stop", "length", "content_filter", "refusal", "pause"] | None = None
     error: int | None = None
     retry_after: float | None = None
     message: str = ""
@@ -47,8 +55,11 @@ class Script:
     """What the simulated model answers: a list of replies.
 
     A reply is a string, or an object with some of these keys: `text`, `thinking`, `tool` with `arguments`, `tools`
-    (a list of such pairs, called in parallel), `finish` (why the answer ends: `stop`, `length`, `content_filter` or
-    `refusal`, where the text is the refusal), `error` (an HTTP status; with `retry_after` in seconds, `message`, and `code`, the
+    (a list of such pairs, called in parallel), `hosted` (a list of calls of the provider's own tools, made before the
+    text: `tool`, which is `web_search` or `code_execution`, `input` with the `query` or the `code`, and `result`, the
+    pages with `url` and `title` or the text that was printed), `finish` (why the answer ends: `stop`, `length`,
+    `content_filter`, `refusal`, where the text is the refusal, or `pause`, where the last hosted tool is still at
+    work), `error` (an HTTP status; with `retry_after` in seconds, `message`, and `code`, the
     provider's own word such as `insufficient_quota`),
     `fault` (`reset`, `stall`, `half_frame`, `malformed`, `close`, `unknown_frame`, `error_frame`, as `Fault` tells;
     `after` so many chunks, 0 for before the first byte), `latency` (seconds before the first byte), `tps` (chunks a
@@ -173,7 +184,7 @@ def _reply(entry: _Entry) -> Reply:
     for name, value in (("latency", entry.latency), ("tps", entry.tps), ("retry_after", entry.retry_after)):
         if value is not None and value < 0:
             raise ArgumentError(f"`{name}` is {value}; give 0 or more")
-    speaks = entry.text is not None or entry.thinking or entry.tool is not None or entry.tools
+    speaks = entry.text is not None or entry.thinking or entry.tool is not None or entry.tools or entry.hosted
     if entry.error is not None:
         if not 400 <= entry.error <= 599:
             raise ArgumentError(f"`error` is {entry.error}; give an HTTP status from 400 to 599")
@@ -192,6 +203,7 @@ def _reply(entry: _Entry) -> Reply:
         text=entry.text or "",
         thinking=entry.thinking,
         calls=tuple(ToolUse(each.tool, _arguments(each.arguments)) for each in entries),
+        hosted=tuple(_hosted(each) for each in entry.hosted),
         finish=entry.finish,
         silent=not speaks,
         error=entry.error,
@@ -203,6 +215,13 @@ def _reply(entry: _Entry) -> Reply:
         latency=entry.latency,
         tps=entry.tps,
     )
+
+
+def _hosted(entry: _HostedEntry) -> HostedUse:
+    try:
+        return hosted_use(entry.tool, entry.input, entry.result)
+    except ValueError as error:
+        raise ArgumentError(f"`hosted`: {error}") from None
 
 
 def _arguments(arguments: dict[str, Any] | str) -> str:

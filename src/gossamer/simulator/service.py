@@ -301,7 +301,9 @@ class Service:
         if not reply.silent or reply.error is not None:
             return reply
         said = default_reply(prompt, self._chunks)
-        return msgspec.structs.replace(reply, text=said.text, calls=said.calls, chunks=said.chunks)
+        return msgspec.structs.replace(
+            reply, text=said.text, calls=said.calls, hosted=said.hosted, chunks=said.chunks
+        )
 
     def _json(self, status: int, body: bytes, dialect: Dialect) -> Whole:
         return self._body(status, body, b"application/json", dialect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from gossamer.simulator.hosted import HostedUse
 from gossamer.simulator.replies import Finish, Prompt, Reply, ToolUse
 from gossamer.simulator.tokens import split
 
@@ -14,16 +15,19 @@ class Section(NamedTuple):
     """A stretch of tokens of one kind.
 
     Attributes:
-        kind: `thinking`, `text` or `call`.
+        kind: `thinking`, `text` or `call`; or a call of the provider's own tool, `hosted`, and what it `found`, which
+            are no tokens of the model's.
         pieces: the tokens; shared between streams that say the same.
         length: how many are said, repeating `pieces` where it is more than there are.
         call: the tool call whose arguments the pieces are; naming the tool costs one token more.
+        hosted: the call of the provider's own tool.
     """
 
-    kind: Literal["thinking", "text", "call"]
+    kind: Literal["thinking", "text", "call", "hosted", "found"]
     pieces: tuple[str, ...]
     length: int
     call: ToolUse | None = None
+    hosted: HostedUse | None = None
 
     def joined(self) -> str:
         """All tokens as one text."""
@@ -40,6 +44,7 @@ class Speech(NamedTuple):
         thinking_tokens: the part of them that is thinking.
         finish: why it ends.
         stopped: the word of the request's `stop` that ended it; empty where none did.
+        hosted: calls of the provider's own tools, made between the thinking and the text.
     """
 
     sections: tuple[Section, ...]
@@ -47,6 +52,21 @@ class Speech(NamedTuple):
     thinking_tokens: int
     finish: Finish
     stopped: str = ""
+    hosted: tuple[HostedUse, ...] = ()
+
+    def with_hosted(self) -> list[Section]:
+        """The sections, with those of the provider's own tools where they belong: each call, and what it found.
+
+        Where the answer is paused, the last call has found nothing yet, and nothing comes behind it.
+        """
+        sections = list(self.sections)
+        if not self.hosted:
+            return sections
+        place = 1 if sections and sections[0].kind == "thinking" else 0
+        made = [Section(kind, (), 0, None, use) for use in self.hosted for kind in ("hosted", "found")]
+        if self.finish == "pause":
+            return [*sections[:place], *made[:-2], *sections[place:], made[-2]]
+        return [*sections[:place], *made, *sections[place:]]
 
 
 def speech_of(prompt: Prompt, reply: Reply) -> Speech:
@@ -86,7 +106,9 @@ def speech_of(prompt: Prompt, reply: Reply) -> Speech:
     elif reply.calls and prompt.tool_choice != "function":
         # A call that the request forced by name ends with "stop", as the providers do it.
         finish = "tool_calls"
-    return Speech(tuple(sections), tokens, thinking_tokens, finish, "" if cut else stopped)
+    if finish == "pause" and not prompt.pauses:
+        finish = "stop"
+    return Speech(tuple(sections), tokens, thinking_tokens, finish, "" if cut else stopped, reply.hosted)
 
 
 def _text(reply: Reply, stop: tuple[str, ...]) -> tuple[tuple[str, ...], int, str]:

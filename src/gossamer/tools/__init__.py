@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gossamer.tools.function import RunBy, Tool, tool
 from gossamer.tools.offload import Offload
+from gossamer.tools.skills import skills
 from gossamer.tools.threads import MAX_ABANDONED, MAX_THREADS, ThreadStatistics, thread_statistics
 from gossamer.tools.toolkit import Equip, OnClash, Scope, Toolkit
 
@@ -18,6 +19,7 @@ __all__ = [
     "ThreadStatistics",
     "Tool",
     "Toolkit",
+    "skills",
     "thread_statistics",
     "tool",
 ]

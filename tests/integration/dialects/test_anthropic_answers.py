@@ -268,7 +268,6 @@ async def test_an_empty_answer(streamed, blocks):
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
-        ("pause_turn", "other"),
         ("never_heard_of", "other"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from gossamer.simulator.anthropic_chat.request import Wire
+from gossamer.simulator.hosted import HostedUse, found_in, hosted_use
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.signatures import sign
 from gossamer.simulator.speech import Section, Speech
@@ -36,16 +38,24 @@ def _input_usage(prompt: Prompt, wire: Wire) -> dict[str, Any]:
 
 
 def _output_usage(speech: Speech) -> dict[str, Any]:
-    return {
+    usage: dict[str, Any] = {
         "output_tokens": speech.tokens,
         "output_tokens_details": {"thinking_tokens": speech.thinking_tokens},
     }
+    searches = sum(use.name == "web_search" for use in speech.hosted)
+    if searches:
+        usage["server_tool_use"] = {"web_search_requests": searches, "web_fetch_requests": 0}
+    return usage
 
 
 def _said(speech: Speech, wire: Wire) -> list[Section]:
     """The sections that become blocks, a thinking block before them where one has to be there."""
-    sections = list(speech.sections)
-    if wire.must_think and not (sections and sections[0].kind == "thinking"):
+    sections = speech.with_hosted()
+    if wire.goes_on is not None:
+        sections.insert(
+            0, Section("found", (), 0, None, hosted_use(wire.goes_on[1].removeprefix("bash_"), {}))
+        )
+    if wire.must_think and wire.goes_on is None and not (sections and sections[0].kind == "thinking"):
         sections.insert(0, Section("thinking", (), 0))
     return sections
 
@@ -58,13 +68,19 @@ def _ending(speech: Speech) -> dict[str, Any]:
     elif speech.finish in {"content_filter", "refusal"}:
         reason = "refusal"
         details = {"type": "refusal", "category": None, "explanation": None}
+    elif speech.finish == "pause":
+        reason = "pause_turn"
     elif speech.sections and speech.sections[-1].call is not None:
         reason = "tool_use"
     elif speech.stopped:
         reason, stopped = "stop_sequence", speech.stopped
     else:
         reason = "end_turn"
-    return {"stop_reason": reason, "stop_sequence": stopped, "stop_details": details}
+    ending = {"stop_reason": reason, "stop_sequence": stopped, "stop_details": details}
+    if any(use.name == "code_execution" for use in speech.hosted):
+        expires = datetime.now(UTC) + timedelta(hours=1)
+        ending["container"] = {"id": "container_simulated", "expires_at": expires.isoformat()}
+    return ending
 
 
 def _message(prompt: Prompt, number: int) -> dict[str, Any]:
@@ -84,7 +100,66 @@ def _call_id(number: int, index: int) -> str:
     return f"toolu_{number:016d}{index:08d}"
 
 
-def _block(section: Section, number: int, index: int, *, shows: bool) -> dict[str, Any]:
+# As the version of the tool has it that most ask for: the code goes to a shell.
+_SERVER_NAMES = {"web_search": "web_search", "code_execution": "bash_code_execution"}
+
+
+def _server_call(use: HostedUse, number: int, index: int) -> dict[str, Any]:
+    asked = {"query": use.asked} if use.name == "web_search" else {"command": use.asked}
+    call = {"type": "server_tool_use", "id": _server_id(number, index), "name": _SERVER_NAMES[use.name]}
+    return call | {"input": asked}
+
+
+def _server_id(number: int, index: int) -> str:
+    return f"srvtoolu_{number:016d}{index:08d}"
+
+
+def _server_result(use: HostedUse, call_id: str) -> dict[str, Any]:
+    content: Any
+    if use.name == "web_search":
+        content = [
+            {
+                "type": "web_search_result",
+                "url": url,
+                "title": title,
+                "encrypted_content": sign(url),
+                "page_age": None,
+            }
+            for url, title in use.pages
+        ]
+    else:
+        content = {
+            "type": "bash_code_execution_result",
+            "stdout": use.printed,
+            "stderr": "",
+            "return_code": 0,
+        }
+        content["content"] = []
+    return {"type": f"{_SERVER_NAMES[use.name]}_tool_result", "tool_use_id": call_id, "content": content}
+
+
+def _citations(speech: Speech) -> list[dict[str, Any]]:
+    """The pages that the text rests on, as its last thing."""
+    return [
+        {
+            "type": "web_search_result_location",
+            "url": url,
+            "title": title,
+            "cited_text": title,
+            "encrypted_index": sign(f"{url} index"),
+        }
+        for url, title in found_in(speech.hosted)
+    ]
+
+
+def _block(
+    section: Section, number: int, index: int, wire: Wire, cited: list[dict[str, Any]]
+) -> dict[str, Any]:
+    if section.hosted is not None and section.kind == "hosted":
+        return _server_call(section.hosted, number, index)
+    if section.hosted is not None:
+        goes_on = wire.goes_on[0] if wire.goes_on is not None and not index else ""
+        return _server_result(section.hosted, goes_on or _server_id(number, index - 1))
     said = section.joined()
     if section.call is not None:
         return {
@@ -94,9 +169,9 @@ def _block(section: Section, number: int, index: int, *, shows: bool) -> dict[st
             "input": _input(said),
         }
     if section.kind == "thinking":
-        thinking = said if shows else ""
+        thinking = said if wire.shows else ""
         return {"type": "thinking", "thinking": thinking, "signature": sign(thinking)}
-    return {"type": "text", "text": said}
+    return {"type": "text", "text": said, **({"citations": cited} if cited else {})}
 
 
 def _input(arguments: str) -> msgspec.Raw:
@@ -111,9 +186,8 @@ def _input(arguments: str) -> msgspec.Raw:
 def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
     """The answer as one JSON object. O(length of the speech)."""
     wire = _wire(prompt)
-    content = [
-        _block(each, number, index, shows=wire.shows) for index, each in enumerate(_said(speech, wire))
-    ]
+    cited = _citations(speech)
+    content = [_block(each, number, index, wire, cited) for index, each in enumerate(_said(speech, wire))]
     usage = _input_usage(prompt, wire) | _output_usage(speech) | {"service_tier": "standard"}
     return _encode(_message(prompt, number) | {"content": content, "usage": usage} | _ending(speech))
 
@@ -130,6 +204,7 @@ class MessageStream:
 
     __slots__ = (
         "_block",
+        "_cited",
         "_ending",
         "_index",
         "_lead",
@@ -142,11 +217,13 @@ class MessageStream:
         "_shows",
         "_stamp",
         "_stamped",
+        "_wire",
         "length",
     )
 
     def __init__(self, prompt: Prompt, speech: Speech, number: int, *, stamp: bool) -> None:
-        wire = _wire(prompt)
+        self._wire = wire = _wire(prompt)
+        self._cited = _citations(speech)
         sections = _said(speech, wire)
         self.length = speech.tokens if wire.shows else speech.tokens - speech.thinking_tokens
         usage = _input_usage(prompt, wire)
@@ -178,6 +255,9 @@ class MessageStream:
             if block == len(self._sections):
                 return
             section = self._sections[block]
+            if section.hosted is not None:
+                self._opened += self._hosted(section)
+                continue
             if section.kind == "thinking":
                 start = _THINKING
             elif section.call is None:
@@ -195,9 +275,30 @@ class MessageStream:
         if section.call is not None:
             self._index = -1
 
+    def _hosted(self, section: Section) -> bytes:
+        """A block of a tool of the provider's: nothing of it is said by the model, so it comes at once."""
+        block = self._block
+        whole = _block(section, self._number, block, self._wire, [])
+        asked = b""
+        if section.kind == "hosted":
+            # Its input comes in pieces, as that of any call.
+            text = _encode(whole["input"]).decode()
+            whole["input"] = {}
+            for piece in ("", text[:7], text[7:]):
+                asked += b"%b%b%b}}\n\n" % (_DELTA % block, _DELTAS["call"], _encode(piece))
+        start = b'"content_block":%b}\n\n' % _encode(whole)
+        return _START % block + start + asked + _BLOCK_STOP % block
+
     def _end(self, section: Section) -> bytes:
         block = self._block
         stop = _BLOCK_STOP % block
+        if section.kind == "text":
+            for citation in reversed(self._cited):
+                stop = b'%b"citations_delta","citation":%b}}\n\n%b' % (
+                    _DELTA % block,
+                    _encode(citation),
+                    stop,
+                )
         if section.kind != "thinking":
             return stop
         signature = sign(section.joined() if self._shows else "")

@@ -264,6 +264,8 @@ class MessageSum(NamedTuple):
         text: all text joined.
         first: type of the first block.
         cacheable: index of the last block that a cache mark may stand on; -1 for none.
+        opened: calls of the provider's own tools without a result here, as (id, name).
+        closed: ids of such calls of an earlier message whose results are here.
     """
 
     role: str
@@ -274,6 +276,8 @@ class MessageSum(NamedTuple):
     text: str
     first: str
     cacheable: int
+    opened: tuple[tuple[str, str], ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 def read_message(raw: bytes, index: int) -> MessageSum:
@@ -306,10 +310,22 @@ def _sum(raw: bytes) -> MessageSum:
     calls: list[tuple[str, str]] = []
     results: list[tuple[str, str]] = []
     texts: list[str] = []
+    opened: dict[str, str] = {}
+    closed: list[str] = []
     leading = 0
     cacheable = -1
     for index, block in enumerate(blocks):
-        if isinstance(block, Text):
+        if isinstance(block, _ServerToolUse):
+            if not block.id.startswith("srvtoolu_"):
+                raise _BlockError(
+                    index, ".server_tool_use.id: String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'"
+                )
+            opened[block.id] = block.name
+        elif isinstance(block, _Server) and block.tool_use_id:
+            _check_found(block, index)
+            if opened.pop(block.tool_use_id, None) is None:
+                closed.append(block.tool_use_id)
+        elif isinstance(block, Text):
             _check_text(block.text)
             texts.append(block.text)
         elif isinstance(block, _ToolUse):
@@ -330,11 +346,37 @@ def _sum(raw: bytes) -> MessageSum:
             cacheable = index
     first = "" if not blocks else str(blocks[0].__struct_config__.tag)
     return MessageSum(
-        message.role, tuple(sums), tuple(calls), tuple(results), leading, "".join(texts), first, cacheable
+        message.role,
+        tuple(sums),
+        tuple(calls),
+        tuple(results),
+        leading,
+        "".join(texts),
+        first,
+        cacheable,
+        tuple(opened.items()),
+        tuple(closed),
     )
 
 
 _sum_cached = lru_cache(maxsize=4096)(_sum)
+
+
+def _check_found(block: _Server, index: int) -> None:
+    """Refuse what a search found where it is not as it was given out."""
+    if not isinstance(block, _WebSearchResult):
+        return
+    try:
+        pages = msgspec.json.decode(block.content, type=list[_Page])
+    except msgspec.ValidationError:
+        return  # an error, as the search may find one
+    if any(not check(page.encrypted_content, page.url) for page in pages):
+        raise _BlockError(index, ": Invalid `encrypted_content` in `search_result` block")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    url: str
+    encrypted_content: str
 
 
 def _mark(control: CacheControl | None) -> str:

@@ -19,6 +19,7 @@ from gossamer.simulator.anthropic_chat.content import (
     read_message,
 )
 from gossamer.simulator.anthropic_chat.models import Abilities, abilities
+from gossamer.simulator.hosted import HOSTED
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.tokens import PrefixCache, count
 
@@ -113,11 +114,13 @@ class Wire(NamedTuple):
         written: tokens written to the cache for five minutes and for an hour.
         must_think: an answer begins with a thinking block, if only with an empty one.
         shows: whether the text of the thinking is sent.
+        goes_on: the call of the provider's own tool at which the answer was paused, as (id, name); its result comes first.
     """
 
     written: tuple[int, int] = (0, 0)
     must_think: bool = False
     shows: bool = True
+    goes_on: tuple[str, str] | None = None
 
 
 # --- tools and schemas --------------------------------------------------------------------------------------
@@ -157,11 +160,13 @@ class _Tools(NamedTuple):
     schemas: dict[str, Any]
     sums: tuple[BlockSum, ...]
     names: frozenset[str]
+    hosted: tuple[str, ...] = ()
 
 
 def _read_tools(raw: bytes) -> _Tools:
     schemas: dict[str, Any] = {}
     names: set[str] = set()
+    hosted: list[str] = []
     sums: list[BlockSum] = []
     for index, tool in enumerate(_tools_decoder.decode(raw)):
         where = f"tools.{index}"
@@ -186,13 +191,17 @@ def _read_tools(raw: bytes) -> _Tools:
             raise bad(
                 f"{where}: Input tag '{tool.type}' found using 'type' does not match any of the expected tags"
             )
+        elif tool.name in HOSTED:
+            if not tool.type.startswith(f"{tool.name}_"):
+                raise bad(f"{where}.{tool.type}.name: Input should be '{tool.type.rpartition('_')[0]}'")
+            hosted.append(tool.name)
         if tool.name in names:
             raise bad("tools: Tool names must be unique.")
         names.add(tool.name)
         bare = _encode(msgspec.structs.replace(tool, cache_control=None))
         mark = "" if tool.cache_control is None else tool.cache_control.ttl
         sums.append(BlockSum(hash(bare), count(bare.decode()), mark))
-    return _Tools(schemas, tuple(sums), frozenset(names))
+    return _Tools(schemas, tuple(sums), frozenset(names), tuple(hosted))
 
 
 _read_tools_cached = lru_cache(maxsize=32)(_read_tools)
@@ -221,8 +230,12 @@ def _choose(request: _Request, tools: _Tools) -> tuple[str, str, bool]:
             raise bad("tool_choice.tool.name: Field required")
         if choice.name not in tools.names:
             raise bad(f"Tool '{choice.name}' not found in provided tools")
+        if choice.name in tools.hosted:
+            return "auto", choice.name, parallel
         if choice.name not in tools.schemas:
-            raise bad(f"Tool '{choice.name}' is the provider's own; the simulator calls only tools of yours.")
+            raise bad(
+                f"Tool '{choice.name}' is the provider's own; the simulator does not know how to call it."
+            )
         return "function", choice.name, parallel
     if choice.name is not None:
         raise bad(f"tool_choice.{choice.type}.name: Extra inputs are not permitted")
@@ -243,8 +256,10 @@ def _check_order(messages: list[MessageSum], model: Abilities) -> None:
     caller = 0
     before = ""
     seen: set[str] = set()
+    opened: dict[str, str] = {}
     for index, message in enumerate(messages):
         role = message.role
+        _follow_hosted(message, index, opened)
         if not message.blocks and not (index == last and role == "assistant"):
             raise bad(
                 f"messages.{index}: all messages must have non-empty content except for the optional final "
@@ -269,6 +284,22 @@ def _check_order(messages: list[MessageSum], model: Abilities) -> None:
         before = role
     if pending:
         _refuse_unanswered(pending, caller)
+
+
+def _follow_hosted(message: MessageSum, index: int, opened: dict[str, str]) -> None:
+    """Refuse calls of the provider's own tools that lost their results; those beside calls of ours wait for theirs."""
+    if message.role == "user" and not message.results and opened:
+        call_id, name = next(iter(opened.items()))
+        raise bad(
+            f"messages.{index - 1}: `{name}` tool use with id `{call_id}` was found without a corresponding "
+            f"`{name}_tool_result` block"
+        )
+    for call_id in message.closed:
+        if opened.pop(call_id, None) is None:
+            raise bad(
+                f"messages.{index}: unexpected `tool_use_id` found in a server tool's result: {call_id}"
+            )
+    opened.update(message.opened)
 
 
 def _answered(message: MessageSum, index: int, pending: list[str], caller: int) -> list[str]:
@@ -309,7 +340,7 @@ def _refuse_unanswered(pending: list[str], index: int) -> NoReturn:
 
 def _check_end(request: _Request, messages: list[MessageSum], model: Abilities) -> None:
     last = messages[-1]
-    if last.role == "assistant":
+    if last.role == "assistant" and not last.opened:
         if not model.prefill:
             raise bad(
                 "This model does not support assistant message prefill. The conversation must end with a user message."
@@ -460,6 +491,8 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         raise invalid(error) from None
     model = abilities(request.model)
     _check_settings(request, model)
+    if isinstance(request.container, str) and not request.container.startswith("container_"):
+        raise bad(f"container: no container {request.container!r} was found.")
     tools = _tools(bytes(request.tools))
     choice, forced, parallel = _choose(request, tools)
     messages = [read_message(bytes(raw), index) for index, raw in enumerate(request.messages)]
@@ -477,6 +510,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
     results, results_total = _results(tail)
     thinking = request.thinking
     display = None if thinking is None else thinking.display
+    goes_on = messages[-1].opened[-1] if messages[-1].role == "assistant" and messages[-1].opened else None
     return Prompt(
         model=request.model,
         said=tail[0].text,
@@ -485,7 +519,10 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         results=results,
         results_total=results_total,
         tool_choice=choice,
-        forced=forced,
+        forced=forced if forced in tools.schemas else "",
+        hosted=tools.hosted,
+        hosted_forced=forced if forced in tools.hosted else "",
+        pauses=True,
         parallel=parallel,
         schema=_schema(request),
         max_tokens=request.max_tokens,
@@ -498,6 +535,7 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
             written=counted.written,
             must_think=thinking is not None and thinking.type == "enabled",
             shows=model.shows if display is None else display == "summarized",
+            goes_on=goes_on,
         ),
     )
 

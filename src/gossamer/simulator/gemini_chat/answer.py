@@ -9,6 +9,7 @@ import msgspec
 
 from gossamer.simulator.gemini_chat.content import call_text
 from gossamer.simulator.gemini_chat.request import Wire
+from gossamer.simulator.hosted import found_in
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.signatures import sign
 from gossamer.simulator.speech import Section, Speech
@@ -95,6 +96,46 @@ def _called(section: Section, arguments: bytes, number: int, index: int) -> dict
     return part
 
 
+def _hosted(prompt: Prompt, speech: Speech, number: int) -> list[dict[str, Any]]:
+    """What the answer tells of Google's own tools: code always, a search where the request wants to hear of it."""
+    parts: list[dict[str, Any]] = []
+    for index, use in enumerate(speech.hosted):
+        call_id = f"hosted{number:06d}{index:02d}"
+        if use.name == "code_execution":
+            code = {"language": "PYTHON", "code": use.asked, "id": call_id}
+            result = {"outcome": "OUTCOME_OK", "output": use.printed, "id": call_id}
+            parts += ({"executableCode": code}, {"codeExecutionResult": result})
+        elif prompt.wire.tells:
+            named = {"toolType": "GOOGLE_SEARCH_WEB", "id": call_id}
+            called = {
+                "toolCall": {**named, "args": {"queries": [use.asked]}},
+                "thoughtSignature": sign(call_id),
+            }
+            found = [{"uri": url, "title": title} for url, title in use.pages]
+            parts += (called, {"toolResponse": {**named, "response": {"results": found}}})
+    return parts
+
+
+def _grounding(speech: Speech) -> dict[str, Any]:
+    """The pages that the text rests on, all of it, as a field of the candidate; none where nothing was searched for."""
+    searches = [use.asked for use in speech.hosted if use.name == "web_search"]
+    if not searches:
+        return {}
+    pages = found_in(speech.hosted)
+    text = "".join(section.joined() for section in speech.sections if section.kind == "text")
+    metadata: dict[str, Any] = {
+        "searchEntryPoint": {"renderedContent": "<div>simulated</div>"},
+        "webSearchQueries": searches,
+        "groundingChunks": [{"web": {"uri": url, "title": title}} for url, title in pages],
+    }
+    if text and pages:
+        segment = {"startIndex": 0, "endIndex": len(text.encode()), "text": text}
+        metadata["groundingSupports"] = [
+            {"segment": segment, "groundingChunkIndices": list(range(len(pages)))}
+        ]
+    return {"groundingMetadata": metadata}
+
+
 def _parts(sent: list[Section], number: int) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     calls = 0
@@ -121,8 +162,8 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
     reason = _reason(speech, sent)
     content: dict[str, Any] = {"role": "model"}
     if reason != "SAFETY":
-        content["parts"] = _parts(sent, number)
-    candidate: dict[str, Any] = {"content": content, "finishReason": reason, "index": 0}
+        content["parts"] = _hosted(prompt, speech, number) + _parts(sent, number)
+    candidate: dict[str, Any] = {"content": content, "finishReason": reason, "index": 0, **_grounding(speech)}
     if reason == "SAFETY":
         candidate["safetyRatings"] = _RATINGS
     answer = {"candidates": [candidate], "usageMetadata": _usage(prompt, speech)}
@@ -151,6 +192,7 @@ class ContentStream:
         "_length",
         "_name",
         "_number",
+        "_opening",
         "_pieces",
         "_section",
         "_sections",
@@ -171,6 +213,15 @@ class ContentStream:
         self._before = prompt.tokens
         self._thoughts = speech.thinking_tokens
         self._closing = _chunk(self._last(prompt, speech, sections) | _named(prompt, number))
+        self._opening = b"".join(
+            _chunk(
+                {
+                    "candidates": [{"content": {"parts": [part], "role": "model"}, "index": 0}],
+                    **_named(prompt, number),
+                }
+            )
+            for part in _hosted(prompt, speech, number)
+        )
         self.length = sum(1 if each.call is not None else each.length for each in sections)
         self._section = -1
         self._counted = self._calls = self._index = self._length = 0
@@ -190,7 +241,8 @@ class ContentStream:
         if sections and sections[-1].kind == "text":
             part["thoughtSignature"] = sign(sections[-1].joined())
         content = {"parts": [part], "role": "model"}
-        return {"candidates": [{"content": content, "finishReason": reason, "index": 0}]} | usage
+        candidate = {"content": content, "finishReason": reason, "index": 0, **_grounding(speech)}
+        return {"candidates": [candidate]} | usage
 
     def _enter(self) -> None:
         self._section += 1
@@ -210,8 +262,8 @@ class ContentStream:
         self._lead, self._field = _TEXT, self._fixed + b'"candidatesTokenCount":'
 
     def opening(self) -> bytes:
-        """Nothing: Gemini begins with the first token."""
-        return b""
+        """What Google's own tools did; without them Gemini begins with the first token."""
+        return self._opening
 
     def frame(self) -> bytes:
         """The next token as a chunk. O(1), allocates the chunk and its encoded token; `length` chunks in all.

@@ -32,6 +32,15 @@ _STOPS = 5
 _FUNCTION_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
 # Gemini 3 began to insist on thought signatures, to know levels of thinking, and to answer in JSON beside functions.
 _BEFORE_3 = re.compile(r"gemini-[12]\b|gemma|learnlm")
+# The tools that Google runs, and the names of those that are simulated.
+_HOSTED_FIELDS = {
+    "google_search": "web_search",
+    "google_search_retrieval": "",
+    "google_maps": "",
+    "code_execution": "code_execution",
+    "url_context": "",
+    "file_search": "",
+}
 _SCHEMA_KEYS = frozenset(
     {
         "additionalProperties",
@@ -157,9 +166,11 @@ class Wire(NamedTuple):
 
     Attributes:
         shows: whether thoughts are sent.
+        tells: whether calls of Google's own tools are sent, and what came of them.
     """
 
     shows: bool = False
+    tells: bool = False
 
 
 # --- tools and schemas --------------------------------------------------------------------------------------
@@ -206,9 +217,19 @@ def _plain_schema(node: object, where: str) -> Any:
     return schema
 
 
-def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
+class _Tools(NamedTuple):
+    """The tools of a request: functions by name, and the fields of those that Google runs."""
+
+    functions: dict[str, Any]
+    hosted: tuple[str, ...]
+    tokens: int
+
+
+def _read_tools(raw: bytes) -> _Tools:
     schemas: dict[str, Any] = {}
+    hosted: list[str] = []
     for outer, tool in enumerate(decode(_tools_decoder, raw)):
+        hosted += [name for name in _HOSTED_FIELDS if getattr(tool, name) is not None]
         for inner, function in enumerate(tool.function_declarations):
             where = f"tools[{outer}].function_declarations[{inner}]"
             if not _FUNCTION_NAME.fullmatch(function.name):
@@ -227,19 +248,37 @@ def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
                     )
                 schema = _plain_schema(function.parameters, f"{where}.parameters")
             schemas[function.name] = schema if schema is not None else {"type": "object"}
-    return schemas, count(raw.decode())
+    return _Tools(schemas, tuple(hosted), count(raw.decode()))
 
 
 _read_tools_cached = lru_cache(maxsize=32)(_read_tools)
 
 
-def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
+def _tools(raw: bytes) -> _Tools:
     if not raw or raw == b"null":
-        return {}, 0
+        return _Tools({}, (), 0)
     try:
         return _read_tools_cached(raw) if len(raw) < _CACHED_TOOLS else _read_tools(raw)
     except msgspec.ValidationError as error:
         raise invalid(error, "tools") from None
+
+
+def _check_hosted(request: _Request, tools: _Tools, model: str) -> bool:
+    """Refuse tools that Google runs where they may not stand; whether their calls are told of in the answer."""
+    tells = request.tool_config is not None and request.tool_config.include_server_side_tool_invocations
+    config = request.generation_config
+    if tools.hosted and _BEFORE_3.match(model):
+        if tools.functions:
+            raise bad(
+                "Built-in tools ({google_search}) and Function Calling cannot be combined in the same request."
+            )
+        if config.response_mime_type == "application/json":
+            raise bad("Tool use with a response mime type: 'application/json' is unsupported")
+    elif tools.hosted and tools.functions and not tells:
+        raise bad(
+            "Please enable tool_config.include_server_side_tool_invocations to use Built-in tools with Function calling."
+        )
+    return tells
 
 
 def _choose(request: _Request, tools: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -481,14 +520,16 @@ def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
     model = _model(request.path)
     config = asked.generation_config
     raw_tools = bytes(asked.tools)
-    tools, tools_tokens = _tools(raw_tools)
+    known = _tools(raw_tools)
+    tools = known.functions
     _check_config(config, tools, model)
+    tells = _check_hosted(asked, known, model)
     allowed, choice = _choose(asked, tools)
     told = "" if asked.system_instruction is None else text_of(asked.system_instruction)
     contents = _Contents(
         asked.contents,
         hash(("gemini_chat", model, raw_tools, told)),
-        tools_tokens + count(told),
+        known.tokens + count(told),
         prefixes,
         signed=not _BEFORE_3.match(model),
     )
@@ -503,6 +544,7 @@ def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
         results=results,
         results_total=results_total,
         tool_choice=choice,
+        hosted=tuple(_HOSTED_FIELDS[name] for name in known.hosted if _HOSTED_FIELDS[name]),
         schema=_schema(config),
         json_object=config.response_mime_type == "application/json",
         max_tokens=config.max_output_tokens,
@@ -511,5 +553,5 @@ def _read(request: Request, body: bytes, prefixes: PrefixCache) -> Prompt:
         stream=request.path.endswith(b":streamGenerateContent"),
         tokens=contents.tokens,
         cached_tokens=contents.cached_tokens,
-        wire=Wire(shows=thinking is not None and thinking.include_thoughts),
+        wire=Wire(shows=thinking is not None and thinking.include_thoughts, tells=tells),
     )

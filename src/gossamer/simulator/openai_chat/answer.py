@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gossamer.simulator.hosted import found_in
 from gossamer.simulator.replies import Prompt, ToolUse
 from gossamer.simulator.speech import Section, Speech
 
@@ -55,6 +56,7 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
         message["refusal"] = text or ""
     else:
         message["content"] = text if calls or text is not None else ""
+        message["annotations"] = _annotations(speech)
     if calls:
         message["tool_calls"] = calls
     return _encode(
@@ -69,6 +71,18 @@ def whole_answer(prompt: Prompt, speech: Speech, number: int) -> bytes:
             "system_fingerprint": _FINGERPRINT,
         }
     )
+
+
+def _annotations(speech: Speech) -> list[dict[str, Any]]:
+    """The pages that the text rests on, all of it."""
+    end = sum(len(section.joined()) for section in speech.sections if section.kind == "text")
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {"url": url, "title": title, "start_index": 0, "end_index": end},
+        }
+        for url, title in found_in(speech.hosted)
+    ]
 
 
 def _finish(speech: Speech) -> str:
@@ -189,8 +203,11 @@ class ChatStream:
 
     def closing(self) -> bytes:
         """The last frames: the finish reason, the usage where it was asked for, and the end mark."""
-        finish = b'%b,"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}]' % (
+        cited = _annotations(self._speech)
+        delta = _encode({"annotations": cited} if cited else {})
+        finish = b'%b,"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":"%b"}]' % (
             self._base,
+            delta,
             _finish(self._speech).encode(),
         )
         if self._prompt_tokens is None:

@@ -112,6 +112,16 @@ class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
+class _Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["approximate"]
+    approximate: dict[str, str]
+
+
+class _SearchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    user_location: _Place | None = None
+
+
 class _Request(msgspec.Struct, frozen=True):
     messages: list[msgspec.Raw]
     model: str | None = None
@@ -126,6 +136,7 @@ class _Request(msgspec.Struct, frozen=True):
     parallel_tool_calls: bool | None = None
     response_format: _ResponseFormat | None = None
     reasoning_effort: str | None = None
+    web_search_options: _SearchOptions | None = None
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
@@ -339,6 +350,7 @@ def _read(path: bytes, body: bytes, prefixes: PrefixCache) -> Prompt:
         results_total=results_total,
         tool_choice=choice,
         forced=forced,
+        hosted=() if request.web_search_options is None else ("web_search",),
         parallel=request.parallel_tool_calls is not False,
         schema=schema,
         json_object=shape is not None and shape.type == "json_object",

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gossamer.simulator.hosted import HostedUse, found_in
 from gossamer.simulator.openai_responses.request import Echo, encrypted
 from gossamer.simulator.replies import Prompt
 from gossamer.simulator.speech import Section, Speech
@@ -19,6 +20,12 @@ _encode = msgspec.json.encode
 
 _REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _PREFIXES = {"thinking": "rs", "text": "msg", "call": "fc"}
+_HOSTED_PREFIXES = {"web_search": "ws", "code_execution": "ci"}
+# What a stream tells of a hosted call, between its beginning and its end.
+_STEPS = {
+    "web_search": ("web_search_call", ("in_progress", "searching", "completed")),
+    "code_execution": ("code_interpreter_call", ("in_progress", "interpreting", "completed")),
+}
 
 
 def _usage(tokens: int, cached_tokens: int, speech: Speech) -> dict[str, Any]:
@@ -34,24 +41,28 @@ def _usage(tokens: int, cached_tokens: int, speech: Speech) -> dict[str, Any]:
 class _Answer:
     """One answer's items and its response object."""
 
-    __slots__ = ("_created", "_number", "_tokens", "echo", "speech")
+    __slots__ = ("_created", "_number", "_tokens", "echo", "sections", "speech")
 
     def __init__(self, prompt: Prompt, speech: Speech, number: int) -> None:
         self.echo: Echo = prompt.wire
         self.speech = speech
+        self.sections = [section for section in speech.with_hosted() if section.kind != "found"]
         self._number = number
         self._created = int(time.time())
         # The prompt itself is not kept: ten thousand streams would hold ten thousand questions.
         self._tokens = (prompt.tokens, prompt.cached_tokens)
 
     def item_id(self, index: int) -> str:
-        kind = self.speech.sections[index].kind
-        return f"{_PREFIXES[kind]}_{self._number:040d}{index:08d}"
+        section = self.sections[index]
+        prefix = _PREFIXES[section.kind] if section.hosted is None else _HOSTED_PREFIXES[section.hosted.name]
+        return f"{prefix}_{self._number:040d}{index:08d}"
 
     def started(self, index: int) -> dict[str, Any]:
         """An item before its first token."""
-        section = self.speech.sections[index]
+        section = self.sections[index]
         item: dict[str, Any] = {"id": self.item_id(index)}
+        if section.hosted is not None:
+            return item | {"status": "in_progress"} | self._hosted(section.hosted, done=False)
         if section.call is not None:
             item |= {"type": "function_call", "status": "in_progress", "arguments": ""}
             return item | {"call_id": self._call_id(index), "name": section.call.name}
@@ -61,16 +72,18 @@ class _Answer:
 
     def item(self, index: int) -> dict[str, Any]:
         """An item behind its last token. O(length of its text)."""
-        section = self.speech.sections[index]
+        section = self.sections[index]
         said = section.joined()
         item = self.started(index)
+        if section.hosted is not None:
+            return item | {"status": "completed"} | self._hosted(section.hosted, done=True)
         if section.kind == "thinking":
             if self.echo.summary:
                 item["summary"] = [{"type": "summary_text", "text": said}]
             if self.echo.encrypted:
                 item["encrypted_content"] = encrypted(item["id"], said)
             return item
-        cut = self.speech.finish in _REASONS and index == len(self.speech.sections) - 1
+        cut = self.speech.finish in _REASONS and index == len(self.sections) - 1
         item["status"] = "incomplete" if cut else "completed"
         if section.call is not None:
             item["arguments"] = said
@@ -82,7 +95,32 @@ class _Answer:
         """The content of a message."""
         if self.speech.finish == "refusal":
             return {"type": "refusal", "refusal": said}
-        return {"type": "output_text", "annotations": [], "logprobs": [], "text": said}
+        return {
+            "type": "output_text",
+            "annotations": self.annotations(said) if said else [],
+            "logprobs": [],
+            "text": said,
+        }
+
+    def annotations(self, said: str) -> list[dict[str, Any]]:
+        """The pages that a text rests on, all of it."""
+        place = {"start_index": 0, "end_index": len(said)}
+        return [
+            {"type": "url_citation", "url": url, "title": title, **place}
+            for url, title in found_in(self.speech.hosted)
+        ]
+
+    def _hosted(self, use: HostedUse, *, done: bool) -> dict[str, Any]:
+        if use.name == "web_search":
+            action = {"type": "search", "query": use.asked, "queries": [use.asked]}
+            return {"type": "web_search_call", **({"action": action} if done else {})}
+        printed = [{"type": "logs", "logs": use.printed}] if done and self.echo.outputs else None
+        return {
+            "type": "code_interpreter_call",
+            "code": use.asked if done else "",
+            "container_id": f"cntr_{self._number:048d}",
+            "outputs": printed,
+        }
 
     def running(self) -> bytes:
         """The response before its first item."""
@@ -95,7 +133,7 @@ class _Answer:
     def complete(self) -> tuple[str, bytes]:
         """How the response ended, and the response with everything said. O(length of the speech)."""
         fields: dict[str, Any] = {
-            "output": [self.item(index) for index in range(len(self.speech.sections))],
+            "output": [self.item(index) for index in range(len(self.sections))],
             "usage": _usage(*self._tokens, self.speech),
         }
         reason = _REASONS.get(self.speech.finish)
@@ -223,15 +261,37 @@ class ResponseStream:
     def _enter(self) -> bytes:
         """Begin the next item; one that is not shown begins and ends at once."""
         events = b""
-        sections = self._answer.speech.sections
+        sections = self._answer.sections
         self._section += 1
         while self._section < len(sections):
             section = sections[self._section]
+            if section.hosted is not None:
+                events += self._hosted(section.hosted)
+                self._section += 1
+                continue
             if section.kind != "thinking" or self._answer.echo.summary:
                 return events + self._show(section)
             events += self._added() + self._done()
             self._section += 1
         return events
+
+    def _hosted(self, use: HostedUse) -> bytes:
+        """All that a stream tells of a call of a tool of OpenAI's: nothing of it is said by the model."""
+        kind, steps = _STEPS[use.name]
+        where = b'"output_index":%d,"item_id":"%b"' % (
+            self._section,
+            self._answer.item_id(self._section).encode(),
+        )
+        events = self._added() + self._event(f"response.{kind}.{steps[0]}", where)
+        if use.name == "code_execution":
+            code = _encode(use.asked)
+            events += self._event(
+                "response.code_interpreter_call_code.delta", b'%b,"delta":%b' % (where, code)
+            )
+            events += self._event("response.code_interpreter_call_code.done", b'%b,"code":%b' % (where, code))
+        for step in steps[1:]:
+            events += self._event(f"response.{kind}.{step}", where)
+        return events + self._done()
 
     def _show(self, section: Section) -> bytes:
         self._index, self._length, self._pieces = 0, section.length, section.pieces
@@ -249,20 +309,29 @@ class ResponseStream:
         )
 
     def _leave(self) -> bytes:
-        section = self._answer.speech.sections[self._section]
+        section = self._answer.sections[self._section]
         said = section.joined()
         kind = self._kind(section).decode()
         where = self._where(section)
         if section.call is not None:
             arguments = self._event(f"{kind}.done", b'%b,"arguments":%b' % (where, _encode(said)))
             return arguments + self._done()
+        cited = b""
+        if section.kind == "text" and kind != "response.refusal":
+            for place, note in enumerate(self._answer.annotations(said)):
+                fields = b'%b,"annotation_index":%d,"annotation":%b' % (
+                    self._where(section, logprobs=False),
+                    place,
+                    _encode(note),
+                )
+                cited += self._event("response.output_text.annotation.added", fields)
         field = b"refusal" if kind == "response.refusal" else b"text"
         text = self._event(f"{kind}.done", b'%b,"%b":%b' % (where, field, _encode(said)))
         part = (
             {"type": "summary_text", "text": said} if section.kind == "thinking" else self._answer.part(said)
         )
         fields = b'%b,"part":%b' % (self._where(section, logprobs=False), _encode(part))
-        return text + self._event(f"{_PARTS[section.kind]}.done", fields) + self._done()
+        return cited + text + self._event(f"{_PARTS[section.kind]}.done", fields) + self._done()
 
     def _kind(self, section: Section) -> bytes:
         if section.kind == "text" and self._answer.speech.finish == "refusal":

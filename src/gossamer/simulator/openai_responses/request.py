@@ -33,6 +33,30 @@ class _Part(msgspec.Struct, frozen=True):
     refusal: str = ""
 
 
+# The tools that OpenAI runs: what a declaration must have, and the names of those that are simulated.
+_HOSTED_FIELDS: dict[str, tuple[str, ...]] = {
+    "web_search": (),
+    "web_search_2025_08_26": (),
+    "web_search_preview": (),
+    "code_interpreter": ("container",),
+    "file_search": ("vector_store_ids",),
+    "image_generation": (),
+    "mcp": ("server_label",),
+}
+_HOSTED_NAMES = {
+    "web_search": "web_search",
+    "web_search_2025_08_26": "web_search",
+    "web_search_preview": "web_search",
+    "code_interpreter": "code_execution",
+}
+# What the items of their calls must have.
+_HOSTED_ITEMS = {
+    "web_search_call": ("id", "status", "action"),
+    "code_interpreter_call": ("id", "status", "container_id"),
+}
+_BY_MODEL = frozenset({"function_call", "reasoning", *_HOSTED_ITEMS})
+
+
 class _Item(msgspec.Struct, frozen=True):
     """One item of any type: what the types share by name means the same in each."""
 
@@ -45,9 +69,14 @@ class _Item(msgspec.Struct, frozen=True):
     arguments: str | None = None
     output: str | list[_Part] | None = None
     encrypted_content: str | None = None
+    status: str | None = None
+    action: dict[str, Any] | None = None
+    code: str | None = None
+    container_id: str | None = None
+    outputs: list[dict[str, Any]] | None = None
 
     def by_model(self) -> bool:
-        return self.type in {"function_call", "reasoning"} or self.role == "assistant"
+        return self.type in _BY_MODEL or self.role == "assistant"
 
     def text(self) -> str:
         said = self.output if self.type == "function_call_output" else self.content
@@ -60,6 +89,8 @@ class _Item(msgspec.Struct, frozen=True):
             return 1 + count(self.arguments or "")
         if self.type == "reasoning":
             return count(_decrypted(self)) if self.encrypted_content else 0
+        if self.type in _HOSTED_ITEMS:
+            return count(msgspec.json.encode((self.action, self.code, self.outputs)).decode())
         said = self.output if self.type == "function_call_output" else self.content
         if isinstance(said, str):
             return _MESSAGE_TOKENS + count(said)
@@ -75,6 +106,9 @@ class _Tool(msgspec.Struct, frozen=True):
     name: str | None = None
     parameters: Any = None
     strict: bool | None = None
+    container: str | dict[str, Any] | None = None
+    vector_store_ids: list[str] | None = None
+    server_label: str | None = None
 
 
 class _NamedTool(msgspec.Struct, frozen=True):
@@ -83,8 +117,19 @@ class _NamedTool(msgspec.Struct, frozen=True):
 
 
 class _ToolChoice(msgspec.Struct, frozen=True):
-    type: Literal["function", "allowed_tools"]
+    type: Literal[
+        "function",
+        "allowed_tools",
+        "code_interpreter",
+        "file_search",
+        "image_generation",
+        "mcp",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+    ]
     name: str | None = None
+    server_label: str | None = None
     mode: Literal["auto", "required"] = "auto"
     tools: list[_NamedTool] = []
 
@@ -141,11 +186,13 @@ class Echo(NamedTuple):
         fields: names and JSON values, as one piece of a JSON object, without its brackets.
         summary: whether thinking is shown.
         encrypted: whether reasoning items carry their content.
+        outputs: whether calls of the code interpreter carry what they printed.
     """
 
     fields: bytes
     summary: bool
     encrypted: bool
+    outputs: bool
 
 
 # --- encrypted reasoning ------------------------------------------------------------------------------------
@@ -179,12 +226,31 @@ def _decrypted(item: _Item) -> str:
 # --- request → prompt ---------------------------------------------------------------------------------------
 
 
-def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
+class _Tools(NamedTuple):
+    """The tools of a request: functions by name, and the types of those that OpenAI runs."""
+
+    functions: dict[str, Any]
+    hosted: tuple[str, ...]
+    tokens: int
+
+
+def _read_tools(raw: bytes) -> _Tools:
     tools: dict[str, Any] = {}
+    hosted: list[str] = []
     for index, tool in enumerate(_tools_decoder.decode(raw) or ()):
+        if tool.type in _HOSTED_FIELDS:
+            for field in _HOSTED_FIELDS[tool.type]:
+                if getattr(tool, field) is None:
+                    param = f"tools[{index}].{field}"
+                    raise bad(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+            hosted.append(tool.type)
+            continue
         if tool.type != "function":
             raise bad(
-                f"Unsupported tool type {tool.type!r}: only 'function' is simulated.", f"tools[{index}].type"
+                f"Invalid value: '{tool.type}'. Simulated are: 'function', "
+                f"{', '.join(map(repr, _HOSTED_FIELDS))}.",
+                f"tools[{index}].type",
+                "invalid_value",
             )
         param = f"tools[{index}].name"
         if tool.name is None:
@@ -194,13 +260,15 @@ def _read_tools(raw: bytes) -> tuple[dict[str, Any], int]:
         # Where `strict` is left out, the provider makes the schema strict by itself.
         check_tool(tool.name, tool.parameters, f"tools[{index}]", strict=tool.strict is True)
         tools[tool.name] = tool.parameters or {"type": "object"}
-    return tools, count(raw.decode()) if tools else 0
+    return _Tools(tools, tuple(hosted), count(raw.decode()) if tools or hosted else 0)
 
 
 _read_tools_cached = lru_cache(maxsize=32)(_read_tools)
 
 
-def _tools(raw: bytes) -> tuple[dict[str, Any], int]:
+def _tools(raw: bytes) -> _Tools:
+    if not raw:
+        return _Tools({}, (), 0)
     try:
         return _read_tools_cached(raw) if len(raw) < _CACHED_TOOLS else _read_tools(raw)
     except msgspec.ValidationError as error:
@@ -214,9 +282,19 @@ def _field(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw, name: str) -> _T
         raise invalid(error, name) from None
 
 
-def _choose_tools(choice: _Choice, tools: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
+def _choose_hosted(choice: _Choice, hosted: tuple[str, ...]) -> str:
+    """The tool of OpenAI's that must be used; empty where none must."""
+    if choice is None or isinstance(choice, str) or choice.type in {"function", "allowed_tools"}:
+        return ""
+    if choice.type not in hosted:
+        raise bad(f"Tool choice '{choice.type}' not found in 'tools' parameter.", "tool_choice")
+    return _HOSTED_NAMES.get(choice.type, "")
+
+
+def _choose_tools(choice: _Choice, known: _Tools) -> tuple[dict[str, Any], str, str]:
+    tools = known.functions
     if choice is None or isinstance(choice, str):
-        if choice == "required" and not tools:
+        if choice == "required" and not tools and not known.hosted:
             raise bad("Tool choice 'required' must be specified with 'tools' parameter.", "tool_choice")
         return tools, choice or "auto", ""
     if choice.type == "allowed_tools":
@@ -224,6 +302,8 @@ def _choose_tools(choice: _Choice, tools: dict[str, Any]) -> tuple[dict[str, Any
         if len(kept) != len(choice.tools) or not kept:
             raise bad("'allowed_tools' names a tool that is not in 'tools'.", "tool_choice.tools")
         return {str(name): schema for name, schema in kept.items()}, choice.mode, ""
+    if choice.type != "function":
+        return tools, "auto", ""
     if choice.name not in tools:
         raise bad(f"Tool choice 'function' not found in 'tools' parameter: {choice.name!r}.", "tool_choice")
     return tools, "function", choice.name or ""
@@ -275,10 +355,14 @@ def _follow(state: PrefixState, item: _Item, index: int) -> PrefixState:
         case "reasoning":
             if item.id is None:
                 raise _missing(index, "id")
+        case "web_search_call" | "code_interpreter_call":
+            for field in _HOSTED_ITEMS[item.type]:
+                if getattr(item, field) is None:
+                    raise _missing(index, field)
         case _:
             raise bad(
                 f"Invalid value: '{item.type}'. Simulated are: 'message', 'function_call', "
-                "'function_call_output' and 'reasoning'.",
+                "'function_call_output', 'reasoning', 'web_search_call' and 'code_interpreter_call'.",
                 f"input[{index}].type",
                 "invalid_value",
             )
@@ -350,7 +434,10 @@ def _echo(request: _Request) -> Echo:
     }
     include = request.include or ()
     return Echo(
-        msgspec.json.encode(fields)[1:-1], summary is not None, "reasoning.encrypted_content" in include
+        msgspec.json.encode(fields)[1:-1],
+        summary is not None,
+        "reasoning.encrypted_content" in include,
+        "code_interpreter_call.outputs" in include,
     )
 
 
@@ -389,8 +476,10 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
             "previous_response_not_found",
         )
     raw_tools = bytes(request.tools)
-    tools, tokens = _tools(raw_tools) if raw_tools else ({}, 0)
+    tools = _tools(raw_tools)
+    tokens = tools.tokens
     choice = _field(_choice_decoder, request.tool_choice, "tool_choice")
+    hosted_forced = _choose_hosted(choice, tools.hosted)
     allowed, choice, forced = _choose_tools(choice, tools)
     schema, json_object = _shape(_field(_text_decoder, request.text, "text"))
     if request.instructions:
@@ -424,6 +513,8 @@ def _read(body: bytes, prefixes: PrefixCache) -> Prompt:
         results_total=results_total,
         tool_choice=choice,
         forced=forced,
+        hosted=tuple(_HOSTED_NAMES[kind] for kind in tools.hosted if kind in _HOSTED_NAMES),
+        hosted_forced=hosted_forced,
         parallel=request.parallel_tool_calls is not False,
         schema=schema,
         json_object=json_object,
