@@ -24,6 +24,10 @@ CHAPTERS = {
         "A run on a model in the same process",
         "The model's answers lie ready, so all that is measured is the run. The floor is the same work as one coroutine by hand. The rivals' models are as simple.",
     ),
+    "trust": (
+        "Guardrails, toolkits, approvals",
+        "What each adds to a run that needs none of it in the end: nothing is found, one tool of a hundred is used, nobody has to decide. The floors are the bare searches, and the run with that one tool.",
+    ),
     "journal": (
         "Adding a message to a full history",
         "Gossamer's window lets old messages go; the floor is a list that grows beside a deque that forgets. No rival bounds its history.",

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 
-from gossamer.approval import admit, ask
+from gossamer.approval import admit, ask, may_start_at_once
 from gossamer.asking import Emit
 from gossamer.events import ApprovalNeeded, Event, ToolProgress
 from gossamer.messages import ToolCall, ToolResult
@@ -19,20 +19,21 @@ __all__ = ["act", "act_and_tell"]
 _MAX_UNTOLD = 1000
 
 
-def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> Awaitable[None] | None:
+def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, resumed: bool) -> Awaitable[None] | None:
     """Run the calls of a turn, those that may; results, waiting calls and signals go into the turn.
 
     Args:
         turn: the turn.
         calls: the calls, as the model wrote them.
-        can_pause: whether a call may have to wait for a decision, or has a past in the journal.
+        can_pause: whether a call may have to wait for a decision.
+        resumed: whether a call may have a past in the journal.
 
     Returns:
         What to await, or None where everything is done.
     """
-    if can_pause or turn.context.budget is not None:
-        return _act_on_what_may_run(turn, calls, can_pause)
-    return run_calls(turn, calls)
+    if turn.context.budget is None and not resumed and (not can_pause or may_start_at_once(turn, calls)):
+        return run_calls(turn, calls)
+    return _act_on_what_may_run(turn, calls, can_pause or resumed)
 
 
 async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> None:
@@ -62,7 +63,7 @@ async def _act_on_what_may_run(turn: ToolTurn, calls: Sequence[ToolCall], can_pa
 
 
 async def act_and_tell(
-    turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, reports: bool, emit: Emit
+    turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, resumed: bool, reports: bool, emit: Emit
 ) -> None:
     """Do what `act` does and emit events: at once where several tools run or one reports, else at the end.
 
@@ -70,6 +71,7 @@ async def act_and_tell(
         turn: the turn.
         calls: the calls, as the model wrote them.
         can_pause: see `act`.
+        resumed: see `act`.
         reports: whether one of the tools reports interim values.
         emit: takes the events.
     """
@@ -85,11 +87,11 @@ async def act_and_tell(
 
     turn.notify = notify
     if len(calls) == 1 and not reports:
-        work = act(turn, calls, can_pause)
+        work = act(turn, calls, can_pause, resumed)
         if work is not None:
             await work
     else:
-        task = asyncio.ensure_future(_act_in_task(turn, calls, can_pause))
+        task = asyncio.ensure_future(_act_in_task(turn, calls, can_pause, resumed))
         try:
             while not task.done():
                 await asyncio.wait((task, woken), return_when=asyncio.FIRST_COMPLETED)
@@ -109,7 +111,7 @@ async def act_and_tell(
         await emit(ApprovalNeeded(pending))
 
 
-async def _act_in_task(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool) -> None:
-    work = act(turn, calls, can_pause)
+async def _act_in_task(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, resumed: bool) -> None:
+    work = act(turn, calls, can_pause, resumed)
     if work is not None:
         await work

@@ -33,9 +33,28 @@ from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
 from gossamer.turn import OpenTurn
 
-__all__ = ["admit", "ask", "decide"]
+__all__ = ["admit", "ask", "decide", "may_start_at_once"]
 
 _KINDS: dict[str, PendingKind] = {"agent": "approval", "caller": "caller", "person": "question"}
+
+
+def may_start_at_once(turn: ToolTurn, calls: Sequence[ToolCall]) -> bool:
+    """Tell whether no call of a turn that has no past may have to wait, as far as that is known without awaiting.
+
+    A policy is asked once: what it said of a call that may have to wait is kept for `admit`.
+    """
+    for call in calls:
+        tool = turn.tools.get(call.name)
+        if tool is None:
+            continue
+        if tool.needs_approval is not False:
+            verdict = _verdict(turn, tool, call)
+            if verdict is not False:
+                turn.verdicts = {**(turn.verdicts or {}), call.id: verdict}
+                return False
+        if tool.run_by != "agent" or tool.delegates or tool.goes_on is not None:
+            return False
+    return True
 
 
 async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
@@ -79,7 +98,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
             decision is None
             and tool is not None
             and (tool.needs_approval or tool.run_by != "agent")
-            and await _must_wait(tool, call)
+            and await _must_wait(turn, tool, call)
         ):
             remembered = _remembered(context, call) if tool.run_by == "agent" else None
             if remembered is None:
@@ -169,19 +188,28 @@ def _goes_on(tool: Tool[..., Any], call: ToolCall) -> bool:
     return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(call.id))
 
 
-async def _must_wait(tool: Tool[..., Any], call: ToolCall) -> bool:
+async def _must_wait(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> bool:
     if tool.run_by != "agent":
         return True
-    if not callable(tool.needs_approval):
-        return tool.needs_approval
-    try:
-        arguments = msgspec.structs.asdict(tool.decode(call.arguments))
-    except (ValueError, RecursionError):
-        return False  # the call will be handed back to the model for its arguments
-    verdict = tool.needs_approval(**arguments)
+    verdict = turn.verdicts.pop(call.id, None) if turn.verdicts else None
+    if verdict is None:
+        verdict = _verdict(turn, tool, call)
     if inspect.isawaitable(verdict):
         verdict = await verdict
     return bool(verdict)
+
+
+def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
+    """Ask a tool whether a call needs approval; its policy may answer with something to await."""
+    policy = tool.needs_approval
+    if not callable(policy):
+        return policy
+    try:
+        arguments = tool.decode(call.arguments)
+    except (ValueError, RecursionError):
+        return False  # the call will be handed back to the model for its arguments
+    turn.decoded = call.arguments, arguments
+    return policy(**msgspec.structs.asdict(arguments))
 
 
 def _with_arguments(call: ToolCall, decision: Decision | None) -> ToolCall:

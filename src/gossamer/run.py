@@ -300,13 +300,13 @@ async def execute(
                 turn.interceptions = (guards.tool, *turn.interceptions)
             if limits is not None:
                 turn.max_parallel = limits.max_parallel_tools
-            can_pause = kit.can_pause or decisions is not None
+            resumed = decisions is not None
             if emit is None:
-                work = act(turn, calls, can_pause)
+                work = act(turn, calls, kit.can_pause, resumed)
                 if work is not None:
                     await work
             else:
-                await act_and_tell(turn, calls, can_pause, kit.reports, emit)
+                await act_and_tell(turn, calls, kit.can_pause, resumed, kit.reports, emit)
             started = turn.started  # counted with the next model call, or at the end
             if turn.pending:
                 context.usage += Usage(tool_calls=started)

@@ -53,6 +53,8 @@ class ToolTurn(msgspec.Struct, eq=False):
         ended_by: the id of its call.
         started: how many tools began.
         refused: how many did not for want of budget.
+        decoded: the arguments that a policy looked at last, behind the text that they were decoded from.
+        verdicts: what policies said of calls that may have to wait, by call id.
     """
 
     context: RunContext[Any]
@@ -66,6 +68,8 @@ class ToolTurn(msgspec.Struct, eq=False):
     ended_by: str = ""
     started: int = 0
     refused: int = 0
+    decoded: tuple[str, Any] | None = None
+    verdicts: dict[str, Any] | None = None
 
     def finish(self, call: ToolCall, result: ToolResult) -> None:
         """Keep the result of a call, in the journal too: from here on the call never runs again."""
@@ -260,8 +264,12 @@ def begin_call(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     Raises:
         _InvalidArgumentsError: they are not JSON, or do not fit the tool's parameters.
     """
+    known = turn.decoded
     try:
-        arguments = tool.decode(call.arguments)
+        if known is not None and known[0] is call.arguments:
+            arguments = known[1]
+        else:
+            arguments = tool.decode(call.arguments)
     except (ValueError, RecursionError) as error:
         raise _InvalidArgumentsError(
             f"Invalid arguments for {tool.name}: {error}. Correct them and call again."
