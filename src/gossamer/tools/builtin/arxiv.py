@@ -148,7 +148,7 @@ def _search_query(query: str) -> str:
     """Let all words have to occur, as arXiv takes any of them for enough, where the query says nothing else."""
     if _SYNTAX.search(query):
         return query
-    terms: list[str] = _TERM.findall(query)
+    terms = [term for term in _TERM.findall(query) if any(map(str.isalnum, term))]
     if not terms:
         raise ArgumentError(f"query {query!r} holds no word to look for")
     return " AND ".join(f"all:{term}" for term in terms)

@@ -29,6 +29,7 @@ __all__ = ["USER_AGENT", "Service", "retry_after_of"]
 USER_AGENT = "gossamer (library for AI agents)"
 """What services are told of who asks, where the user says nothing else."""
 
+_NO_SECRETS = frozenset({"accept", "user-agent"})
 _MAX_CONNECTIONS = 4
 _MAX_REFUSAL_BYTES = 4_096
 _MAX_SHOWN_CHARS = 300
@@ -113,7 +114,9 @@ class Service:
             timeouts=Timeouts(connect=min(10.0, timeout), read=timeout, total=timeout, pool=timeout),
             max_connections=_MAX_CONNECTIONS,
         )
-        self._secrets = tuple(value for key, value in given.items() if value and key.lower() != "user-agent")
+        # Of `Bearer …` the last word is the key.
+        words = (value.split() for key, value in given.items() if key.lower() not in _NO_SECRETS)
+        self._secrets = tuple(parts[-1] for parts in words if parts)
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._pause = pause
