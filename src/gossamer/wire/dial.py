@@ -170,8 +170,10 @@ def _allowed(addresses: Sequence[str], host: str, allow: Callable[[str], bool]) 
     """Leave out the addresses that may not be connected to."""
     allowed = [address for address in addresses if allow(address)]
     if not allowed:
-        leads = "" if host in addresses else f", to which {host!r} leads"
-        raise AddressRefusedError(f"{', '.join(addresses)}{leads}, may not be connected to")
+        found = ", ".join(addresses)
+        if host in addresses:
+            raise AddressRefusedError(f"{found} may not be connected to")
+        raise AddressRefusedError(f"{host!r} leads to {found}, which may not be connected to")
     return allowed
 
 

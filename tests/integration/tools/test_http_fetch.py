@@ -315,10 +315,10 @@ async def test_a_redirect_without_a_place_is_a_page():
 @pytest.mark.parametrize(
     ("location", "said"),
     [
-        ("http://127.0.0.2:{port}/", r"127\.0\.0\.2, may not be connected to"),
-        ("http://0x7f000002:{port}/", r"127\.0\.0\.2, to which '0x7f000002' leads, may not"),
+        ("http://127.0.0.2:{port}/", r"127\.0\.0\.2 may not be connected to"),
+        ("http://0x7f000002:{port}/", r"'0x7f000002' leads to 127\.0\.0\.2, which may not"),
         ("http://2130706434:{port}/", r"127\.0\.0\.2"),
-        ("http://[::ffff:127.0.0.1]:{port}/", r"::ffff:127\.0\.0\.1, may not"),
+        ("http://[::ffff:127.0.0.1]:{port}/", r"::ffff:127\.0\.0\.1 may not"),
         ("http://169.254.169.254/latest/meta-data/", r"169\.254\.169\.254"),
         ("file:///etc/passwd", "must begin with http"),
         ("ftp://127.0.0.1:{port}/", "must begin with http"),
@@ -400,7 +400,7 @@ def lead_to(monkeypatch, *answers):
 
 async def test_a_name_that_leads_to_a_private_address_is_refused(monkeypatch):
     lead_to(monkeypatch, "192.168.0.1")
-    with pytest.raises(AddressRefusedError, match=r"192\.168\.0\.1, to which 'rebinding\.example' leads"):
+    with pytest.raises(AddressRefusedError, match=r"'rebinding\.example' leads to 192\.168\.0\.1, which"):
         await fetching()("http://rebinding.example/")
 
 
