@@ -47,7 +47,8 @@ def is_public_address(address: str) -> bool:
 
     It is not where it is private, loopback, link-local, multicast, reserved, unspecified, for documentation, shared
     behind a provider (100.64.0.0/10), or a cloud's own; nor is an IPv6 address that stands for an IPv4 one (mapped,
-    compatible, 6to4, Teredo), but for NAT64's `64:ff9b::/96`, where the IPv4 address inside decides.
+    compatible, 6to4, Teredo), but for NAT64's `64:ff9b::/96`, where the IPv4 address inside decides. What a network
+    reaches by public addresses of its own, such as this machine's, or by a NAT64 prefix of its own, cannot be told.
 
     Args:
         address: as a resolver gives it, for example `192.0.2.1` or `fe80::1%eth0`. Anything else is not public.

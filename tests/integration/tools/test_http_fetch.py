@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import sys
 
 import pytest
 from hypothesis import given
@@ -21,8 +22,10 @@ from gossamer.errors import (
     ServiceError,
     ToolkitError,
 )
+from gossamer.tools import thread_statistics
 from gossamer.tools.builtin import http_fetch
-from gossamer.tools.builtin.page_text import decode_text, page_of
+from gossamer.tools.builtin.html_reader import page_of
+from gossamer.tools.builtin.page_text import decode_text, read_page
 
 PAGE = """<!doctype html><html><head><title>The  Moon &amp; the tides</title><style>p{}</style>
 <script>document.write("scripted")</script></head><body><nav><a href="/">Home</a></nav>
@@ -161,9 +164,9 @@ def test_a_text_that_was_cut_within_a_character_is_still_utf8():
 
 @given(st.text(alphabet='<>/="& abdhpsv!-', max_size=200))
 def test_any_html_is_read(html):
-    title, text = page_of(html, "http://e.test/")
+    title, text, length = page_of(html, "http://e.test/", 50)
     assert isinstance(title, str)
-    assert isinstance(text, str)
+    assert len(text) == min(length, 50)
 
 
 # --- bounds -------------------------------------------------------------------------------------------------
@@ -216,8 +219,8 @@ async def test_a_page_without_end_is_cut_off():
 async def test_small_html_does_not_become_a_large_text():
     far = "https://e.test/" + "a" * 50_000
     html = f"<base href='{far}'>" + "<a href=x>y</a> " * 2_000
-    assert len(page_of(html, "http://e.test/")[1]) < 200_000
-    assert len(page_of("<a href=x>y</a> " * 2_000, far)[1]) < 200_000
+    assert len(page_of(html, "http://e.test/", 9_000_000)[1]) < 200_000
+    assert len(page_of("<a href=x>y</a> " * 2_000, far, 9_000_000)[1]) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -236,6 +239,35 @@ async def test_hostile_html_holds_up_nobody(html):
     async with WebServer({"/": http(html + "<p>end")}) as server:
         page = await fetching(timeout=60)(server.url)
     assert page.status == 200
+
+
+async def test_a_page_that_takes_minutes_to_read_is_given_up():
+    """A tag with very many attributes, and what keeps the quick way from being taken."""
+    html = "<?x><p " + " ".join(f"a{number}" for number in range(250_000)) + ">end"
+    before = thread_statistics().abandoned
+    async with WebServer({"/": http(html)}) as server:
+        with pytest.raises(ReadTimeoutError, match=r"within 1 s"):
+            await fetching(timeout=1.0)(server.url)
+        while thread_statistics().abandoned > before:
+            await asyncio.sleep(0.01)
+
+
+def test_a_large_page_is_read_as_a_small_one_is():
+    html = PAGE.replace("</main>", "<p>more text and ümlauts</p>" * 10_000 + "</main>")
+    assert read_page(html, "http://e.test/", 1_000, 60.0) == page_of(html, "http://e.test/", 1_000)
+    assert read_page(html, "http://e.test/", 1_000, 60.0)[2] > 200_000
+
+
+def test_a_reader_that_breaks_down_is_told(monkeypatch):
+    html = "<p>word</p>" * 20_000
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ToolkitError, match="ended with 1: no word"):
+        read_page(html, "http://e.test/", 1_000, 60.0)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ToolkitError, match="no process could be started"):
+        read_page(html, "http://e.test/", 1_000, 60.0)
+    monkeypatch.setattr(sys, "executable", "")
+    assert read_page(html, "http://e.test/", 4, 60.0)[1] == "word"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from time import monotonic
 from typing import Annotated
 from urllib.parse import urljoin
 
@@ -20,7 +21,7 @@ from gossamer.errors import (
     ServiceError,
 )
 from gossamer.tools.builtin.fetching import USER_AGENT
-from gossamer.tools.builtin.page_text import check_library, decode_text, page_of
+from gossamer.tools.builtin.page_text import check_library, decode_text, read_page
 from gossamer.tools.function import tool
 from gossamer.tools.threads import run_in_thread
 from gossamer.tools.toolkit import Toolkit
@@ -88,7 +89,8 @@ def http_fetch(
     A model chooses the URL, perhaps one that a page told it, so only public addresses are connected to (see
     `gossamer.wire.is_public_address`). Each address is checked behind the name look-up and right before the
     connection, for every redirect anew. URLs with a user or password are refused, and ports other than 80, 443 and
-    those from 1024 on. Nothing of the environment is used, no cookie is kept and no key is sent.
+    those from 1024 on. Nothing of the environment is used, no cookie is kept and no key is sent. HTML of more than
+    100,000 characters is read in a process of its own, as a page can be made to take minutes and no thread be stopped.
 
     Args:
         allow_private: True allows every address; a list of networks, such as `["10.1.0.0/16"]`, those beside the
@@ -118,7 +120,8 @@ def http_fetch(
         max_chars=max_chars,
         max_redirects=max_redirects,
         timeout=timeout,
-        timeouts=Timeouts(connect=min(10.0, timeout), read=timeout, pool=timeout),
+        # One clock for all of it, in `_fetch`; these only must not come before.
+        timeouts=Timeouts(connect=min(10.0, 2 * timeout), read=2 * timeout, pool=2 * timeout),
         proxy=proxy,
         headers={"User-Agent": user_agent, "Accept": _ACCEPT, "Accept-Encoding": "gzip, deflate"},
     )
@@ -212,6 +215,7 @@ async def _fetch(url: str, rules: _Rules) -> Page:
 
 
 async def _follow(url: str, rules: _Rules) -> Page:
+    deadline = monotonic() + rules.timeout
     for hop in range(rules.max_redirects + 1):
         try:
             stream = await _send(url, rules)
@@ -221,7 +225,7 @@ async def _follow(url: str, rules: _Rules) -> Page:
             raise type(error)(f"the URL redirects to where it cannot be followed: {error}") from error
         location = stream.headers.get("location") if stream.status in _REDIRECTS else None
         if location is None:
-            return await _read(stream, url, rules)
+            return await _read(stream, url, rules, deadline)
         stream.close()
         # Servers send UTF-8 here, and spaces, though neither may stand in a header.
         location = location.encode("latin-1").decode("utf-8", "replace").strip().replace(" ", "%20")
@@ -245,7 +249,7 @@ async def _send(url: str, rules: _Rules) -> Stream:
     return await endpoint.send(method="GET")
 
 
-async def _read(stream: Stream, url: str, rules: _Rules) -> Page:
+async def _read(stream: Stream, url: str, rules: _Rules, deadline: float) -> Page:
     content_type, charset = _content_type(stream.headers.get("content-type") or "")
     if content_type and not _is_readable(content_type):
         size = stream.headers.get("content-length")
@@ -258,25 +262,33 @@ async def _read(stream: Stream, url: str, rules: _Rules) -> Page:
         left -= len(piece)
     is_cut = left < 0
     stream.close()
-    make = partial(_page, stream.status, url, content_type, charset, b"".join(pieces), is_cut, rules)
+    body = b"".join(pieces)
+    make = partial(_page, stream.status, url, content_type, charset, body, is_cut, rules, deadline)
     return await run_in_thread(make)
 
 
 def _page(
-    status: int, url: str, content_type: str, charset: str, data: bytes, is_cut: bool, rules: _Rules
+    status: int,
+    url: str,
+    content_type: str,
+    charset: str,
+    data: bytes,
+    is_cut: bool,
+    rules: _Rules,
+    deadline: float,
 ) -> Page:
     """Make text of a body; in a thread, as a page may be made to take long."""
     text = decode_text(data, charset)
     if "\0" in text:
         return _unreadable(status, url, content_type or "unknown", "")
-    title = ""
+    title, length = "", len(text)
     if content_type in _HTML or (not content_type and _looks_like_html(text)):
-        title, text = page_of(text, url)
+        seconds = max(0.0, deadline - monotonic())
+        title, text, length = read_page(text, url, rules.max_chars, seconds)
     notes = [f"The page is larger than {rules.max_bytes:,} bytes; the rest is missing."] if is_cut else []
-    if len(text) > rules.max_chars:
-        notes.append(f"The text has {len(text):,} characters; those behind {rules.max_chars:,} are missing.")
-        text = text[: rules.max_chars]
-    return Page(status, url, text, title[:1_000], content_type, " ".join(notes))
+    if length > rules.max_chars:
+        notes.append(f"The text has {length:,} characters; those behind {rules.max_chars:,} are missing.")
+    return Page(status, url, text[: rules.max_chars], title, content_type, " ".join(notes))
 
 
 def _content_type(header: str) -> tuple[str, str]:

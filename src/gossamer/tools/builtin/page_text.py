@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 
+import msgspec
+
 from gossamer.errors import ToolkitError
+from gossamer.tools.builtin import html_reader
+from gossamer.tools.builtin.html_reader import page_of
 
-__all__ = ["check_library", "decode_text", "page_of", "text_of_fragment"]
+__all__ = ["check_library", "decode_text", "read_page", "text_of_fragment"]
 
-# The head of a page, where its title and its charset stand.
-_HEAD_CHARS = 64 * 1024
 _META_BYTES = 4_096
-
-# Links are made absolute up to this length of the page's own URL: it is repeated for each of them.
-_MAX_BASE_CHARS = 256
+_MAX_THREAD_CHARS = 100_000  # a hostile page of this size takes a second
 
 _META_CHARSET = re.compile(rb"<meta[^>]{1,500}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"<\?xml[^>]{1,200}?encoding\s*=\s*[\"']([\w.:-]{1,40})", re.IGNORECASE)
-_BASE = re.compile(r"<base\b", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 # Python's names of the charsets that pages are written in, and what browsers read in place of some of them.
@@ -94,30 +96,40 @@ def decode_text(data: bytes, charset: str = "") -> str:
         return data.decode("utf-8" if cut else "cp1252", "replace")
 
 
-def page_of(html: str, url: str) -> tuple[str, str]:
-    """Read an HTML page: what a reader sees of it, without navigation, forms, images, scripts and hidden text.
+def read_page(html: str, url: str, max_chars: int, seconds: float) -> tuple[str, str, int]:
+    """Read an HTML page; a large one in a process of its own, which costs some 100 ms and can be stopped.
 
     Args:
         html: the page.
-        url: where it was found; relative links are completed by it, if it is not longer than 256 characters.
+        url: where it was found.
+        max_chars: the most characters of the text to give.
+        seconds: how long it may take.
 
     Returns:
-        Its title, and its text as Markdown.
-    """
-    from html_to_markdown import ConversionOptions, PreprocessingOptions, convert
+        Its title, its text as Markdown, and how many characters that has in all.
 
-    head = convert(html[:_HEAD_CHARS], ConversionOptions(output_format="plain"))
-    title = head.metadata.document.title or ""
-    base = url.partition("#")[0].partition("?")[0]
-    options = ConversionOptions(
-        base_url=base if len(base) <= _MAX_BASE_CHARS else None,
-        extract_metadata=False,
-        preprocessing=PreprocessingOptions(preset="standard"),
-        skip_images=True,
-    )
-    # A `<base>` of any length would be repeated for each link, and make gigabytes of a small page.
-    text = convert(_BASE.sub("<base-", html), options).content or ""
-    return " ".join(title.split()), text.strip()
+    Raises:
+        TimeoutError: it took longer.
+        ToolkitError: the process broke down.
+    """
+    if len(html) <= _MAX_THREAD_CHARS or not sys.executable:
+        return page_of(html, url, max_chars)
+    # Without the folder of the script (-P), whose files could be taken for others, and with what is found here.
+    command = [sys.executable, "-P", html_reader.__file__]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    question = msgspec.json.encode((html, url, max_chars))
+    try:
+        ran = subprocess.run(  # noqa: S603 - nothing of the page is in the command
+            command, input=question, capture_output=True, timeout=seconds, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    except OSError as error:
+        raise ToolkitError(f"no process could be started to read the page: {error}") from error
+    if ran.returncode != 0:
+        said = " ".join(ran.stderr[-300:].decode("utf-8", "replace").split())
+        raise ToolkitError(f"the process that read the page ended with {ran.returncode}: {said or 'no word'}")
+    return msgspec.json.decode(ran.stdout, type=tuple[str, str, int])
 
 
 def text_of_fragment(html: str) -> str:
