@@ -111,7 +111,7 @@ class Service:
         self._endpoint = Endpoint(
             url,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **given},
-            timeouts=Timeouts(connect=min(10.0, timeout), read=timeout, total=timeout, pool=timeout),
+            timeouts=Timeouts(connect=10.0, read=timeout, total=timeout, pool=timeout),
             max_connections=_MAX_CONNECTIONS,
         )
         # Of `Bearer …` the last word is the key.

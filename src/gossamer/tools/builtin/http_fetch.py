@@ -121,7 +121,7 @@ def http_fetch(
         max_redirects=max_redirects,
         timeout=timeout,
         # One clock for all of it, in `_fetch`; these only must not come before.
-        timeouts=Timeouts(connect=min(10.0, 2 * timeout), read=2 * timeout, pool=2 * timeout),
+        timeouts=Timeouts(connect=10.0, read=2 * timeout, pool=2 * timeout),
         proxy=proxy,
         headers={"User-Agent": user_agent, "Accept": _ACCEPT, "Accept-Encoding": "gzip, deflate"},
     )
