@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "AddressRefusedError",
     "ArgumentError",
     "AuthenticationError",
     "CassetteError",
@@ -40,6 +41,7 @@ __all__ = [
     "ResumeError",
     "RunPausedError",
     "ScriptExhaustedError",
+    "ServiceError",
     "SessionBusyError",
     "SessionError",
     "SteeringError",
@@ -72,6 +74,10 @@ class WireError(GossamerError):
 
 class ConnectError(WireError):
     """No connection could be made: name not resolved, refused, TLS or proxy handshake failed."""
+
+
+class AddressRefusedError(ConnectError):
+    """The host has no address that may be connected to; nothing was sent."""
 
 
 class ReadTimeoutError(WireError):
@@ -206,6 +212,24 @@ class ToolError(GossamerError):
 
 class ToolkitError(GossamerError):
     """A toolkit could not be opened, or what it held open has broken."""
+
+
+class ServiceError(GossamerError):
+    """A service that a toolkit asks could not be reached, refused the request, or answered with something else.
+
+    Attributes:
+        service: its name.
+        status: the HTTP status, or None where no answer came.
+        retry_after: seconds that the service asked to wait, or None.
+    """
+
+    def __init__(
+        self, message: str, *, service: str = "", status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.service = service
+        self.status = status
+        self.retry_after = retry_after
 
 
 class ModelRetry(GossamerError):  # noqa: N818 - raised by tools as a signal, read as a sentence

@@ -104,10 +104,11 @@ class Peer:
     When it ends it asserts that the client leaked nothing: no connection in use, nobody waiting, no task.
     """
 
-    def __init__(self, script, *, ssl=None, host="127.0.0.1", sock=None) -> None:
+    def __init__(self, script, *, ssl=None, host="127.0.0.1", port=0, sock=None) -> None:
         self.script = script
         self.ssl = ssl
         self.host = host
+        self.port = port
         self.sock = sock
         self.connections: list[PeerConnection] = []
         self.requests: list[Request] = []
@@ -124,7 +125,7 @@ class Peer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        where = {"sock": self.sock} if self.sock else {"host": self.host, "port": 0, "backlog": 4096}
+        where = {"sock": self.sock} if self.sock else {"host": self.host, "port": self.port, "backlog": 4096}
         self.server = await loop.create_server(lambda: PeerConnection(self), ssl=self.ssl, **where)
         self.port = self.server.sockets[0].getsockname()[1]
         host = f"[{self.host}]" if ":" in self.host else self.host

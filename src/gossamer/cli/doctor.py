@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 import gossamer
 from gossamer.cli.choice import base_url, default_model
+from gossamer.cli.online import OnlineService, ask_services, show_services
 from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.errors import ArgumentError, GossamerError
@@ -38,6 +39,12 @@ _NEEDED = {
     "rich": "rich",
 }
 _OPTIONAL = {
+    "defusedxml": ("defusedxml", "the toolkit arxiv", "pip install 'gossamer[web]'"),
+    "html_to_markdown": (
+        "html-to-markdown",
+        "the toolkits http_fetch, web_search, wikipedia and hacker_news",
+        "pip install 'gossamer[web]'",
+    ),
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
     "sentence_transformers": (
@@ -114,6 +121,7 @@ class Report(msgspec.Struct, frozen=True):
         libraries: needed and optional ones.
         providers: those known by name.
         open_files: the limit, or None where the system has no such thing.
+        online: the services that toolkits use, as far as they were asked for.
         broken: what is needed and does not work; empty where all is well.
     """
 
@@ -125,10 +133,15 @@ class Report(msgspec.Struct, frozen=True):
     libraries: tuple[Library, ...]
     providers: tuple[Provider, ...]
     open_files: OpenFiles | None
+    online: tuple[OnlineService, ...]
     broken: tuple[str, ...]
 
 
-def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def doctor(
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    online: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Show what is configured, what can be reached, what is missing and how to get it.
 
     Keys are never shown. Providers with a key or a URL of yours are asked for the list of their models, which shows
@@ -136,12 +149,15 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
 
     Args:
         json: print the findings as JSON.
+        online: ask the services that toolkits use (arXiv, Wikipedia, Hacker News; Brave Search where BRAVE_API_KEY is
+            set, SearXNG where SEARXNG_URL is) one small question each.
 
     Returns:
         The exit code: 1 where something that is needed does not work.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         providers = runner.run(_providers())
+        services = runner.run(ask_services()) if online else ()
     model = default_model()
     libraries = _libraries()
     report = Report(
@@ -153,6 +169,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
         libraries=libraries,
         providers=providers,
         open_files=_open_files(),
+        online=services,
         broken=(*_broken_libraries(libraries), *_broken_model(model, providers)),
     )
     if json:
@@ -255,6 +272,9 @@ def _show(report: Report) -> None:
     screen.line("\nProviders", "bold")
     for provider in report.providers:
         _show_provider(screen, provider)
+
+    if report.online:
+        show_services(screen, report.online)
 
     screen.line("\nOpen files", "bold")
     _show_open_files(screen, report.open_files)

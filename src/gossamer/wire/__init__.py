@@ -6,6 +6,7 @@ lines.
 
 from __future__ import annotations
 
+from gossamer.wire.addresses import is_public_address
 from gossamer.wire.endpoint import Endpoint, Timeouts
 from gossamer.wire.ndjson import NDJSONDecoder
 from gossamer.wire.pool import HostStatistics, statistics
@@ -21,5 +22,6 @@ __all__ = [
     "SSEDecoder",
     "Stream",
     "Timeouts",
+    "is_public_address",
     "statistics",
 ]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from gossamer.errors import ConnectError
+from gossamer.errors import AddressRefusedError, ConnectError
 from gossamer.wire.proxy import Proxy, open_tunnel
 from gossamer.wire.tls import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Resolver", "Route", "dial", "take_early"]
 
@@ -40,6 +40,7 @@ class Route(msgspec.Struct, frozen=True, cache_hash=True):
         ca_file: the PEM file of trusted authorities, or None for the system's.
         verify: whether the server's certificate is checked.
         limit: the most connections.
+        allow_address: tells whether an address may be connected to, or None where any may.
     """
 
     scheme: str
@@ -50,6 +51,7 @@ class Route(msgspec.Struct, frozen=True, cache_hash=True):
     ca_file: str | None
     verify: bool
     limit: int
+    allow_address: Callable[[str], bool] | None = None
 
 
 class Resolver:
@@ -123,6 +125,7 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Tran
         A transport that has no protocol of its own yet; `take_early` tells what it received meanwhile.
 
     Raises:
+        AddressRefusedError: none of the host's addresses may be connected to.
         ConnectError: it did not come about; the message names the step and what to do.
     """
     proxy = route.proxy
@@ -131,6 +134,9 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Tran
     try:
         async with asyncio.timeout(timeout):
             addresses = await resolver.resolve(host)
+            if route.allow_address is not None:
+                # What is connected to is what was checked: from here on only addresses are used, never the name.
+                addresses = _allowed(addresses, host, route.allow_address)
             try:
                 transport = await _connect(addresses, port)
             except OSError:
@@ -158,6 +164,17 @@ async def dial(route: Route, resolver: Resolver, timeout: float) -> asyncio.Tran
                 f"no file descriptor left for a connection to {where}; raise `ulimit -n` or lower max_connections"
             ) from error
         raise ConnectError(f"no connection to {where}: {error}; is the server running?") from error
+
+
+def _allowed(addresses: Sequence[str], host: str, allow: Callable[[str], bool]) -> list[str]:
+    """Leave out the addresses that may not be connected to."""
+    allowed = [address for address in addresses if allow(address)]
+    if not allowed:
+        found = ", ".join(addresses)
+        if host in addresses:
+            raise AddressRefusedError(f"{found} may not be connected to")
+        raise AddressRefusedError(f"{host!r} leads to {found}, which may not be connected to")
+    return allowed
 
 
 async def _connect(addresses: Sequence[str], port: int) -> asyncio.Transport:

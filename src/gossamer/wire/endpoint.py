@@ -17,7 +17,7 @@ from gossamer.wire.proxy import choose_proxy
 from gossamer.wire.url import encode_target, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gossamer.wire.stream import Stream
 
@@ -93,6 +93,11 @@ class Endpoint:
         verify: False accepts any certificate.
         proxy: the URL of an HTTP proxy, `""` for none, None for what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and
             NO_PROXY in the environment say now.
+        allow_address: asked for each address that the host's name leads to, right before it is connected to; those it
+            refuses are left out. An address is text such as `203.0.113.7` or `fe80::1%eth0`. It runs on the loop, so it
+            has to be quick, and is compared with `==`: connections opened under one rule are not used under another.
+            With a proxy it is asked for the proxy's addresses, as the proxy resolves the name. See
+            `is_public_address`.
 
     Raises:
         ArgumentError: an argument cannot be used; the message names it.
@@ -110,6 +115,7 @@ class Endpoint:
         ca_file: str | None = None,
         verify: bool = True,
         proxy: str | None = None,
+        allow_address: Callable[[str], bool] | None = None,
     ) -> None:
         parsed = parse_url(url)
         if parsed.userinfo:
@@ -143,6 +149,7 @@ class Endpoint:
             ca_file=ca_file,
             verify=verify,
             limit=max_connections,
+            allow_address=allow_address,
         )
 
     @property
@@ -183,6 +190,7 @@ class Endpoint:
 
         Raises:
             ArgumentError: the method, a header or the path cannot be sent.
+            AddressRefusedError: `allow_address` refuses all addresses of the host.
             ConnectError: no connection could be made.
             PoolTimeoutError: none of the connections came free in time.
             ReadTimeoutError: the server did not answer in time.

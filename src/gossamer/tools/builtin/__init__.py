@@ -2,4 +2,28 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from gossamer.tools.builtin.arxiv import arxiv
+from gossamer.tools.builtin.hacker_news import hacker_news
+from gossamer.tools.builtin.http_fetch import http_fetch
+from gossamer.tools.builtin.web_search import (
+    BraveSearch,
+    SearchBackend,
+    SearchResult,
+    SearXNG,
+    TavilySearch,
+    web_search,
+)
+from gossamer.tools.builtin.wikipedia import wikipedia
+
+__all__ = [
+    "BraveSearch",
+    "SearXNG",
+    "SearchBackend",
+    "SearchResult",
+    "TavilySearch",
+    "arxiv",
+    "hacker_news",
+    "http_fetch",
+    "web_search",
+    "wikipedia",
+]
