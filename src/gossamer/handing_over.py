@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gossamer.context import AgentLike, RunContext
+from gossamer.errors import ArgumentError
 from gossamer.messages import ToolCall
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -58,8 +59,14 @@ def successor_named(name: str, kit: Toolset) -> AgentLike | None:
     return None
 
 
-def hand_over(context: RunContext[Any], successor: AgentLike) -> None:
-    """Record that another agent answers from here on."""
+def hand_over(context: RunContext[Any], agent: AgentLike, successor: AgentLike) -> None:
+    """Record that another agent answers from here on.
+
+    Raises:
+        ArgumentError: both have one name, so that a session could not remember which of them answers.
+    """
+    if successor.name == agent.name and successor is not agent:
+        raise ArgumentError(f"two agents called {agent.name!r} hand over; give each a name of its own")
     context.agent = successor.name
     if context.session is not None:
         context.session.hand_over(successor.name)

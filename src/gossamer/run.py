@@ -124,9 +124,10 @@ async def execute(
     session = context.session
     if session is not None and type(session) is not Session:
         check_session(session)
+    opened = False
     if going_on is not None:
-        began, turns = going_on.began, going_on.turns
-        new = context.new if going_on.opened else new
+        began, turns, opened = going_on.began, going_on.turns, going_on.opened
+        new = context.new if opened else new
     elif (
         limits is not None
         or context.parent is not None
@@ -142,14 +143,14 @@ async def execute(
     message: Message | None = None
     turn: ToolTurn | None = None
     guards: Guards | None = None
+    beside: ModelBeside | None = None
+    listen, kept = emit, heard
     if agent.guardrails:
         from gossamer.guardrails.checking import Guards
 
         guards = Guards(agent.guardrails)
-    # Where answers are to be checked, nothing is kept of one that broke off.
-    kept = heard if guards is None or not guards.checks_output else []
-    listen = emit if guards is None or emit is None or not guards.holds_back else guards.withholding(emit)
-    beside: ModelBeside | None = None
+        listen = guards.listener(emit)
+        kept = guards.kept(heard)
     reason: FinishReason = "stop"
     context.new = new
     try:
@@ -164,8 +165,8 @@ async def execute(
         if session is not None and session.answering is not None and session.answering != agent.name:
             successor = successor_named(session.answering, kit)
             if successor is not None:
-                going_on = GoingOn(began, turns, False)
                 context.agent = successor.name
+                place = GoingOn(began, turns, opened=False)
                 return await execute(
                     successor,
                     context,
@@ -177,7 +178,7 @@ async def execute(
                     decisions,
                     on_pending,
                     emit,
-                    going_on,
+                    place,
                 )
         if kit.toolkits and needs_equipment(kit, context):
             equipment = Equipment(context, kit)
@@ -186,20 +187,22 @@ async def execute(
             session = context.session = Session()
             held = session.holding
             held.holder = context
+            if opened:
+                open_run(context, new, on_pending)
         instructions = agent.instructions
         if callable(instructions):
             instructions = await instructions_of(agent, context)
         if guards is not None:
-            new = await guards.input(context, new, on_pending)
+            new = await (guards.taken_over(context) if opened else guards.input(context, new, on_pending))
             beside = guards.beside(context, new, model)
         if decisions is not None:
             turns, message = reopen_run(context, decisions, kit)
             if guards is not None and turns == 0:
                 beside = guards.beside(context, asked_before(context), model)
-        elif session is not None and not (going_on is not None and going_on.opened):
+        elif session is not None and not opened:
             context.new = new = list(new)
             open_run(context, new, on_pending)
-        if emit is not None and not (going_on is not None and going_on.opened):
+        if emit is not None and not opened:
             await emit(RunStarted(context.run_id, agent.name))
 
         calls: Sequence[ToolCall] = () if message is None else message.tool_calls
@@ -320,12 +323,12 @@ async def execute(
             if kit.hands_over and (successor := successor_of(turn, calls)) is not None:
                 context.usage += Usage(tool_calls=started)
                 turn, started = None, 0
-                hand_over(context, successor)
+                hand_over(context, agent, successor)
                 if emit is not None:
                     await emit(HandoffEvent(successor.name))
-                going_on = GoingOn(began, turns, True)
+                place = GoingOn(began, turns, opened=True)
                 return await execute(
-                    successor, context, None, output, limits, settings, None, None, on_pending, emit, going_on
+                    successor, context, None, output, limits, settings, None, None, on_pending, emit, place
                 )
             if turn.refused:
                 raise too_many_tool_calls(context.budget)

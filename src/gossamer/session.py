@@ -363,6 +363,16 @@ class Session(Generic[State]):
             run = self._run.run if self._run else ""
             self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=place))
 
+    def replace_in_view(self, message: Message, other: Message, reason: str) -> None:
+        """Let another message stand for one of the view; the journal keeps both. O(records)."""
+        for place in range(len(self._journal) - 1, -1, -1):
+            record = self._journal[place]
+            if isinstance(record, MessageRecord) and record.message is message:
+                run = self._run.run if self._run else ""
+                moved = ViewMovedRecord(run=run, reason=reason, begin=place, end=place + 1, insert=(other,))
+                self.record(moved)
+                return
+
     def rewind(self, place: int) -> None:
         """Let everything from a place on leave the view; the journal keeps it.
 

@@ -25,7 +25,7 @@ from gossamer import (
     tool,
 )
 from gossamer.events import HandoffEvent, RunFinished, RunStarted
-from gossamer.guardrails import guardrail
+from gossamer.guardrails import Guardrail, guardrail
 from gossamer.models import ScriptedModel
 from gossamer.records import HandoffRecord, RunFailedRecord, RunStartedRecord
 
@@ -278,3 +278,43 @@ def test_an_agent_is_a_runnable():
     assert takes(Agent("offline", name="n")) == "n"
     for name in ("run", "stream", "resume"):
         assert callable(getattr(Agent, name))
+
+
+async def test_a_run_without_a_session_goes_on_with_an_agent_that_may_pause():
+    pay = refund.replace(needs_approval=True)
+    billing = Agent(ScriptedModel([ToolCall.of("refund", amount=5), "Done."]), name="billing", tools=[pay])
+    triage = Agent(
+        ScriptedModel([ToolCall.of("hand_over_to_billing")]), name="triage", tools=[handoff(billing, "b")]
+    )
+    paused = await triage.run("My money!")
+    assert [message.role for message in billing.model.requests[0].messages] == ["user", "assistant", "tool"]
+    result = await billing.resume(paused.session, {paused.pending[0].call_id: Approve()})
+    assert result.output == "Done."
+    assert [message.text for message in result.session.messages if message.role == "user"] == ["My money!"]
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_guardrails_of_the_other_agent_check_what_was_said_in_the_run(in_session):
+    def check(context, text):
+        if "stop" in text:
+            raise GuardrailError("stop")
+        return text.replace("secret", "***") if "secret" in text else None
+
+    billing = Agent(ScriptedModel(["a", "b"]), name="billing", guardrails=[Guardrail("g", check)])
+    model = ScriptedModel(lambda request: ToolCall.of("hand_over_to_billing"))
+    triage = Agent(model, name="triage", tools=[handoff(billing, "b")])
+    session = Session() if in_session else None
+    await triage.run("my secret", session=session)
+    assert billing.model.requests[0].messages[0].text == "my ***"
+    if session is not None:
+        again = Session.from_export(session.export())
+        assert again.messages[0].text == "my ***"
+    with pytest.raises(GuardrailError):
+        await triage.run("stop it", session=Session() if in_session else None)
+    assert len(billing.model.requests) == 1
+
+
+async def test_two_of_one_name_cannot_hand_over():
+    triage = Agent(ScriptedModel([ToolCall.of("hand_over_to_agent")]), tools=[handoff(Agent("offline"), "b")])
+    with pytest.raises(ArgumentError, match="two agents called 'agent'"):
+        await triage.run("x")

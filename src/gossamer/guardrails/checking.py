@@ -35,7 +35,6 @@ class Guards:
         guardrails: the agent's.
 
     Attributes:
-        checks_output: whether one checks answers.
         checks_tools: whether one checks calls or results.
         holds_back: whether one wants answers held back on streams.
     """
@@ -46,7 +45,6 @@ class Guards:
         "_call",
         "_output",
         "_result",
-        "checks_output",
         "checks_tools",
         "holds_back",
     )
@@ -57,7 +55,6 @@ class Guards:
         self._output = [one for one in guardrails if "output" in one.on]
         self._call = [one for one in guardrails if "call" in one.on]
         self._result = [one for one in guardrails if "result" in one.on]
-        self.checks_output = bool(self._output)
         self.checks_tools = bool(self._call or self._result)
         self.holds_back = any(one.hold_back for one in self._output)
 
@@ -86,6 +83,26 @@ class Guards:
                 open_run(context, messages, on_pending)
             raise
         return context.new
+
+    async def taken_over(self, context: RunContext[Any]) -> list[Message]:
+        """Check what the user has said in a run that this agent takes over; what is replaced leaves the view.
+
+        Returns:
+            The messages of the run.
+
+        Raises:
+            GuardrailError: a guardrail stopped the run.
+        """
+        new, session = context.new, context.session
+        for position, message in enumerate(new if self._before else ()):
+            if message.role != "user":
+                continue
+            checked = await _check_message(self._before, context, message, "input")
+            if checked is not message:
+                new[position] = checked
+                if session is not None:
+                    session.replace_in_view(message, checked, "guardrail")
+        return new
 
     async def heard(self, context: RunContext[Any], message: Message) -> Message:
         """Check a message that was put into a run under way: by all guardrails of the input, before it is heard.
@@ -147,14 +164,20 @@ class Guards:
             await emit(TextDelta(text))
         return message
 
-    def withholding(self, emit: Emit) -> Emit:
-        """Give what takes the events of a model's answer and passes on all but its text."""
+    def listener(self, emit: Emit | None) -> Emit | None:
+        """Give what takes the events of a model's answer: all but its text where that is held back."""
+        if emit is None or not self.holds_back:
+            return emit
 
         async def withhold(event: Event) -> None:
             if not isinstance(event, _HELD_BACK):
                 await emit(event)
 
         return withhold
+
+    def kept(self, heard: list[str]) -> list[str]:
+        """Give what is kept of an answer that breaks off: nothing where answers are to be checked."""
+        return [] if self._output else heard
 
     async def tool(
         self, context: RunContext[Any], call: ToolCall, proceed: Callable[[ToolCall], Awaitable[ToolResult]]
