@@ -15,6 +15,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
     "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
+    "guardrails.py": [
+        "You said: Write to [email] about order 7.",
+        "stopped: it reads like a prompt injection: an order to ignore what was said before",
+        "stopped: it speaks of a rival",
+        "2 messages in view, 3 runs in the journal",
+    ],
+    "handoff.py": ["invoice gave invoice 7 is paid", "billing: invoice gave invoice 8 is paid"],
     "providers.py": [
         "openai_chat      convert returned: 11.0",
         "gemini_chat      convert returned: 44.0",

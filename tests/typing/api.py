@@ -13,20 +13,26 @@ import msgspec
 
 from gossamer import (
     Agent,
+    AgentPool,
     Approve,
     Deny,
+    HostedTool,
     Limits,
     Message,
     ModelSettings,
     Result,
     RunContext,
+    Runnable,
     RunStream,
     Session,
     Text,
     Tool,
+    Toolkit,
+    handoff,
     tool,
 )
 from gossamer.events import Event, TextDelta, ToolProgress
+from gossamer.guardrails import Guardrail, guardrail
 from gossamer.models import Model, OpenAIChat, ScriptedModel
 
 
@@ -164,3 +170,32 @@ plain.run_sync(mixed)
 plain.run_sync([1])  # pyright: ignore[reportArgumentType]
 
 models: list[Model] = [OpenAIChat("m"), ScriptedModel(["one"])]
+
+travel = Toolkit("travel", [convert, unmarked], on_clash="rename")
+Agent("offline", tools=[travel, convert, HostedTool("web_search")])
+Toolkit("travel", on_clash="win")  # pyright: ignore[reportArgumentType]
+Toolkit("travel", scope="world")  # pyright: ignore[reportArgumentType]
+
+
+@guardrail
+def polite(context: RunContext, text: str) -> None:
+    return None
+
+
+assert_type(polite, Guardrail)
+Agent("offline", guardrails=[polite])
+Agent("offline", guardrails=["polite"])  # pyright: ignore[reportArgumentType]
+guardrail(on=("everything",))  # pyright: ignore[reportArgumentType]
+
+one: Runnable = plain
+assert_type(handoff(plain, "Knows."), Tool[..., Any])
+Approve(remember="forever")  # pyright: ignore[reportArgumentType]
+
+
+def make_quoting() -> Agent[Any, Quote]:
+    return quoting
+
+
+async def pooled() -> None:
+    async with AgentPool(make_quoting) as pool:
+        assert_type((await pool.run("x")).output, Quote)
