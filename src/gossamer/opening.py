@@ -42,6 +42,7 @@ __all__ = [
     "settings_over",
     "tools_of",
     "with_reader",
+    "with_words_of",
 ]
 
 Prompt: TypeAlias = str | Message | Sequence[str | Part | Message] | None
@@ -310,6 +311,11 @@ def with_reader(tools: Toolset) -> Toolset:
         return tools
     by_name = {**tools.by_name, reader.name: reader}
     return msgspec.structs.replace(tools, by_name=by_name, schemas=(*tools.schemas, reader.schema))
+
+
+def with_words_of(tools: Toolset, instructions: str | None) -> str | None:
+    """Give the system prompt with what toolkits add to it, None where both are empty."""
+    return "\n\n".join(filter(None, (instructions, tools.instructions))) or None
 
 
 def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:

@@ -58,6 +58,7 @@ from gossamer.opening import (
     settings_over,
     tools_of,
     with_reader,
+    with_words_of,
 )
 from gossamer.records import Decision
 from gossamer.result import Result
@@ -192,6 +193,7 @@ async def execute(
         instructions = agent.instructions
         if callable(instructions):
             instructions = await instructions_of(agent, context)
+        words = with_words_of(kit, instructions) if kit.instructions else instructions or None
         if guards is not None:
             new = await (guards.taken_over(context) if opened else guards.input(context, new, on_pending))
             beside = guards.beside(context, new, model)
@@ -219,6 +221,7 @@ async def execute(
                     raise too_many_turns(turns)
                 if equipment is not None:
                     kit = await equipment.toolset()
+                    words = with_words_of(kit, instructions)
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
                 context.messages = (
@@ -226,8 +229,7 @@ async def execute(
                 )
                 request = ModelRequest(
                     context.messages,
-                    (f"{instructions}\n\n{kit.instructions}".lstrip() if kit.instructions else instructions)
-                    or None,
+                    words,
                     kit.schemas,
                     schema,
                     None if asked is None else tool_choice(asked, turns),
