@@ -32,7 +32,7 @@ def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, resumed: boo
         What to await, or None where everything is done.
     """
     if turn.context.budget is None and not resumed and (not can_pause or may_start_at_once(turn, calls)):
-        return run_calls(turn, calls)
+        return run_calls(turn, calls) if calls else None
     return _act_on_what_may_run(turn, calls, can_pause or resumed)
 
 

@@ -24,8 +24,8 @@ from gossamer.session import Session
 from gossamer.stream import RunStream, emit, run_limited
 from gossamer.sync import run_blocking
 from gossamer.telemetry import metrics
+from gossamer.tools.blocks import enter_block, leave_block
 from gossamer.tools.function import Tool
-from gossamer.tools.opened import hold_open, let_go
 from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import AgentTool
 
@@ -407,11 +407,12 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         Raises:
             GossamerError: one could not be opened.
         """
-        await hold_open(_toolkits(self))
+        items: Any = () if callable(self.tools) else self.tools
+        await enter_block(self, [one for one in items if isinstance(one, Toolkit)])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await let_go(_toolkits(self))
+        await leave_block(self)
 
     def replace(self, **changes: Any) -> Agent[Deps, OutputT]:
         """Make a changed copy.
@@ -426,10 +427,6 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
                 raise
             known = ", ".join(self.__struct_fields__)
             raise ArgumentError(f"Agent.replace: {error}; an agent has {known}") from error
-
-
-def _toolkits(agent: Agent[Any, Any]) -> list[Toolkit]:
-    return [] if callable(agent.tools) else [one for one in agent.tools if isinstance(one, Toolkit)]
 
 
 def _context_of(

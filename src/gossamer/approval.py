@@ -93,14 +93,17 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
         elif isinstance(decision, Deny):
             _deny(turn, call, decision)
         elif isinstance(decision, Answer):
-            turn.finish(call, ToolResult(call.id, call.name, encode_value(decision.value)))
+            result = ToolResult(call.id, call.name, encode_value(decision.value))
+            if turn.check_result is not None:
+                result = await turn.check_result(context, result)
+            turn.finish(call, result)
         elif (
             decision is None
             and tool is not None
             and (tool.needs_approval or tool.run_by != "agent")
             and await _must_wait(turn, tool, call)
         ):
-            remembered = _remembered(context, call) if tool.run_by == "agent" else None
+            remembered = _remembered(context, tool, call) if tool.run_by == "agent" else None
             if remembered is None:
                 turn.pending.append(asked or _waiting(context, tool, call))
             elif isinstance(remembered, Deny):
@@ -114,7 +117,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
 
 def _waiting(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall) -> PendingCall:
     expires = None if tool.decide_within is None else time() + tool.decide_within
-    return PendingCall(call, _KINDS[tool.run_by], context.run_id, context.agent, expires)
+    return PendingCall(call, _KINDS[tool.run_by], context.run_id, context.agent, tool.fingerprint, expires)
 
 
 def _deny(turn: ToolTurn, call: ToolCall, decision: Deny) -> None:
@@ -122,15 +125,15 @@ def _deny(turn: ToolTurn, call: ToolCall, decision: Deny) -> None:
     turn.finish(call, ToolResult(call.id, call.name, words, "denied"))
 
 
-def _remembered(context: RunContext[Any], call: ToolCall) -> Decision | None:
+def _remembered(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall) -> Decision | None:
     """Give a decision that holds for a call: one made in this session, or in that of a run around this one."""
     around: RunContext[Any] | None = context
     while around is not None:
         if around.session is not None and around.session.remembered:
-            for key in keys_of(context.agent, call):
-                decision = around.session.remembered.get(key)
-                if decision is not None:
-                    return decision
+            for key in keys_of(context.agent, call, tool.fingerprint):
+                kept = around.session.remembered.get(key)
+                if kept is not None:
+                    return kept[1]
         around = around.parent
     return None
 
@@ -207,8 +210,9 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     try:
         arguments = tool.decode(call.arguments)
     except (ValueError, RecursionError):
-        return False  # the call will be handed back to the model for its arguments
-    turn.decoded = call.arguments, arguments
+        # The call will be handed back to the model for its arguments, unless middleware mends them.
+        return bool(turn.interceptions)
+    turn.decoded = tool, call.arguments, arguments
     return policy(**msgspec.structs.asdict(arguments))
 
 

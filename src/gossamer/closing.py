@@ -10,7 +10,7 @@ from typing import Any
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Message, Text, ToolCall, ToolResult
-from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord, ViewMovedRecord
+from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord
 from gossamer.result import Result, RunFinishReason
 from gossamer.schema import stored_value, words_of
 from gossamer.telemetry import metrics
@@ -47,10 +47,8 @@ def withdraw(context: RunContext[Any], message: Message, usage: Usage) -> None:
     session = context.session
     if session is None:
         return
-    place = len(session.journal)
     text = Message("assistant", (Text(message.text),), message.author, message.created)
-    session.record(MessageRecord(run=context.run_id, message=text, usage=usage))
-    session.record(ViewMovedRecord(run=context.run_id, reason="guardrail", begin=place, end=place + 1))
+    session.record(MessageRecord(run=context.run_id, message=text, usage=usage, withdrawn=True))
 
 
 def finish(

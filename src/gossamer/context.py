@@ -49,6 +49,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
         switches: the toolkits that were switched in a run without a session, by name; read `switched`.
+        judged: what guardrails' judges have used since the last answer.
         inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
@@ -69,6 +70,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     offload: Any = None
     bodies: dict[str, EncodedMessages] = {}
     switches: dict[str, bool] | None = None
+    judged: Usage | None = None
     inbox: deque[Message] | None = None
     stopped: LimitError | None = None
     stopping: bool = False

@@ -81,6 +81,7 @@ def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any
             result = await _settled(runnable.run(prompt, session=inner, deps=context.deps, user=context.user))
         if result.pending:
             raise CallPaused(result.pending)
+        await inner.aclose()
         return result.output
 
     made = tool(name=name, description=description, timeout=None)(ask)

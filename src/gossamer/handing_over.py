@@ -1,75 +1,124 @@
-"""How one agent hands a run over to another: who that is, and where the other one goes on."""
+"""How one agent hands a run over to another: who that is, and how it is remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
+from gossamer.asking import Emit
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError
-from gossamer.messages import ToolCall
+from gossamer.events import HandoffEvent
+from gossamer.messages import ToolCall, ToolResult
+from gossamer.models.base import ModelSettings
+from gossamer.opening import tools_of
+from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
+from gossamer.setup import Setup, set_up
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
 from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import Toolset
 
-__all__ = ["GoingOn", "hand_over", "successor_named", "successor_of"]
+__all__ = ["handed_to", "successor_of", "take_over", "who_answers"]
+
+# How many agents are looked at for the one that answers next.
+_MOST_AGENTS = 1000
 
 
-class GoingOn(msgspec.Struct, frozen=True):
-    """Where a run stands that another agent takes over; its session is held already.
+async def who_answers(agent: AgentLike, tools: Any, context: RunContext[Any]) -> AgentLike:
+    """Give the agent that answers next in a session: one to whom the agent that is asked hands over, or itself.
 
-    Attributes:
-        began: when the run began, on the clock of `perf_counter`.
-        turns: the model calls made so far.
-        opened: whether it has been recorded that the run began, with its prompt.
+    It is looked for by the name that the session remembers, by way of others too. Tools that a function gives are
+    looked at for the agent that is asked alone.
+
+    Args:
+        agent: the agent that is asked.
+        tools: in place of its own, or None.
+        context: the run.
     """
-
-    began: float
-    turns: int
-    opened: bool
+    name = context.session.answering
+    kit = await tools_of(agent.tools if tools is None else tools, context)
+    waiting = _successors(kit.items)
+    seen: dict[str, AgentLike] = {}
+    while waiting and len(seen) < _MOST_AGENTS:
+        one = waiting.pop(0)
+        if one.name == name:
+            context.agent = one.name
+            return one
+        if one.name not in seen:
+            seen[one.name] = one
+            waiting += () if callable(one.tools) else _successors(one.tools)
+    return agent
 
 
 def successor_of(turn: ToolTurn, calls: Sequence[ToolCall]) -> AgentLike | None:
-    """Give the agent to whom the first call of a turn that hands over does so, once all have results."""
-    for call in calls:
-        tool = turn.tools.get(call.name)
-        if tool is not None and tool.hands_to is not None and turn.results[call.id].outcome == "ok":
-            return tool.hands_to()
+    """Give the agent to whom the first call of a turn that hands over does so, once all calls have results."""
+    return _chosen(turn.tools, calls, turn.results)
+
+
+def handed_to(context: RunContext[Any], kit: Toolset) -> AgentLike | None:
+    """Give the agent to whom a run was handed over just before its process died; None where it was not."""
+    if not kit.hands_over:
+        return None
+    results: dict[str, ToolResult] = {}
+    for record in reversed(context.session.journal):
+        if isinstance(record, HandoffRecord):
+            return None
+        if isinstance(record, ToolResultRecord):
+            results[record.result.call_id] = record.result
+        elif isinstance(record, MessageRecord):
+            return _chosen(kit.by_name, record.message.tool_calls, results)
     return None
 
 
-def successor_named(name: str, kit: Toolset) -> AgentLike | None:
-    """Find the agent of a name among those to whom tools hand over, if only by way of others; None where it is not.
+async def take_over(
+    context: RunContext[Any],
+    setup: Setup,
+    successor: AgentLike,
+    output: Any,
+    settings: ModelSettings | None,
+    emit: Emit | None,
+) -> None:
+    """Let another agent take a run over: it is recorded, told, and set up, and what was said is checked for it.
 
-    Tools that a function gives are looked at for the agent that is asked alone.
-    """
-    waiting = _successors(kit.by_name.values())
-    seen: set[int] = set()
-    while waiting:
-        agent = waiting.pop(0)
-        if agent.name == name:
-            return agent
-        if id(agent) in seen or callable(agent.tools):
-            continue
-        seen.add(id(agent))
-        waiting += _successors(agent.tools)
-    return None
-
-
-def hand_over(context: RunContext[Any], agent: AgentLike, successor: AgentLike) -> None:
-    """Record that another agent answers from here on.
+    Args:
+        context: the run.
+        setup: what the run needs of the agent that hands over; from here on, of the other one.
+        successor: the other one.
+        output: see `set_up`.
+        settings: see `set_up`.
+        emit: takes events, or None.
 
     Raises:
         ArgumentError: both have one name, so that a session could not remember which of them answers.
+        GossamerError: something of the other agent cannot be had, or one of its guardrails stops the run.
     """
-    if successor.name == agent.name and successor is not agent:
-        raise ArgumentError(f"two agents called {agent.name!r} hand over; give each a name of its own")
+    if successor.name == setup.agent.name and successor is not setup.agent:
+        raise ArgumentError(f"two agents called {successor.name!r} hand over; give each a name of its own")
     context.agent = successor.name
-    if context.session is not None:
-        context.session.hand_over(successor.name)
+    context.session.hand_over(successor.name)
+    if emit is not None:
+        await emit(HandoffEvent(successor.name))
+    if setup.equipment is not None:
+        setup.equipment.release()
+        setup.equipment = None
+    setup.become(await set_up(successor, context, output, settings, None, emit))
+    if setup.guards is not None:
+        said = await setup.guards.said_before(context)
+        setup.beside = setup.guards.beside(context, said, setup.model)
+
+
+def _chosen(
+    tools: dict[str, Tool[..., Any]], calls: Sequence[ToolCall], results: dict[str, ToolResult]
+) -> AgentLike | None:
+    for call in calls:
+        tool = tools.get(call.name)
+        if tool is None or tool.hands_to is None:
+            continue
+        result = results.get(call.id)
+        if result is not None and result.outcome == "ok":
+            return tool.hands_to()
+    return None
 
 
 def _successors(items: Iterable[Any]) -> list[AgentLike]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Mapping
+from collections.abc import Callable, ItemsView, Mapping, ValuesView
 from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
@@ -28,6 +28,10 @@ class InnerSessions(Generic[SessionT]):
     def items(self) -> ItemsView[str, SessionT]:
         """The sessions with their keys, `run/call`, oldest first."""
         return self._by_key.items()
+
+    def values(self) -> ValuesView[SessionT]:
+        """The sessions, oldest first."""
+        return self._by_key.values()
 
     def of(self, call_id: str, run_id: str | None, make: Callable[[], SessionT]) -> SessionT:
         """Give the session inside a call, and make it where there is none.

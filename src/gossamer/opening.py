@@ -42,7 +42,6 @@ __all__ = [
     "settings_over",
     "tools_of",
     "with_reader",
-    "with_words_of",
 ]
 
 Prompt: TypeAlias = str | Message | Sequence[str | Part | Message] | None
@@ -172,7 +171,7 @@ async def hear(context: RunContext[Any], guards: Any) -> None:
     while inbox:
         message = inbox.popleft()
         if guards is not None:
-            message = await guards.heard(context, message)
+            message = await guards.steered(context, message)
         say(context, message)
 
 
@@ -222,7 +221,8 @@ def reopen_run(
         if isinstance(record, ToolStartedRecord):
             started.add(record.call_id)
         elif isinstance(record, MessageRecord):
-            answer = record.message if record.message.role == "assistant" else None
+            speaks = record.message.role == "assistant" and not record.withdrawn
+            answer = record.message if speaks else None
             if record.usage is not None:
                 context.usage += record.usage
                 turns += 1
@@ -234,13 +234,14 @@ def reopen_run(
     return turns, answer if is_open else None
 
 
-def asked_before(context: RunContext[Any]) -> list[Message]:
-    """Give the prompt of a run that was reopened, out of the journal."""
-    records = context.session.journal
+def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:
+    """Give what the user has said in a run that is begun, each message behind its place in the journal. O(records)."""
     return [
-        record.message
-        for record in records
-        if isinstance(record, MessageRecord) and record.run == context.run_id
+        (place, record.message)
+        for place, record in enumerate(context.session.journal)
+        if isinstance(record, MessageRecord)
+        and record.run == context.run_id
+        and record.message.role == "user"
     ]
 
 
@@ -311,11 +312,6 @@ def with_reader(tools: Toolset) -> Toolset:
         return tools
     by_name = {**tools.by_name, reader.name: reader}
     return msgspec.structs.replace(tools, by_name=by_name, schemas=(*tools.schemas, reader.schema))
-
-
-def with_words_of(tools: Toolset, instructions: str | None) -> str | None:
-    """Give the system prompt with what toolkits add to it, None where both are empty."""
-    return "\n\n".join(filter(None, (instructions, tools.instructions))) or None
 
 
 def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:

@@ -218,19 +218,23 @@ class AgentPool(Generic[OutputT]):
 
     async def _take_back(self, agent: Agent[Any, OutputT]) -> None:
         try:
-            if self._clear is not None:
-                cleared = self._clear(agent)
-                if inspect.isawaitable(cleared):
-                    await cleared
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next borrower must not find what the last one left
-            logger.warning("an agent could not be cleared: %s: %s", type(error).__name__, words_of(error))
-            await self._give_up(agent)
-        else:
-            if self._closed:
-                await self._close(agent)
-            else:
+            if await self._is_cleared(agent) and not self._closed:
                 self._idle.append(agent)
-        self._give_place()
+            else:
+                await self._close(agent)
+        finally:
+            self._give_place()
+
+    async def _is_cleared(self, agent: Agent[Any, OutputT]) -> bool:
+        try:
+            cleared = None if self._clear is None else self._clear(agent)
+            if inspect.isawaitable(cleared):
+                await cleared
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the next borrower must not find what the last one left
+            logger.warning("an agent could not be cleared: %s: %s", type(error).__name__, words_of(error))
+            self._replaced += 1
+            return False
+        return True
 
     async def _give_up(self, agent: Agent[Any, OutputT]) -> None:
         self._replaced += 1

@@ -71,6 +71,7 @@ class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
         kind: `approval`: may the tool run; `question`: a person answers; `caller`: the caller runs the tool.
         run_id: the run that asked, which may be a run started inside a tool of the run that was resumed.
         agent: the agent of that run.
+        tool: tells the tool from others of its name, and from itself once its description or parameters have changed.
         expires: the time, in seconds since the epoch, at which nobody may decide any more; None where there is none.
     """
 
@@ -78,6 +79,7 @@ class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
     kind: PendingKind
     run_id: str
     agent: str = ""
+    tool: str = ""
     expires: float | None = None
 
     @property
@@ -204,11 +206,13 @@ class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
         message: what was said.
         usage: what the model call behind it used.
         interrupted: the model was stopped while it spoke, and this is what had been finished.
+        withdrawn: a guardrail stopped it, and it is not in the view.
     """
 
     message: Message
     usage: Usage | None = None
     interrupted: bool = False
+    withdrawn: bool = False
 
 
 class ToolStartedRecord(_Record, frozen=True, gc=False, tag="tool_started"):

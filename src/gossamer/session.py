@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,7 +20,6 @@ from gossamer.records import (
     ApprovalAskedRecord,
     ApprovalDecidedRecord,
     ApprovalsForgottenRecord,
-    Decision,
     HandoffRecord,
     MessageRecord,
     PendingCall,
@@ -37,7 +35,7 @@ from gossamer.records import (
     decode_as,
     encode,
 )
-from gossamer.remembered import RememberedKey, to_remember
+from gossamer.remembered import Remembered, RememberedKey, to_remember
 from gossamer.session_data import ExportedSession, merge_state
 from gossamer.spent import lost, spent, spent_by_ended_runs
 from gossamer.tools.offload import Offload
@@ -59,7 +57,7 @@ __all__ = ["Session", "WhenBusy"]
 
 _MAX_HANDOFFS = 1000
 _NONE_SWITCHED: dict[str, bool] = {}
-_NONE_REMEMBERED: dict[RememberedKey, Decision] = {}
+_NONE_REMEMBERED: dict[RememberedKey, Remembered] = {}
 
 
 class Session(Generic[State]):
@@ -140,7 +138,7 @@ class Session(Generic[State]):
         self._limits = limits
         self._budget: Budget | None = None
         self._switches: dict[str, bool] = _NONE_SWITCHED
-        self._remembered: dict[RememberedKey, Decision] = _NONE_REMEMBERED
+        self._remembered: dict[RememberedKey, Remembered] = _NONE_REMEMBERED
         self._opened: OpenedToolkits | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -219,8 +217,8 @@ class Session(Generic[State]):
         return self._switches
 
     @property
-    def remembered(self) -> Mapping[RememberedKey, Decision]:
-        """The decisions that hold for the rest of the session, by agent, tool and arguments."""
+    def remembered(self) -> Mapping[RememberedKey, Remembered]:
+        """The decisions that hold for the rest of the session, with their places; see `RememberedKey`."""
         return self._remembered
 
     @property
@@ -228,7 +226,7 @@ class Session(Generic[State]):
         """What toolkits hold open for this session; closed by `aclose`, or when nobody has the session any more."""
         if self._opened is None:
             self._opened = {}
-            weakref.finalize(self, close_forgotten, asyncio.get_running_loop(), self._opened).atexit = False
+            weakref.finalize(self, close_forgotten, self._opened).atexit = False
         return self._opened
 
     @property
@@ -256,7 +254,8 @@ class Session(Generic[State]):
         place = len(self._journal)
         self._journal.append(record)
         if isinstance(record, MessageRecord):
-            self._say(record.message, place)
+            if not record.withdrawn:
+                self._say(record.message, place)
         elif isinstance(record, ToolStartedRecord):
             if self.turn is not None:
                 self.turn.started.add(record.call_id)
@@ -274,7 +273,7 @@ class Session(Generic[State]):
         elif isinstance(record, ViewMovedRecord):
             self._view.replace(record.begin, record.end, record.insert)
             if record.reason == "rewind":
-                self._handoffs = tuple(one for one in self._handoffs if one[0] < record.begin)
+                self._forget(record.begin)
         elif isinstance(record, HandoffRecord):
             self._handoffs = (*self._handoffs[-_MAX_HANDOFFS:], (place, record.to))
         elif isinstance(record, ApprovalAskedRecord):
@@ -288,7 +287,7 @@ class Session(Generic[State]):
             asked = self.turn.asked.pop(record.call_id, None)
             self.turn.decisions[record.call_id] = record.decision
             if asked is not None and (key := to_remember(asked, record.decision)) is not None:
-                self._remembered = {**self._remembered, key: record.decision}
+                self._remembered = {**self._remembered, key: (place, record.decision)}
 
     def steer(self, message: str | Message) -> None:
         """Put a message into the run that holds the session; see `RunContext.steer`.
@@ -362,16 +361,6 @@ class Session(Generic[State]):
         if place is not None:
             run = self._run.run if self._run else ""
             self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=place))
-
-    def replace_in_view(self, message: Message, other: Message, reason: str) -> None:
-        """Let another message stand for one of the view; the journal keeps both. O(records)."""
-        for place in range(len(self._journal) - 1, -1, -1):
-            record = self._journal[place]
-            if isinstance(record, MessageRecord) and record.message is message:
-                run = self._run.run if self._run else ""
-                moved = ViewMovedRecord(run=run, reason=reason, begin=place, end=place + 1, insert=(other,))
-                self.record(moved)
-                return
 
     def rewind(self, place: int) -> None:
         """Let everything from a place on leave the view; the journal keeps it.
@@ -458,6 +447,8 @@ class Session(Generic[State]):
         """Close what toolkits hold open for this session. It can be used on, and opens them anew then."""
         if self._opened is not None:
             await close_all(self._opened)
+        for child in self._inner.values():
+            await child.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -587,6 +578,11 @@ class Session(Generic[State]):
             self._view.append(turn.message, turn.place)
             self._view.append(Message("tool", turn.in_order(), None, at), turn.place)
             self.turn = None
+
+    def _forget(self, begin: int) -> None:
+        """Forget what was said of who answers and what is allowed from a place on, which was rewound."""
+        self._handoffs = tuple(one for one in self._handoffs if one[0] < begin)
+        self._remembered = {key: kept for key, kept in self._remembered.items() if kept[0] < begin}
 
     def _began_at(self, run_id: str) -> int:
         for place in range(len(self._journal) - 1, -1, -1):

@@ -29,6 +29,7 @@ pending = st.builds(
     st.sampled_from(["approval", "question", "caller"]),
     texts,
     texts,
+    texts,
     st.none() | times,
 )
 maybe = st.none() | texts
@@ -37,7 +38,12 @@ FIELDS = {
     kinds.RunStartedRecord: {"agent": texts, "parent": maybe, "call": maybe, "user": maybe},
     kinds.RunFinishedRecord: {"finish_reason": texts, "usage": usages},
     kinds.RunFailedRecord: {"error": texts, "message": texts},
-    kinds.MessageRecord: {"message": messages, "usage": st.none() | usages, "interrupted": st.booleans()},
+    kinds.MessageRecord: {
+        "message": messages,
+        "usage": st.none() | usages,
+        "interrupted": st.booleans(),
+        "withdrawn": st.booleans(),
+    },
     kinds.ToolStartedRecord: {"call_id": texts},
     kinds.ToolResultRecord: {"result": tool_results},
     kinds.ApprovalAskedRecord: {"pending": pending},

@@ -44,5 +44,5 @@ def handoff(
     def hand_over() -> str:
         return f"{give().name} answers from here on."
 
-    made = tool(name=name, description=description, inline=True)(hand_over)
+    made = tool(name=name, description=description, inline=True, idempotent=True)(hand_over)
     return msgspec.structs.replace(made, hands_to=give)

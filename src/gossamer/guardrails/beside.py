@@ -50,6 +50,7 @@ class ModelBeside(WrappedModel):
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
         """Answer piece by piece, the first one once the checks have passed."""
         deltas = self.model.stream(request)
+        first: asyncio.Future[Delta | ModelResponse | None] | None = None
         try:
             if not self._passed:
                 first = asyncio.ensure_future(_next(deltas))
@@ -61,7 +62,9 @@ class ModelBeside(WrappedModel):
             async for delta in deltas:
                 yield delta
         finally:
-            await deltas.aclose()
+            # One that was dropped while its first delta was awaited is being cancelled, and closes by itself.
+            if first is None or first.done():
+                await deltas.aclose()
 
     def _begin(self) -> list[asyncio.Future[Any]]:
         return [asyncio.ensure_future(check) for check in self._checks()]

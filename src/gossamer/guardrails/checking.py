@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,14 +11,18 @@ import msgspec
 from gossamer.asking import Emit
 from gossamer.closing import withdraw
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, GuardrailError, ModelRetry
+from gossamer.errors import ArgumentError, GuardrailError, ModelError, ModelRetry
 from gossamer.events import Event, OutputDelta, OutputRestarted, TextDelta
 from gossamer.guardrails.base import Guardrail, Place
 from gossamer.guardrails.beside import ModelBeside
-from gossamer.messages import Message, Part, Text, ToolCall, ToolResult
+from gossamer.messages import Message, Refusal, Text, ToolCall, ToolResult
+from gossamer.middleware import Layers
 from gossamer.models.base import Model
-from gossamer.opening import OnPending, open_run
+from gossamer.opening import OnPending, asked_before, open_run
+from gossamer.records import ViewMovedRecord
+from gossamer.schema import encode_value, words_of
 from gossamer.telemetry import metrics
+from gossamer.tools.execution import ToolTurn
 from gossamer.usage import Usage
 
 __all__ = ["Guards"]
@@ -33,21 +37,9 @@ class Guards:
 
     Args:
         guardrails: the agent's.
-
-    Attributes:
-        checks_tools: whether one checks calls or results.
-        holds_back: whether one wants answers held back on streams.
     """
 
-    __slots__ = (
-        "_before",
-        "_beside",
-        "_call",
-        "_output",
-        "_result",
-        "checks_tools",
-        "holds_back",
-    )
+    __slots__ = ("_before", "_beside", "_call", "_holds_back", "_output", "_result")
 
     def __init__(self, guardrails: Sequence[Guardrail]) -> None:
         self._before = [one for one in guardrails if "input" in one.on and not one.beside]
@@ -55,56 +47,73 @@ class Guards:
         self._output = [one for one in guardrails if "output" in one.on]
         self._call = [one for one in guardrails if "call" in one.on]
         self._result = [one for one in guardrails if "result" in one.on]
-        self.checks_tools = bool(self._call or self._result)
-        self.holds_back = any(one.hold_back for one in self._output)
+        self._holds_back = any(one.hold_back for one in self._output)
 
-    async def input(
-        self, context: RunContext[Any], messages: list[Message], on_pending: OnPending
+    # --- input ------------------------------------------------------------------------------------------------
+
+    async def begin(
+        self, context: RunContext[Any], new: list[Message], resumed: bool, on_pending: OnPending
     ) -> list[Message]:
         """Check what the user says, before the model is asked.
 
+        Args:
+            context: the run.
+            new: its prompt.
+            resumed: whether the run is resumed, and its prompt stands in the journal.
+            on_pending: see `open_run`.
+
         Returns:
-            The messages, with what was replaced.
+            What the user says, with what was replaced.
 
         Raises:
             GuardrailError: a guardrail stopped the run; the prompt stands in the journal, as that of any failed run.
         """
-        if not self._before:
-            return messages
+        if resumed:
+            return await self.said_before(context)
         try:
-            context.new = [
-                await _check_message(self._before, context, message, "input")
-                if message.role == "user"
-                else message
-                for message in messages
-            ]
+            context.new = [await self._checked_input(context, message) for message in new]
         except GuardrailError:
-            if context.session is not None and context.session.unfinished is None:
-                open_run(context, messages, on_pending)
+            if context.session is not None:
+                open_run(context, new, on_pending)
             raise
         return context.new
 
-    async def taken_over(self, context: RunContext[Any]) -> list[Message]:
-        """Check what the user has said in a run that this agent takes over; what is replaced leaves the view.
+    async def said_before(self, context: RunContext[Any]) -> list[Message]:
+        """Check what the user has said in a run that is begun: it is resumed, or taken over from another agent.
 
         Returns:
-            The messages of the run.
+            What the user has said, with what was replaced, which leaves the view.
 
         Raises:
             GuardrailError: a guardrail stopped the run.
         """
-        new, session = context.new, context.session
-        for position, message in enumerate(new if self._before else ()):
-            if message.role != "user":
-                continue
-            checked = await _check_message(self._before, context, message, "input")
+        said: list[Message] = []
+        for place, message in asked_before(context):
+            checked = await self._checked_input(context, message)
             if checked is not message:
-                new[position] = checked
-                if session is not None:
-                    session.replace_in_view(message, checked, "guardrail")
-        return new
+                moved = ViewMovedRecord(
+                    run=context.run_id, reason="guardrail", begin=place, end=place + 1, insert=(checked,)
+                )
+                context.session.record(moved)
+            said.append(checked)
+        return said
 
-    async def heard(self, context: RunContext[Any], message: Message) -> Message:
+    def beside(self, context: RunContext[Any], said: Sequence[Message], model: Model) -> ModelBeside | None:
+        """Give the model with the checks beside its call, None without any."""
+        texts = [text for message in said if message.role == "user" if (text := _text_of(message))]
+        if not self._beside or not texts:
+            return None
+
+        async def check(one: Guardrail) -> None:
+            for text in texts:
+                if await _check(one, context, text, "input") is not text:
+                    raise ArgumentError(
+                        f"guardrail {one.name!r} gave another text, but it checks beside the model's call"
+                    )
+
+        return ModelBeside(model, lambda: [check(one) for one in self._beside])
+
+    async def steered(self, context: RunContext[Any], message: Message) -> Message:
         """Check a message that was put into a run under way: by all guardrails of the input, before it is heard.
 
         Raises:
@@ -112,61 +121,16 @@ class Guards:
         """
         return await _check_message([*self._before, *self._beside], context, message, "input")
 
-    def beside(
-        self, context: RunContext[Any], messages: Sequence[Message], model: Model
-    ) -> ModelBeside | None:
-        """Give the model with the checks beside its call; None where there are none."""
-        texts = [_text_of(message) for message in messages if message.role == "user"]
-        if not self._beside or not any(texts):
-            return None
+    async def _checked_input(self, context: RunContext[Any], message: Message) -> Message:
+        if message.role != "user":
+            return message
+        return await _check_message(self._before, context, message, "input")
 
-        async def check(one: Guardrail) -> None:
-            for text in texts:
-                if text and await _check(one, context, text, "input") is not text:
-                    raise ArgumentError(
-                        f"guardrail {one.name!r} gave another text, but it checks beside the model's call"
-                    )
-
-        return ModelBeside(model, lambda: [check(one) for one in self._beside])
-
-    async def answer(
-        self,
-        context: RunContext[Any],
-        message: Message,
-        usage: Usage,
-        beside: ModelBeside | None,
-        emit: Emit | None,
-    ) -> Message:
-        """Check an answer, and show it where it was held back.
-
-        Args:
-            context: the run.
-            message: the answer.
-            usage: what the call behind it used.
-            beside: the checks beside that call, which have passed unless somebody answered in the model's stead.
-            emit: takes events, or None.
-
-        Returns:
-            The answer, with what was replaced.
-
-        Raises:
-            GuardrailError: a guardrail stopped the run; the answer stands in the journal and not in the view.
-        """
-        if beside is not None:
-            await beside.pass_checks()
-        if self._output:
-            try:
-                message = await _check_message(self._output, context, message, "output")
-            except GuardrailError:
-                withdraw(context, message, usage)
-                raise
-        if self.holds_back and emit is not None and (text := message.text):
-            await emit(TextDelta(text))
-        return message
+    # --- output -----------------------------------------------------------------------------------------------
 
     def listener(self, emit: Emit | None) -> Emit | None:
         """Give what takes the events of a model's answer: all but its text where that is held back."""
-        if emit is None or not self.holds_back:
+        if emit is None or not self._holds_back:
             return emit
 
         async def withhold(event: Event) -> None:
@@ -179,25 +143,118 @@ class Guards:
         """Give what is kept of an answer that breaks off: nothing where answers are to be checked."""
         return [] if self._output else heard
 
-    async def tool(
-        self, context: RunContext[Any], call: ToolCall, proceed: Callable[[ToolCall], Awaitable[ToolResult]]
-    ) -> ToolResult:
-        """Check a call, let it run, and check its result.
+    def hide(self, error: BaseException) -> None:
+        """Take the unchecked beginning of an answer out of the error of its stream."""
+        if self._output and isinstance(error, ModelError):
+            error.text = ""
+
+    async def answer(
+        self,
+        context: RunContext[Any],
+        message: Message,
+        usage: Usage,
+        beside: ModelBeside | None,
+        emit: Emit | None,
+        layers: Layers | None,
+    ) -> tuple[Message, Usage]:
+        """Check an answer, and show it where it was held back.
+
+        Args:
+            context: the run.
+            message: the answer.
+            usage: what the call behind it used.
+            beside: the checks beside that call, which have passed unless somebody answered in the model's stead.
+            emit: takes events, or None.
+            layers: middleware, whose changes of deltas apply to what was held back too; or None.
+
+        Returns:
+            The answer, with what was replaced, and the usage to be recorded with it, that of judges included.
+
+        Raises:
+            GuardrailError: a guardrail stopped the run; the answer stands in the journal and not in the view.
+        """
+        if beside is not None:
+            await beside.pass_checks()
+        try:
+            if self._output:
+                message = await _check_message(self._output, context, message, "output")
+        except GuardrailError:
+            withdraw(context, message, _with_judges(context, usage))
+            raise
+        if self._holds_back and emit is not None and (text := message.text):
+            delta: Any = TextDelta(text)
+            for change in () if layers is None else layers.delta:
+                delta = None if delta is None else change(context, delta)
+            if delta is not None:
+                await emit(delta)
+        return message, _with_judges(context, usage)
+
+    async def ended(self, turn: ToolTurn) -> Any:
+        """Check what a tool ended the run with, as a result and as an answer.
 
         Raises:
             GuardrailError: a guardrail stopped the run.
         """
+        assert turn.ended is not None
+        value = turn.ended.output
+        text = value if isinstance(value, str) else encode_value(value)
+        checked = text
+        for one in (*self._result, *self._output):
+            checked = await _check(one, turn.context, checked, "result" if one in self._result else "output")
+        return value if checked is text else checked
+
+    # --- tools ------------------------------------------------------------------------------------------------
+
+    async def calls(self, turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
+        """Check the calls of a turn that have no result, before anybody is asked about them.
+
+        Returns:
+            Those that may go on, with what was replaced; the others have a result that tells the model why not.
+
+        Raises:
+            GuardrailError: a guardrail stopped the run.
+        """
+        if self._result:
+            turn.check_result = self._checked_result
+        if not self._call:
+            return list(calls)
+        session = turn.context.session
+        known: dict[str, ToolResult] = {}
+        if session is not None and session.turn is not None:
+            known = session.turn.results
+        allowed: list[ToolCall] = []
+        for call in calls:
+            checked = call
+            try:
+                if call.id not in known:
+                    checked = await self._checked_call(turn.context, call)
+            except ModelRetry as error:
+                turn.finish(call, ToolResult(call.id, call.name, words_of(error), "error"))
+            else:
+                allowed.append(checked)
+        return allowed
+
+    async def _checked_call(self, context: RunContext[Any], call: ToolCall) -> ToolCall:
+        for one in self._call:
+            arguments = await _check(one, context, call.arguments, "call")
+            if arguments is not call.arguments:
+                call = msgspec.structs.replace(call, arguments=arguments)
+        return call
+
+    async def _checked_result(self, context: RunContext[Any], result: ToolResult) -> ToolResult:
         try:
-            for one in self._call:
-                arguments = await _check(one, context, call.arguments, "call")
-                if arguments is not call.arguments:
-                    call = msgspec.structs.replace(call, arguments=arguments)
-            result = await proceed(call)
             for one in self._result:
                 result = await _check_result(one, context, result)
         except ModelRetry as error:
-            return ToolResult(call.id, call.name, str(error), "error")
+            return ToolResult(result.call_id, result.name, words_of(error), "error")
         return result
+
+
+def _with_judges(context: RunContext[Any], usage: Usage) -> Usage:
+    """Add what judges have used since the last answer, so that the journal knows of it."""
+    if context.judged is not None:
+        usage, context.judged = usage + context.judged, None
+    return usage
 
 
 async def _check(one: Guardrail, context: RunContext[Any], text: str, place: Place) -> str:
@@ -232,46 +289,60 @@ async def _check_message(
     guardrails: Sequence[Guardrail], context: RunContext[Any], message: Message, place: Place
 ) -> Message:
     for one in guardrails:
-        text = _text_of(message)
-        if not text:
-            return message
-        checked = await _check(one, context, text, place)
-        if checked is not text:
-            parts = await _replaced(one, context, message.parts, place, checked)
+        parts = await _check_parts(one, context, message.parts, place, even_empty=not message.tool_calls)
+        if parts is not message.parts:
             message = msgspec.structs.replace(message, parts=parts, provider=None)
     return message
 
 
 async def _check_result(one: Guardrail, context: RunContext[Any], result: ToolResult) -> ToolResult:
-    text = result.text
-    checked = await _check(one, context, text, "result") if text else text
-    if checked is text:
-        return result
-    if isinstance(result.content, str):
-        return msgspec.structs.replace(result, content=checked)
-    return msgspec.structs.replace(
-        result, content=await _replaced(one, context, result.content, "result", checked)
-    )
+    content = result.content
+    if isinstance(content, str):
+        checked = await _check(one, context, content, "result") if content else content
+    else:
+        checked = await _check_parts(one, context, content, "result", even_empty=False)
+    return result if checked is content else msgspec.structs.replace(result, content=checked)
 
 
-async def _replaced(
-    one: Guardrail, context: RunContext[Any], parts: Sequence[Any], place: Place, checked: str
+async def _check_parts(
+    one: Guardrail, context: RunContext[Any], parts: tuple[Any, ...], place: Place, *, even_empty: bool
 ) -> tuple[Any, ...]:
-    """Put a checked text in place: as it is where it stands in one part, else each part checked by itself.
+    """Check the text of parts, as it reads in one piece and, of what a user says, as it reads piece by piece.
 
-    The provider's raw data may hold what was replaced, and goes.
+    Where it stands in several parts, each is replaced by itself; where that does not do, all stands in the first.
     """
-    several = sum(type(part) is Text for part in parts) > 1
-    new: list[Part] = []
-    for part in parts:
-        if type(part) is Text and part.text:
-            text = await _check(one, context, part.text, place) if several else checked
-            new.append(msgspec.structs.replace(part, text=text, provider=None))
-        else:
-            new.append(part)
-    return tuple(new)
+    words = [position for position, part in enumerate(parts) if _is_text(part, place)]
+    texts = [parts[position].text for position in words]
+    if not any(texts) and not (even_empty and place == "output"):
+        return parts
+    whole = "".join(texts)
+    checked = await _check(one, context, whole, place)
+    if place == "input" and len(texts) > 1 and checked is whole:
+        spaced = "\n".join(texts)
+        if (respaced := await _check(one, context, spaced, place)) is not spaced:
+            checked = respaced
+    if checked is whole:
+        return parts
+    if len(texts) > 1:
+        texts = [await _check(one, context, text, place) if text else text for text in texts]
+        again = "".join(texts)
+        checked = await _check(one, context, again, place)
+        if checked is not again or again == whole:
+            texts = [checked, *[""] * (len(texts) - 1)]
+    else:
+        texts = [checked]
+    new = list(parts)
+    if not words:
+        return (Text(checked), *parts)
+    for position, text in zip(words, texts, strict=True):
+        # The provider's raw data may hold what was replaced, and goes.
+        new[position] = msgspec.structs.replace(parts[position], text=text, provider=None)
+    return tuple(part for part in new if not (_is_text(part, place) and not part.text))
+
+
+def _is_text(part: Any, place: Place) -> bool:
+    return type(part) is Text or (place == "output" and type(part) is Refusal)
 
 
 def _text_of(message: Message) -> str:
-    texts = [part.text for part in message.parts if type(part) is Text]
-    return texts[0] if len(texts) == 1 else "\n".join(texts)
+    return "\n".join(part.text for part in message.parts if type(part) is Text)

@@ -66,7 +66,7 @@ _SIGNS = (
         "a forged role mark",
         1.0,
         r"<\|(?:im_start|im_end|system|assistant|user|endoftext|eot_id|start_header_id)\|>|\[/?INST\]|<</?SYS>>|"
-        r"^\s*#{2,}\s*(?:system|new instructions?)\s*:|</?(?:system|instructions?)>",
+        r"(?:^|\n)[ \t]*#{2,}[ \t]*(?:system|new instructions?)\s*:|</?(?:system|instructions?)>",
     ),
     _sign(
         "a new role",

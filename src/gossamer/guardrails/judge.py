@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,15 +69,20 @@ def judge(
 
     async def check(context: RunContext[Any], text: str) -> None:
         one = resolve(model) if isinstance(model, str) else model
-        mark = context.run_id  # not to be guessed by who wrote the text
+        mark = secrets.token_hex(8)  # not to be guessed by who wrote the text
         request = ModelRequest(
             MessageView(messages := [Message.user(f"---{mark}---\n{text}\n---{mark}---")], 0, len(messages)),
             _INSTRUCTIONS.format(mark=mark, rule=rule.strip()),
             output_schema=schema,
             settings=settings,
         )
+        budget = context.budget
+        counted = None if budget is None else budget.counted
         response = await ask_model(context, one, request, None, None, [])
+        if budget is not None:
+            budget.counted = counted  # what the provider counted last of the conversation itself
         context.usage += response.usage
+        context.judged = response.usage if context.judged is None else context.judged + response.usage
         try:
             verdict: _Verdict = schema.decode(response.message.text)
         except ValueError as error:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gossamer.context import RunContext
+from gossamer.errors import ArgumentError
+from gossamer.telemetry.logging import logger
 from gossamer.tools.function import Tool
-from gossamer.tools.opened import Opened, OpenedToolkits, held, opened_on_loop
+from gossamer.tools.opened import Opened, OpenedToolkits, open_in, opened_on_loop
 from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import Toolset, put_together
 
@@ -27,19 +29,21 @@ class Equipment:
         kit: the toolset of its agent.
     """
 
-    __slots__ = ("_context", "_held", "_items", "_kit", "_known", "_own", "_toolkits")
+    __slots__ = ("_context", "_held", "_kit", "_known", "_own")
 
     def __init__(self, context: RunContext[Any], kit: Toolset) -> None:
         self._context = context
-        self._items = kit.items
-        self._toolkits = kit.toolkits
         self._kit = kit
-        self._known: tuple[Any, ...] = ()
+        self._known: tuple[Any, ...] = (
+            (),
+        )  # what the kit was put together of: nothing switched, nothing opened
         self._held: dict[Toolkit, Opened] = {}
         self._own: OpenedToolkits = {}
 
     async def toolset(self) -> Toolset:
         """Give the tools as they are now, after opening what has been switched on. O(toolkits) where nothing changed.
+
+        Tools that have changed to a name that is taken leave everything as it was.
 
         Raises:
             GossamerError: a toolkit could not be opened.
@@ -47,17 +51,25 @@ class Equipment:
         """
         switches = self._context.switched
         opened: dict[Toolkit, Sequence[Tool[..., Any]]] = {}
-        for toolkit in self._toolkits:
+        fresh = False
+        for toolkit in self._kit.toolkits:
             if toolkit.open is None or not switches.get(toolkit.name, toolkit.on):
                 continue
             one = self._held.get(toolkit)
             if one is None:
-                one = self._held[toolkit] = held(self._scope(toolkit), toolkit)
+                fresh = True
+                one = self._held[toolkit] = open_in(self._scope(toolkit), toolkit)
+                one.users += 1
                 await one.ready()
             opened[toolkit] = one.tools
         known = (tuple(switches.items()), *opened.values())
         if known != self._known:
-            self._kit = put_together(self._items, switches, opened)
+            try:
+                self._kit = put_together(self._kit.items, switches, opened)
+            except ArgumentError as error:
+                if fresh or known[0] != self._known[0]:
+                    raise
+                logger.warning("tools that changed are not taken over: %s", error)
             self._known = known
         return self._kit
 
@@ -77,6 +89,4 @@ class Equipment:
     def _scope(self, toolkit: Toolkit) -> OpenedToolkits:
         if toolkit.scope == "run":
             return self._own
-        if toolkit.scope == "session" and self._context.session is not None:
-            return self._context.session.opened
-        return opened_on_loop()
+        return self._context.session.opened if toolkit.scope == "session" else opened_on_loop()

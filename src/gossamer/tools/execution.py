@@ -45,6 +45,7 @@ class ToolTurn(msgspec.Struct, eq=False):
         context: the run.
         tools: the tools by name.
         interceptions: middleware around each call, outermost first.
+        check_result: checks what comes of a call and gives the result to be kept, or None.
         notify: takes `ToolProgress` and `ToolCallFinished` as they happen, or None where nobody listens.
         max_parallel: most calls at once, or None.
         results: results by call id.
@@ -53,13 +54,14 @@ class ToolTurn(msgspec.Struct, eq=False):
         ended_by: the id of its call.
         started: how many tools began.
         refused: how many did not for want of budget.
-        decoded: the arguments that a policy looked at last, behind the text that they were decoded from.
+        decoded: the arguments that a policy looked at last, behind its tool and the text that they were decoded from.
         verdicts: what policies said of calls that may have to wait, by call id.
     """
 
     context: RunContext[Any]
     tools: dict[str, Tool[..., Any]]
     interceptions: tuple[Interception, ...] = ()
+    check_result: Callable[[RunContext[Any], ToolResult], Awaitable[ToolResult]] | None = None
     notify: Notify | None = None
     max_parallel: int | None = None
     results: dict[str, ToolResult] = {}
@@ -68,7 +70,7 @@ class ToolTurn(msgspec.Struct, eq=False):
     ended_by: str = ""
     started: int = 0
     refused: int = 0
-    decoded: tuple[str, Any] | None = None
+    decoded: tuple[Tool[..., Any], str, Any] | None = None
     verdicts: dict[str, Any] | None = None
 
     def finish(self, call: ToolCall, result: ToolResult) -> None:
@@ -99,7 +101,7 @@ def run_calls(turn: ToolTurn, calls: Sequence[ToolCall]) -> Awaitable[None] | No
         return _run_all(turn, calls)
     call = calls[0]
     tool = turn.tools.get(call.name)
-    if tool is not None and tool.kind == "inline" and not turn.interceptions:
+    if tool is not None and tool.kind == "inline" and not turn.interceptions and turn.check_result is None:
         return _run_inline(turn, tool, call)
     return _run(turn, call)
 
@@ -112,7 +114,12 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
         tool = turn.tools.get(call.name)
         if tool is not None and tool.exclusive:
             alone.append(call)
-        elif tool is not None and tool.kind == "inline" and not turn.interceptions:
+        elif (
+            tool is not None
+            and tool.kind == "inline"
+            and not turn.interceptions
+            and turn.check_result is None
+        ):
             _run_inline(turn, tool, call)
         else:
             together.append(call)
@@ -173,6 +180,8 @@ async def _run(turn: ToolTurn, call: ToolCall) -> None:
         result = await (_execute_intercepted(turn, call) if turn.interceptions else execute(turn, call))
         if result.call_id != call.id:  # a middleware's, from its cache perhaps
             result = msgspec.structs.replace(result, call_id=call.id, name=call.name)
+        if turn.check_result is not None:
+            result = await turn.check_result(turn.context, result)
     except CallPaused as paused:
         turn.pending += paused.pending
     except asyncio.CancelledError:
@@ -266,8 +275,8 @@ def begin_call(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     """
     known = turn.decoded
     try:
-        if known is not None and known[0] is call.arguments:
-            arguments = known[1]
+        if known is not None and known[0] is tool and known[1] is call.arguments:
+            arguments = known[2]
         else:
             arguments = tool.decode(call.arguments)
     except (ValueError, RecursionError) as error:

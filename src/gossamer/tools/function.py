@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -105,6 +106,11 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         return (
             bool(self.needs_approval) or self.run_by != "agent" or self.delegates or self.goes_on is not None
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the tool from others of its name: a hash of what the model sees of it. O(schema)."""
+        return hashlib.sha256(msgspec.json.encode(self.schema)).hexdigest()[:16]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, past every check."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import Any, TypeAlias
 
 from gossamer.errors import GossamerError, ToolkitError
 from gossamer.schema import words_of
 from gossamer.telemetry.logging import logger
-from gossamer.tools.function import Tool
+from gossamer.tools.function import Tool, as_tool
 from gossamer.tools.toolkit import Equip, Toolkit
 
 __all__ = [
@@ -20,9 +21,7 @@ __all__ = [
     "OpenedToolkits",
     "close_all",
     "close_forgotten",
-    "held",
-    "hold_open",
-    "let_go",
+    "open_in",
     "opened_on_loop",
 ]
 
@@ -40,17 +39,18 @@ class Opened:
 
     Args:
         toolkit: what to open.
-        let_go: called when it is closed, or could not be opened.
+        forget: called when it is closed, or could not be opened: nobody is to find it any more.
 
     Attributes:
-        users: runs and `async with` blocks that hold it.
+        users: how many runs and `async with` blocks hold it.
     """
 
     __slots__ = (
         "__weakref__",
         "_closing",
+        "_forget",
         "_forgotten",
-        "_let_go",
+        "_loop",
         "_name",
         "_ready",
         "_task",
@@ -58,19 +58,19 @@ class Opened:
         "users",
     )
 
-    def __init__(self, toolkit: Toolkit, let_go: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, toolkit: Toolkit, forget: Callable[[], None]) -> None:
+        assert toolkit.open is not None
+        loop = self._loop = asyncio.get_running_loop()
         self.users = 0
         self._name = toolkit.name
-        self._let_go = let_go
+        self._forget = forget
         self._tools: Callable[[], tuple[Tool[..., Any], ...]] = _none
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[None] = loop.create_future()
         # In a context of its own: the run in which it happens to be opened must not live as long as it does.
-        assert toolkit.open is not None
-        own = self._keep(toolkit.open(), weakref.ref(toolkit))
+        own = self._keep(toolkit.open, weakref.ref(toolkit))
         self._task = loop.create_task(own, name=f"gossamer-toolkit-{toolkit.name}", context=Context())
-        self._forgotten = weakref.finalize(toolkit, _close_from_anywhere, loop, weakref.ref(self))
+        self._forgotten = weakref.finalize(toolkit, _close, weakref.ref(self))
         self._forgotten.atexit = False
 
     @property
@@ -82,14 +82,18 @@ class Opened:
         """Wait until it is open.
 
         Raises:
-            GossamerError: it could not be opened.
+            GossamerError: it could not be opened, or was closed meanwhile.
         """
         await asyncio.shield(self._ready)
 
     def close(self) -> None:
-        """Begin to close it; returns at once."""
-        self._let_go()
-        self._closing.set()
+        """Begin to close it; returns at once, and may be called in any thread."""
+        if self._loop.is_closed():
+            return
+        if _running_loop() is self._loop:
+            self._begin_to_close()
+        else:
+            self._loop.call_soon_threadsafe(self._begin_to_close)
 
     async def closed(self) -> None:
         """Wait until it is closed, for ten seconds at most."""
@@ -98,34 +102,35 @@ class Opened:
             logger.warning("toolkit %s did not close within %g seconds", self._name, CLOSING_SECONDS)
             self._task.cancel()
 
-    async def _keep(self, manager: Any, toolkit: weakref.ref[Toolkit]) -> None:
+    def _begin_to_close(self) -> None:
+        self._forget()
+        self._closing.set()
+        if not self._ready.done():
+            self._task.cancel()  # it is still being opened, and nobody waits for that any more
+
+    async def _keep(
+        self, open_: Callable[[], AbstractAsyncContextManager[Equip]], toolkit: weakref.ref[Toolkit]
+    ) -> None:
         try:
-            async with manager as equip:
+            async with open_() as equip:
                 self._tools = _settled(equip, toolkit)
                 self._ready.set_result(None)
                 await self._closing.wait()
         except BaseException as error:
-            self._let_go()
-            if not isinstance(error, Exception):
-                if not self._ready.done():
-                    self._ready.cancel()
-                raise
-            if self._ready.done():
+            self._forget()
+            if not self._ready.done():
+                self._ready.set_exception(_why_not(self._name, error))
+                self._ready.exception()  # marks it as seen: perhaps nobody waits any more
+            elif isinstance(error, Exception):
                 logger.warning("toolkit %s failed: %s: %s", self._name, type(error).__name__, words_of(error))
-                return
-            if not isinstance(error, GossamerError):
-                words = (
-                    f"toolkit {self._name!r} could not be opened: {type(error).__name__}: {words_of(error)}"
-                )
-                error = ToolkitError(words).with_traceback(error.__traceback__)
-            self._ready.set_exception(error)
-            self._ready.exception()  # marks it as seen: whoever waits gets it, and perhaps nobody does any more
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._forgotten.detach()
 
 
-def held(opened: OpenedToolkits, toolkit: Toolkit) -> Opened:
-    """Give the toolkit as it stands open in a scope, or begin to open it, and hold it; let go with `users -= 1`.
+def open_in(opened: OpenedToolkits, toolkit: Toolkit) -> Opened:
+    """Give the toolkit as it stands open in a scope, or begin to open it.
 
     Args:
         opened: what is open in the scope.
@@ -142,41 +147,7 @@ def held(opened: OpenedToolkits, toolkit: Toolkit) -> Opened:
                 del there[kit]
 
         one = opened[toolkit] = Opened(toolkit, forget)
-    one.users += 1
     return one
-
-
-async def hold_open(toolkits: Iterable[Toolkit]) -> None:
-    """Open toolkits that all runs of the running event loop share, and hold them until `let_go`.
-
-    Raises:
-        GossamerError: one could not be opened; none is held then.
-    """
-    opened = opened_on_loop()
-    shared = [toolkit for toolkit in toolkits if toolkit.open is not None and toolkit.scope == "loop"]
-    ones = [held(opened, toolkit) for toolkit in shared]
-    try:
-        for one in ones:
-            await one.ready()
-    except BaseException:
-        for one in ones:
-            one.users -= 1
-        raise
-
-
-async def let_go(toolkits: Iterable[Toolkit]) -> None:
-    """Let go of toolkits that `hold_open` held; those that nobody else holds are closed."""
-    opened = opened_on_loop()
-    closing: list[Opened] = []
-    for toolkit in toolkits:
-        one = opened.get(toolkit)
-        if one is not None:
-            one.users -= 1
-            if one.users <= 0:
-                one.close()
-                closing.append(one)
-    for one in closing:
-        await one.closed()
 
 
 async def close_all(opened: OpenedToolkits) -> None:
@@ -188,11 +159,10 @@ async def close_all(opened: OpenedToolkits) -> None:
         await one.closed()
 
 
-def close_forgotten(loop: asyncio.AbstractEventLoop, opened: OpenedToolkits) -> None:
-    """Close what is open in a scope that nobody has any more; may be called in any thread."""
+def close_forgotten(opened: OpenedToolkits) -> None:
+    """Begin to close what is open in a scope that nobody has any more; may be called in any thread."""
     for one in list(opened.values()):
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(one.close)
+        one.close()
 
 
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, OpenedToolkits] = weakref.WeakKeyDictionary()
@@ -203,6 +173,9 @@ def opened_on_loop() -> OpenedToolkits:
     loop = asyncio.get_running_loop()
     opened = _by_loop.get(loop)
     if opened is None:
+        for other in list(_by_loop):
+            if other.is_closed():
+                del _by_loop[other]  # its tasks were never cancelled, and would keep it here
         opened = _by_loop[loop] = weakref.WeakKeyDictionary()
     return opened
 
@@ -213,34 +186,36 @@ def _none() -> tuple[Tool[..., Any], ...]:
 
 def _settled(equip: Equip, toolkit: weakref.ref[Toolkit]) -> Callable[[], tuple[Tool[..., Any], ...]]:
     """Make of what a toolkit gave when it was opened something that tells its tools at any time."""
-    if not callable(equip):
-        chosen = _choose(toolkit, equip)
-        return lambda: chosen
-    tools = equip()
-    last = tools, _choose(toolkit, tools)
-
-    def current() -> tuple[Tool[..., Any], ...]:
-        nonlocal last
-        tools = equip()
-        if tools is not last[0]:
-            last = tools, _choose(toolkit, tools, known=last[1])
-        return last[1]
-
-    return current
-
-
-def _choose(
-    toolkit: weakref.ref[Toolkit], tools: Any, *, known: tuple[Tool[..., Any], ...] | None = None
-) -> tuple[Tool[..., Any], ...]:
-    """Take the tools that a toolkit wants. A name that it includes must be there at the beginning, and may go later."""
     kit = toolkit()
-    if kit is None:  # nobody has it any more: it is about to be closed
-        return known or ()
-    return kit.choose((*kit.tools, *tools), whole=known is None)[len(kit.tools) :]
+    given = equip() if callable(equip) else _made(equip)
+    if kit is not None:
+        kit.check_names((*kit.tools, *given))  # type: ignore[arg-type] - settled when it was built
+    return equip if callable(equip) else lambda: given
 
 
-def _close_from_anywhere(loop: asyncio.AbstractEventLoop, opened: weakref.ref[Opened]) -> None:
+def _made(tools: Sequence[Any]) -> tuple[Tool[..., Any], ...]:
+    return tuple(one if one.__class__ is Tool else as_tool(one) for one in tools)
+
+
+def _why_not(name: str, error: BaseException) -> GossamerError:
+    """Give the error for those who wait for a toolkit that was not opened."""
+    if isinstance(error, GossamerError):
+        return error
+    if not isinstance(error, Exception):
+        return ToolkitError(f"toolkit {name!r} was closed while it was being opened")
+    words = f"toolkit {name!r} could not be opened: {type(error).__name__}: {words_of(error)}"
+    return ToolkitError(words).with_traceback(error.__traceback__)
+
+
+def _close(opened: weakref.ref[Opened]) -> None:
     """Close what nobody has any more; called by the garbage collector, in whatever thread."""
     one = opened()
-    if one is not None and not loop.is_closed():
-        loop.call_soon_threadsafe(one.close)
+    if one is not None:
+        one.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

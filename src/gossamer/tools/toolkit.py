@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, TypeAlias, get_args
@@ -78,30 +79,32 @@ class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):
             raise ArgumentError(f"scope must be one of {', '.join(get_args(Scope))}, not {self.scope!r}")
         if isinstance(self.include, str) or isinstance(self.exclude, str):
             raise ArgumentError(f"include and exclude of toolkit {self.name!r} must be lists of names")
-        force_setattr(self, "tools", self.choose(tools, whole=self.open is None))
+        items: list[Any] = list(tools)
+        made = tuple(one if one.__class__ is Tool else as_tool(one) for one in items)
+        force_setattr(self, "tools", made)
+        if self.open is None:
+            self.check_names(made)
 
-    def choose(
-        self, tools: Sequence[Tool[..., Any] | Callable[..., Any]], *, whole: bool = True
-    ) -> tuple[Tool[..., Any], ...]:
-        """Make tools of functions, leave out those not wanted, and let the others need approval where the toolkit says.
-
-        Args:
-            tools: what there is to choose from.
-            whole: whether these are all, so that a name in `include` or `exclude` that none of them has is a mistake.
+    def check_names(self, tools: Sequence[Tool[..., Any]]) -> None:
+        """Check that `include` and `exclude` name tools that are there.
 
         Raises:
-            ArgumentError: something that is no tool, or `include` or `exclude` name one that is not there.
+            ArgumentError: one names none of these.
         """
-        items: list[Any] = list(tools)
-        made: list[Tool[..., Any]] = [one if one.__class__ is Tool else as_tool(one) for one in items]
-        names = {tool.name for tool in made}
-        unknown = sorted({*(self.include or ()), *self.exclude} - names) if whole else []
+        names = {tool.name for tool in tools}
+        unknown = sorted({*(self.include or ()), *self.exclude} - names)
         if unknown:
             raise ArgumentError(
                 f"toolkit {self.name!r} has no tool {', '.join(unknown)}; it has {', '.join(sorted(names)) or 'none'}"
             )
-        wanted = [tool for tool in made if self.include is None or tool.name in self.include]
-        return tuple(self._guarded(tool) for tool in wanted if tool.name not in self.exclude)
+
+    def choose(self, tools: Sequence[Any]) -> list[Tool[..., Any]]:
+        """Leave out the tools that are not wanted, and let the others need approval where the toolkit says so."""
+        return [
+            tool if not self.needs_approval or tool.needs_approval else _guarded(tool, self.needs_approval)
+            for tool in tools
+            if (self.include is None or tool.name in self.include) and tool.name not in self.exclude
+        ]
 
     def replace(self, **changes: Any) -> Toolkit:
         """Make a changed copy.
@@ -116,7 +119,15 @@ class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):
                 raise
             raise ArgumentError(f"Toolkit.replace: {error}") from error
 
-    def _guarded(self, tool: Tool[..., Any]) -> Tool[..., Any]:
-        if not self.needs_approval or tool.needs_approval:
-            return tool
-        return tool.replace(needs_approval=self.needs_approval)
+
+# The same tool is to be the same object each time: what a model sees of a tuple of tools is encoded once.
+_needing: weakref.WeakKeyDictionary[Tool[..., Any], tuple[NeedsApproval, Tool[..., Any]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _guarded(tool: Tool[..., Any], policy: NeedsApproval) -> Tool[..., Any]:
+    known = _needing.get(tool)
+    if known is None or known[0] is not policy:
+        known = _needing[tool] = policy, tool.replace(needs_approval=policy)
+    return known[1]

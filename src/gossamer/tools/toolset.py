@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -26,6 +26,8 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
         by_name: the tools by name, those of toolkits that are on included.
         schemas: what the model sees of them.
         can_pause: whether a call of one of them may have to wait for a decision.
+        needs_session: whether a run needs a session: a call may have to wait, now or once toolkits have been switched
+            or opened, or another agent may take over.
         reports: whether one of them reports interim values.
         hands_over: whether one of them hands the conversation over to another agent.
         instructions: what the toolkits that are on add to the system prompt.
@@ -37,6 +39,7 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
     by_name: dict[str, Tool[..., Any]]
     schemas: tuple[ToolSchema | HostedTool, ...]
     can_pause: bool
+    needs_session: bool
     reports: bool
     hands_over: bool = False
     instructions: str = ""
@@ -53,7 +56,7 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     """Give the toolset of a tuple of tools and toolkits; built once for each tuple, the last 1,024 of them.
 
     One with a tool that is an agent is built for each run: kept here, it would keep the agent alive. So is one with a
-    toolkit that is to be opened, which is closed when nobody has it any more.
+    toolkit that is to be opened, which is closed when nobody has it any more; its tools are put together once it is.
 
     Cost: a hash of the tuple and a look-up.
 
@@ -63,7 +66,8 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     kit = _kits.get(items)
     if kit is None:
         kit = put_together(items, {}, {})
-        if kit.settled and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
+        opens = any(one.open is not None for one in kit.toolkits)
+        if not opens and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
             if len(_kits) >= _MAX_KITS:
                 _kits.clear()
             _kits[items] = kit
@@ -75,7 +79,7 @@ def put_together(
     switches: Mapping[str, bool],
     opened: Mapping[Toolkit, Sequence[Tool[..., Any]]],
 ) -> Toolset:
-    """Build the toolset of tools and toolkits.
+    """Build the toolset of tools and toolkits. O(tools).
 
     Args:
         items: tools and toolkits; of two with one name, the later one says what becomes of it.
@@ -89,9 +93,10 @@ def put_together(
     hosted: list[HostedTool] = []
     toolkits: dict[str, Toolkit] = {}
     words: list[str] = []
+    off: list[Any] = []
     for item in items:
         if isinstance(item, Tool):
-            _add_tools(by_name, (item,), None)
+            _add(by_name, item, None)
         elif isinstance(item, HostedTool):
             hosted.append(item)
         else:
@@ -99,43 +104,46 @@ def put_together(
                 raise ArgumentError(f"two toolkits are called {item.name!r}; give one another name")
             toolkits[item.name] = item
             if not switches.get(item.name, item.on):
+                off += item.choose(item.tools)
                 continue
-            _add_tools(by_name, (*item.tools, *opened.get(item, ())), item)  # pyright: ignore[reportArgumentType] - settled when it was built
+            for tool in item.choose((*item.tools, *opened.get(item, ()))):
+                _add(by_name, tool, item)
             if item.instructions:
                 words.append(item.instructions)
-    switchable = tuple(one for one in toolkits.values() if one.switchable)
+    switchable = tuple((one.name, one.description) for one in toolkits.values() if one.switchable)
     if switchable:
-        _add_tools(by_name, (switching_tool(switchable),), None)
+        _add(by_name, switching_tool(switchable), None)
     tools = by_name.values()
+    can_pause = any(one.can_pause for one in tools)
+    hands_over = any(one.hands_to is not None for one in tools)
+    opens = any(one.open is not None for one in toolkits.values())
     return Toolset(
         by_name,
         (*[one.schema for one in tools], *hosted),
-        can_pause=any(one.can_pause for one in tools),
+        can_pause=can_pause,
+        needs_session=can_pause or hands_over or opens or any(one.can_pause or one.hands_to for one in off),
         reports=any(one.kind in {"generator", "async_generator"} for one in tools),
-        hands_over=any(one.hands_to is not None for one in tools),
+        hands_over=hands_over,
         instructions="\n\n".join(words),
         toolkits=tuple(toolkits.values()),
-        settled=not switchable and all(one.open is None for one in toolkits.values()),
+        settled=not switchable and not opens,
         items=items,
     )
 
 
-def _add_tools(
-    by_name: dict[str, Tool[..., Any]], tools: Iterable[Tool[..., Any]], toolkit: Toolkit | None
-) -> None:
-    for one in tools:
-        tool = one
-        if tool.name in by_name:
-            if toolkit is None or toolkit.on_clash == "raise":
-                whose = "" if toolkit is None else f", one of toolkit {toolkit.name!r}"
-                raise ArgumentError(
-                    f"two tools are called {tool.name!r}{whose}; rename one with tool.replace(name=…), "
-                    "or give its toolkit on_clash='skip', 'override' or 'rename'"
-                )
-            if toolkit.on_clash == "skip":
-                continue
-            if toolkit.on_clash == "rename":
-                tool = tool.replace(name=f"{toolkit.name}_{tool.name}")
-                if tool.name in by_name:
-                    raise ArgumentError(f"two tools are called {tool.name!r}, after one was renamed")
-        by_name[tool.name] = tool
+def _add(by_name: dict[str, Tool[..., Any]], tool: Tool[..., Any], toolkit: Toolkit | None) -> None:
+    """Add a tool, by the rule of its toolkit where its name is taken."""
+    if tool.name in by_name:
+        if toolkit is None or toolkit.on_clash == "raise":
+            whose = "" if toolkit is None else f", one of toolkit {toolkit.name!r}"
+            raise ArgumentError(
+                f"two tools are called {tool.name!r}{whose}; rename one with tool.replace(name=…), "
+                "or give its toolkit on_clash='skip', 'override' or 'rename'"
+            )
+        if toolkit.on_clash == "skip":
+            return
+        if toolkit.on_clash == "rename":
+            tool = tool.replace(name=f"{toolkit.name}_{tool.name}")
+            if tool.name in by_name:
+                raise ArgumentError(f"two tools are called {tool.name!r}, after one was renamed")
+    by_name[tool.name] = tool
