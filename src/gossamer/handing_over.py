@@ -102,7 +102,8 @@ async def take_over(
     if setup.equipment is not None:
         setup.equipment.release()
         setup.equipment = None
-    setup.become(await set_up(successor, context, output, settings, None, emit))
+    ready = set_up(successor, context, output, settings, None, emit)
+    setup.become(ready if isinstance(ready, Setup) else await ready)
     if setup.guards is not None:
         said = await setup.guards.said_before(context)
         setup.beside = setup.guards.beside(context, said, setup.model)

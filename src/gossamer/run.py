@@ -130,7 +130,8 @@ async def execute(
             held = session.holding
             if session.answering is not None and session.answering != agent.name:
                 agent = await who_answers(agent, tools, context)
-        setup = await set_up(agent, context, output, settings, tools, emit)
+        ready = set_up(agent, context, output, settings, tools, emit)
+        setup = ready if isinstance(ready, Setup) else await ready
         if session is None and context.session is not None:
             session = context.session
             held = session.holding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from gossamer.opening import instructions_of, settings_over, tools_of
 from gossamer.schema import OutputSchema, output_schema
 from gossamer.session import Session
 from gossamer.tools.equipment import Equipment, needs_equipment
-from gossamer.tools.toolset import Toolset, toolset
+from gossamer.tools.toolset import NO_TOOLS, Toolset, toolset
 
 if TYPE_CHECKING:
     from gossamer.guardrails.beside import ModelBeside
@@ -74,14 +75,14 @@ class Setup(msgspec.Struct, eq=False):
         self.words = _joined(self.instructions, self.kit)
 
 
-async def set_up(
+def set_up(
     agent: AgentLike,
     context: RunContext[Any],
     output: Any,
     settings: ModelSettings | None,
     tools: Any,
     emit: Emit | None,
-) -> Setup:
+) -> Setup | Coroutine[Any, Any, Setup]:
     """Put together what a run needs of an agent; the run gets a session where its tools need one.
 
     Args:
@@ -92,40 +93,52 @@ async def set_up(
         tools: in place of the agent's.
         emit: takes events, or None.
 
+    Returns:
+        All of it; or what to await for it, where functions of the agent are to be asked or toolkits to be looked at.
+
     Raises:
         GossamerError: something of it cannot be had; the message says what.
     """
-    model: Model = resolve(agent.model) if type(agent.model) is str else agent.model
     kind = agent.output if output is None else output
     guards: Guards | None = None
     if agent.guardrails:
         from gossamer.guardrails.checking import Guards
 
         guards = Guards(agent.guardrails)
-    own: Any = agent.tools
-    if tools is None and own.__class__ is tuple:  # settled when the agent was built
-        kit = toolset(own)
-    else:
-        kit = await tools_of(own if tools is None else tools, context)
-    if context.session is None and kit.needs_session:
-        context.session = Session()
-        context.session.holding.holder = context
+    own: Any = agent.tools if tools is None else tools
     instructions = agent.instructions
-    if callable(instructions):
-        instructions = await instructions_of(agent, context)
+    settled = own.__class__ is tuple and tools is None  # when the agent was built
+    kit = toolset(own) if settled else NO_TOOLS
     setup = Setup(
         agent,
-        model,
+        resolve(agent.model) if type(agent.model) is str else agent.model,
         agent.settings if settings is None else settings_over(agent.settings, settings),
         None if kind is str else output_schema(kind),
         layers(agent.middleware) if agent.middleware else None,
         guards,
         kit,
         None,
-        _joined(instructions, kit) if kit.instructions else instructions or None,
+        instructions or None,
         instructions,
         emit if guards is None else guards.listener(emit),
     )
+    if not settled or kit.toolkits or kit.needs_session or callable(instructions):
+        return _complete(setup, context, None if settled else own)
+    return setup
+
+
+async def _complete(setup: Setup, context: RunContext[Any], tools: Any) -> Setup:
+    """Ask the functions of the agent, make a session where one is needed, and look at the toolkits."""
+    agent = setup.agent
+    if tools is not None:
+        setup.kit = await tools_of(tools, context)
+    kit = setup.kit
+    if context.session is None and kit.needs_session:
+        context.session = Session()
+        context.session.holding.holder = context
+    if callable(agent.instructions):
+        setup.instructions = await instructions_of(agent, context)
+    setup.words = _joined(setup.instructions, kit)
     if kit.toolkits:
         try:
             await setup.refresh(context)

@@ -13,7 +13,7 @@ from gossamer.tools.function import Tool
 from gossamer.tools.switching import switching_tool
 from gossamer.tools.toolkit import Toolkit
 
-__all__ = ["AgentTool", "Toolset", "put_together", "toolset"]
+__all__ = ["NO_TOOLS", "AgentTool", "Toolset", "put_together", "toolset"]
 
 # What an agent's tools are made of, once plain functions among them have become tools.
 AgentTool: TypeAlias = Tool[..., Any] | Toolkit | HostedTool
@@ -129,6 +129,9 @@ def put_together(
         settled=not switchable and not opens,
         items=items,
     )
+
+
+NO_TOOLS = put_together((), {}, {})
 
 
 def _add(by_name: dict[str, Tool[..., Any]], tool: Tool[..., Any], toolkit: Toolkit | None) -> None:
