@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from gossamer.tools.builtin.calculator import CalculationError, calculator
+
+__all__ = [
+    "CalculationError",
+    "calculator",
+]
