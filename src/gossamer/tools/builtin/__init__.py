@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from gossamer.tools.builtin.calculator import CalculationError, calculator
+from gossamer.tools.builtin.files import files
+from gossamer.tools.builtin.rooted import FilesError
 
 __all__ = [
     "CalculationError",
+    "FilesError",
     "calculator",
+    "files",
 ]
