@@ -5,10 +5,14 @@ from __future__ import annotations
 from gossamer.tools.builtin.calculator import CalculationError, calculator
 from gossamer.tools.builtin.files import files
 from gossamer.tools.builtin.rooted import FilesError
+from gossamer.tools.builtin.rows import QueryError
+from gossamer.tools.builtin.sql import sql
 
 __all__ = [
     "CalculationError",
     "FilesError",
+    "QueryError",
     "calculator",
     "files",
+    "sql",
 ]
