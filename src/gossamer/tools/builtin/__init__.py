@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gossamer.tools.builtin.calculator import CalculationError, calculator
+from gossamer.tools.builtin.dataframes import dataframes
 from gossamer.tools.builtin.files import files
 from gossamer.tools.builtin.rooted import FilesError
 from gossamer.tools.builtin.rows import QueryError
@@ -13,6 +14,7 @@ __all__ = [
     "FilesError",
     "QueryError",
     "calculator",
+    "dataframes",
     "files",
     "sql",
 ]

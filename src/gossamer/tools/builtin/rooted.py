@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError, GossamerError, ToolkitError
 
-__all__ = ["MAX_COMPONENTS", "FilesError", "Found", "Rooted", "kind_of", "told"]
+__all__ = ["MAX_COMPONENTS", "FilesError", "Found", "Rooted", "kind_of", "opened_file", "read_at", "told"]
 
 # Components of a path, and so descriptors that are open at once on the way to it.
 MAX_COMPONENTS = 32
@@ -274,12 +275,7 @@ def read_at(folder: int, name: str, path: str, offset: int, length: int) -> tupl
         FilesError: it is no regular file.
         OSError: it cannot be opened or read.
     """
-    _regular(
-        os.stat(name, dir_fd=folder, follow_symlinks=False), path
-    )  # before it is opened: a device may act on it
-    descriptor = os.open(name, _FILE, dir_fd=folder)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        size = _regular(os.fstat(descriptor), path).st_size
+    with opened_file(folder, name, path) as (file, size):
         pieces: list[bytes] = []
         if offset < size:  # a place far behind the end is an error to the system
             file.seek(offset)
@@ -289,6 +285,20 @@ def read_at(folder: int, name: str, path: str, offset: int, length: int) -> tupl
             pieces.append(piece)
             length -= len(piece)
         return b"".join(pieces), size
+
+
+@contextmanager
+def opened_file(folder: int, name: str, path: str) -> Generator[tuple[FileIO, int]]:
+    """Open a regular file in an open folder; give it and its size.
+
+    Raises:
+        FilesError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    # Looked at before it is opened, for a device may act on that, and once more when it is.
+    _regular(os.stat(name, dir_fd=folder, follow_symlinks=False), path)
+    with os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb", buffering=0) as file:
+        yield file, _regular(os.fstat(file.fileno()), path).st_size
 
 
 def kind_of(mode: int) -> str:
