@@ -20,7 +20,7 @@ import msgspec
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, load_duckdb, query_duckdb
 from gossamer.tools.builtin.rooted import FilesError, Rooted, kind_of, opened_file
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_stoppable
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.threads import run_in_thread
 from gossamer.tools.toolkit import Toolkit
@@ -174,7 +174,7 @@ class _Frames:
                 cursor.interrupt()
 
         try:
-            return await run_stoppable(run, stop, self._bounds.timeout)
+            return await run_query(run, stop, self._bounds.timeout)
         finally:
             cursor.close()
 

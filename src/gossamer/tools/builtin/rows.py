@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from gossamer.errors import ArgumentError, GossamerError
-from gossamer.tools.threads import run_in_thread
+from gossamer.tools.builtin.stoppable import run_stoppable
 
-__all__ = ["QueryBounds", "QueryError", "Rows", "rows_of", "run_stoppable"]
-
-T = TypeVar("T")
+__all__ = ["QueryBounds", "QueryError", "Rows", "rows_of", "run_query"]
 
 _MOST_CHARACTERS = 200_000  # of all cells together
 _LARGEST_INTEGER = 2**63
-
-# How often work in a thread is told to stop, and how many times, before the thread is given up.
-_STOP_EVERY = 0.05
-_STOPS = 40
 
 
 class QueryError(GossamerError):
@@ -85,47 +78,18 @@ def rows_of(columns: Sequence[str], found: Iterable[Sequence[Any]], bounds: Quer
     return Rows([*columns], rows)
 
 
-async def run_stoppable(work: Callable[[], T], stop: Callable[[], None], seconds: float) -> T:
-    """Run work in a thread that stops when it is told to: when the time is over, or the caller is cancelled.
-
-    Args:
-        work: takes no arguments; may block.
-        stop: makes the work end soon; called again and again until it has, for it may not have begun.
-        seconds: how long it may take.
+async def run_query(work: Callable[[], Rows], stop: Callable[[], None], seconds: float) -> Rows:
+    """Run a query in a thread, see `run_stoppable`.
 
     Raises:
         QueryError: the time is over.
     """
-    task = asyncio.ensure_future(run_in_thread(work))
     try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    except GeneratorExit:  # dropped, and nothing may be awaited any more
-        stop()
-        task.cancel()
-        raise
-    except asyncio.CancelledError:
-        await _stop(task, stop)
-        raise
-    if not done:
-        await _stop(task, stop)
-        raise QueryError(f"the query took longer than {seconds:g} seconds and was stopped; ask for less")
-    return task.result()
-
-
-async def _stop(task: asyncio.Task[Any], stop: Callable[[], None]) -> None:
-    try:
-        for _ in range(_STOPS):
-            stop()
-            done, _ = await asyncio.wait({task}, timeout=_STOP_EVERY)
-            if done:
-                break
-        else:
-            task.cancel()  # its thread is given up and counted
-            await asyncio.wait({task})
-    finally:
-        task.cancel()
-        if task.done() and not task.cancelled():
-            task.exception()  # marks it as seen: it was stopped
+        return await run_stoppable(work, stop, seconds)
+    except TimeoutError:
+        raise QueryError(
+            f"the query took longer than {seconds:g} seconds and was stopped; ask for less"
+        ) from None
 
 
 def _cell(value: Any, most: int) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, LOCK, READING, load_duckdb, query_duckdb
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_stoppable
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
 
 if TYPE_CHECKING:
     import duckdb
@@ -90,7 +90,7 @@ class DuckDBDatabase:
                 with contextlib.suppress(Exception):  # closed just now
                     connection.interrupt()
 
-        return await run_stoppable(run, stop, self._bounds.timeout)
+        return await run_query(run, stop, self._bounds.timeout)
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         load_duckdb()

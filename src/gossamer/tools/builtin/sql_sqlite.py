@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of, run_stoppable
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of, run_query
 
 if TYPE_CHECKING:
     import sqlite3
@@ -94,7 +94,7 @@ class SQLiteDatabase:
             with self._connected(stopped) as connection:
                 return work(connection)
 
-        return await run_stoppable(run, stopped.set, self._bounds.timeout)
+        return await run_query(run, stopped.set, self._bounds.timeout)
 
     @contextlib.contextmanager
     def _connected(self, stopped: threading.Event) -> Generator[sqlite3.Connection]:
