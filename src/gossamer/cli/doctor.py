@@ -17,6 +17,7 @@ import gossamer
 from gossamer.cli.choice import base_url, default_model
 from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
+from gossamer.cli.tools_report import ToolkitState, show_tools, tools_report
 from gossamer.errors import ArgumentError, GossamerError
 from gossamer.models.catalog import list_models
 from gossamer.models.presets import PRESETS, check_model
@@ -38,8 +39,10 @@ _NEEDED = {
     "rich": "rich",
 }
 _OPTIONAL = {
+    "duckdb": ("duckdb", "databases and tables for agents", "pip install 'gossamer[sql]'"),
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
+    "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
     "sentence_transformers": (
         "sentence-transformers",
         "embeddings in this process",
@@ -113,6 +116,7 @@ class Report(msgspec.Struct, frozen=True):
         model: what `gossamer run` uses here.
         libraries: needed and optional ones.
         providers: those known by name.
+        tools: the toolkits that come along, and whether they can be used here.
         open_files: the limit, or None where the system has no such thing.
         broken: what is needed and does not work; empty where all is well.
     """
@@ -124,6 +128,7 @@ class Report(msgspec.Struct, frozen=True):
     model: str
     libraries: tuple[Library, ...]
     providers: tuple[Provider, ...]
+    tools: tuple[ToolkitState, ...]
     open_files: OpenFiles | None
     broken: tuple[str, ...]
 
@@ -152,6 +157,7 @@ def doctor(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
         model=model,
         libraries=libraries,
         providers=providers,
+        tools=tools_report(),
         open_files=_open_files(),
         broken=(*_broken_libraries(libraries), *_broken_model(model, providers)),
     )
@@ -255,6 +261,8 @@ def _show(report: Report) -> None:
     screen.line("\nProviders", "bold")
     for provider in report.providers:
         _show_provider(screen, provider)
+
+    show_tools(screen, report.tools)
 
     screen.line("\nOpen files", "bold")
     _show_open_files(screen, report.open_files)

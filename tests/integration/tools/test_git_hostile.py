@@ -52,7 +52,7 @@ def on_terminal(folder, *arguments):
     ours, theirs = os.openpty()
     try:
         subprocess.run(
-            ["git", *arguments], cwd=folder, env=ENVIRONMENT | {"GIT_EDITOR": ":"}, stdin=subprocess.DEVNULL,
+            ["git", *arguments], cwd=folder, env=ENVIRONMENT | {"GIT_EDITOR": ":", "PAGER": "cat"}, stdin=subprocess.DEVNULL,
             stdout=theirs, stderr=subprocess.DEVNULL, timeout=60, check=False,
         )  # fmt: skip
     finally:
