@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-__all__ = ["Postgres", "missing", "postgres", "postgres_server"]
+__all__ = ["Postgres", "missing", "postgres", "postgres_server", "require"]
 
 # Where Debian and Ubuntu keep the programs of a server, beside those of PATH.
 _PROGRAMS = "/usr/lib/postgresql/*/bin"
@@ -28,6 +28,12 @@ def missing(what: str, command: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def require(program: str, command: str = "make services") -> None:
+    """Skip a test whose program is not on PATH."""
+    if shutil.which(program) is None:
+        missing(program, command)
 
 
 class Postgres(NamedTuple):

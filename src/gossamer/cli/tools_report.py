@@ -95,7 +95,8 @@ def _psycopg() -> str | None:
 
 def _git() -> str | None:
     version = git_version()
-    return f"git {'.'.join(map(str, version))}" if version is not None and version >= OLDEST else None
+    usable = version is not None and version >= OLDEST and hasattr(os, "killpg")
+    return f"git {'.'.join(map(str, version))}" if version and usable else None
 
 
 NEEDS = (

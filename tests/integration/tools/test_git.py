@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.tools.calling import given, names, refused
+from tests.services import require
 
 from gossamer import Agent, ArgumentError, ToolCall
 from gossamer.models import ScriptedModel
@@ -47,6 +48,7 @@ def run(folder, *arguments) -> str:
 
 @pytest.fixture
 def repository(tmp_path):
+    require("git")
     folder = tmp_path / "repository"
     folder.mkdir()
     run(folder, "init", "--quiet", "--initial-branch=main")

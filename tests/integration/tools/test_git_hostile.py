@@ -12,6 +12,7 @@ from hypothesis import given as for_any
 from hypothesis import strategies as st
 from tests.integration.tools.calling import call, given, refused
 from tests.integration.tools.test_git import ENVIRONMENT, run
+from tests.services import require
 
 from gossamer import Agent, ArgumentError, ToolCall
 from gossamer.models import ScriptedModel
@@ -20,6 +21,7 @@ from gossamer.tools.builtin import GitError, git
 
 @pytest.fixture
 def repository(tmp_path):
+    require("git")
     folder = tmp_path / "repository"
     folder.mkdir()
     run(folder, "init", "--quiet", "--initial-branch=main")

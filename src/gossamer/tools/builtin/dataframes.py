@@ -60,8 +60,8 @@ def dataframes(
 ) -> Toolkit:
     """Make a toolkit with which a model looks into tables: list, describe, first rows, statistics, SQL.
 
-    The files are read once, when the first run needs them, and kept in memory until the event loop ends or whoever holds
-    the agent open closes it. No file but these can be reached, and none is changed.
+    The files are read once, when the first run needs them, and kept in memory until `async with agent:` ends, or until
+    nobody has the toolkit any more. No file but these can be reached, and none is changed.
 
     Args:
         tables: names of tables and their files (`.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet`); or a folder,
@@ -100,7 +100,7 @@ def dataframes(
             ]
             yield [tool(idempotent=True, timeout=timeout + 30)(one) for one in tools]
         finally:
-            connection.close()
+            await run_in_thread(connection.close)
 
     return Toolkit(name, description="Look into tables, by SQL too.", open=opened, on_clash="rename")
 

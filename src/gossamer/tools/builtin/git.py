@@ -64,6 +64,7 @@ def git(
 
     Raises:
         ArgumentError: there is no repository, or an argument is out of range.
+        ToolkitError: the system cannot end git with all that it started (Windows).
     """
     if not 0 < timeout <= 3_600:
         raise ArgumentError(f"timeout must be above 0 and at most 3,600 seconds, not {timeout}")

@@ -140,11 +140,16 @@ class Repository:
 
     Raises:
         ArgumentError: there is no repository.
+        ToolkitError: the system has no groups of processes (Windows).
     """
 
     __slots__ = ("_environment", "_folders", "_path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not hasattr(os, "killpg"):
+            raise ToolkitError(
+                "git is run on Linux, macOS and BSD only: elsewhere what it starts cannot be ended with it"
+            )
         try:
             self._path = Path(path).resolve(strict=True)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
