@@ -142,6 +142,26 @@ async def test_names_that_are_no_utf8_are_listed(root):
     assert [m["path"] for m in found["matches"]] == ["caf\\xe9"]
 
 
+@pytest.mark.parametrize("path", [".git/hooks/post-checkout", "inner/.GIT/config", ".git"])
+async def test_nothing_is_changed_that_git_would_run(root, path):
+    (root / ".git" / "hooks").mkdir(parents=True)
+    (root / ".git" / "config").write_text("[core]")
+    kit = files(root, writable=True)
+    for name, arguments in [
+        ("write_file", {"path": path, "text": "evil"}),
+        ("append_file", {"path": path, "text": "evil"}),
+        ("move_file", {"source": "a.txt", "target": path}),
+        ("move_file", {"source": path, "target": "b"}),
+        ("delete_file", {"path": path}),
+        ("make_folder", {"path": path}),
+    ]:
+        assert "FilesError" in await refused(kit, name, **arguments)
+    assert "git's own" in await refused(kit, "edit_file", path=".git/config", old="core", new="evil")
+    assert (await given(kit, "read_file", path=".git/config")).endswith("[core]")
+    assert list((root / ".git" / "hooks").iterdir()) == []
+    assert not (root / "inner" / ".GIT").exists()
+
+
 async def test_a_root_below_a_link_is_where_it_was_when_it_was_given(root, outside):
     alias = root.parent / "alias"
     alias.symlink_to(root.parent)

@@ -10,6 +10,7 @@ from tests.integration.tools.calling import given, names, refused
 
 from gossamer import Agent, ArgumentError, Limits, ToolCall
 from gossamer.models import ScriptedModel
+from gossamer.tools import thread_statistics
 from gossamer.tools.builtin import sql
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -156,9 +157,13 @@ async def test_many_wide_rows_end_early(path):
     assert len(result.new_messages[2].parts[0].content) <= 50_000  # kept aside, after 200,000 characters
 
 
-async def test_a_query_that_takes_too_long_is_stopped(path):
-    told = await refused(sql(f"sqlite:///{path}", timeout=0.1), "query_sql", query=FOREVER)
+@pytest.mark.parametrize(
+    "query", [FOREVER, FOREVER.replace("count(*)", "sum(length(hex(randomblob(4000000))))")]
+)
+async def test_a_query_that_takes_too_long_is_stopped(path, query):
+    told = await refused(sql(f"sqlite:///{path}", timeout=0.1), "query_sql", query=query)
     assert "longer than 0.1 seconds" in told
+    assert thread_statistics().abandoned == 0
 
 
 async def test_a_run_that_is_cancelled_stops_its_query(kit):

@@ -91,7 +91,7 @@ def files(
     """Make a toolkit with which a model works on the files of a folder, and on no others.
 
     Symbolic links in it are never followed, special files never opened. A file that is written has its old content or
-    all of its new one at any moment.
+    all of its new one at any moment. Nothing is written below a `.git`: git would run it, later and as somebody else.
 
     Args:
         root: the folder; it must be there.
@@ -301,6 +301,8 @@ class _Files:
             source: what to move, relative to the root.
             target: its new path; the folder it lies in must be there.
         """
+        self._check(source)
+        self._check(target)
         with self._lock:
             self._rooted.move(source, target)
         return f"moved {source} to {target}"
@@ -311,6 +313,7 @@ class _Files:
         Args:
             path: what to delete, relative to the root.
         """
+        self._check(path)
         with self._lock:
             self._rooted.delete(path)
         return f"deleted {path}"
@@ -321,6 +324,7 @@ class _Files:
         Args:
             path: the folder, relative to the root.
         """
+        self._check(path)
         with self._lock:
             self._count(len(self._rooted.parts(path)) * _LEAST_COUNTED)
             made = self._rooted.make_folder(path)
@@ -335,9 +339,14 @@ class _Files:
     def _write(self, path: str, content: bytes) -> str:
         if len(content) > self._max_write:
             raise self._too_large(path)
+        self._check(path)
         self._count(max(len(content), _LEAST_COUNTED))
         self._rooted.replace(path, content)
         return f"wrote {len(content)} bytes to {path}"
+
+    def _check(self, path: str) -> None:
+        if any(part.lower() == ".git" for part in self._rooted.parts(path)):
+            raise FilesError(f"{path!r}: nothing is changed in a folder of git's own")
 
     def _count(self, size: int) -> None:
         if self._written + size > self._max_written:

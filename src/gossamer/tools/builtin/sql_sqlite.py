@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SQLiteDatabase"]
 
-_STEPS = 10_000  # of SQLite's machine between two looks at whether to stop
+_STEPS = 1_000  # of SQLite's machine between two looks at whether to stop
 
 # What a query may make SQLite hold at once. A value longer than that cannot be read, nor made.
 _MAX_VALUE = 10_000_000
@@ -89,12 +89,20 @@ class SQLiteDatabase:
 
     async def _run(self, work: Callable[[sqlite3.Connection], Rows]) -> Rows:
         stopped = threading.Event()
+        opened: list[sqlite3.Connection] = []
 
         def run() -> Rows:
             with self._connected(stopped) as connection:
+                opened.append(connection)
                 return work(connection)
 
-        return await run_query(run, stopped.set, self._bounds.timeout)
+        def stop() -> None:
+            stopped.set()
+            for connection in opened:  # sooner than the next look, where single steps take long
+                with contextlib.suppress(Exception):  # closed just now
+                    connection.interrupt()
+
+        return await run_query(run, stop, self._bounds.timeout)
 
     @contextlib.contextmanager
     def _connected(self, stopped: threading.Event) -> Generator[sqlite3.Connection]:
@@ -120,13 +128,11 @@ class SQLiteDatabase:
         connection.text_factory = _decoded
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.setlimit(
-            sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000
-        )  # a long one takes time without a step
+        # A long pattern takes time without a step of SQLite's machine, after which it could be stopped.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100)
         connection.setlimit(sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200)
-        connection.execute(
-            "PRAGMA trusted_schema=OFF"
-        )  # a view of a hostile file calls no function with effects
+        # A view of a hostile file calls no function that has effects.
+        connection.execute("PRAGMA trusted_schema=OFF")
         if self._writable:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("BEGIN IMMEDIATE")
