@@ -80,7 +80,6 @@ async def test_shows_columns_rows_statistics_and_answers_queries(folder):
         "SET lock_configuration = false",
         "SET memory_limit = '900GB'",
         "INSTALL httpfs",
-        "FROM hidden_variable",
         "SELECT 1; SELECT 2",
         "SELECT 1) AS result(c0); DROP TABLE orders; --",
         "not sql",
@@ -90,8 +89,6 @@ async def test_shows_columns_rows_statistics_and_answers_queries(folder):
     ],
 )
 async def test_reaches_no_other_file_and_changes_nothing(folder, query):
-    hidden_variable = [1]
-    assert hidden_variable
     kit = dataframes({"orders": folder / "orders.csv"})
     names = {"secret": folder.parent / "secret.csv", "folder": folder, "outside": folder.parent / "outside"}
     model = ScriptedModel(

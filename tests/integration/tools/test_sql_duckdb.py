@@ -100,15 +100,12 @@ async def test_shows_tables_columns_and_rows(kit):
         "CHECKPOINT",
         "VACUUM",
         "SELECT getenv('HOME')",
-        "SELECT * FROM hidden_variable",
         "not sql at all",
         "",
         "--",
     ],
 )
 async def test_changes_nothing_and_reaches_no_other_file(kit, path, tmp_path, query):
-    hidden_variable = [1]  # DuckDB would find it by its name, were it let
-    assert hidden_variable
     secret = tmp_path / "secret.csv"
     secret.write_text("word\nhidden\n")
     before, files = path.read_bytes(), sorted(tmp_path.iterdir())
