@@ -46,10 +46,10 @@ def calculator() -> Toolkit:
     Returns:
         The toolkit. It needs nothing open and may be shared by any number of agents.
     """
-    return Toolkit("calculator", [_calculate], description="Calculate with exact and floating numbers.")
+    work = tool(name="calculate", inline=True, idempotent=True)(_calculate)
+    return Toolkit("calculator", [work], description="Calculate with exact and floating numbers.")
 
 
-@tool(name="calculate", inline=True, idempotent=True)
 def _calculate(expression: str) -> str:
     """Calculate an arithmetic expression. Decimals are exact: 0.1 + 0.2 gives 0.3.
 
