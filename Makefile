@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-services:       ## install the system packages that tests can use (needs root); none is needed yet
+services:       ## install the system packages that tests can use (needs root)
 	@bash scripts/services.sh
 
 bench: setup    ## measure; rivals are measured too where `make bench-rivals` made them

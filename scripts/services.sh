@@ -1,4 +1,25 @@
 #!/usr/bin/env bash
 # Installs the system packages that the tests can use; needs root once there is one to install.
+# The tests start what they need by themselves: no service is started here, and none is needed.
 set -euo pipefail
-echo "The tests need nothing beyond Python: there is no system package to install."
+
+wanted=(git postgresql)
+
+missing=()
+for package in "${wanted[@]}"; do
+    state=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    echo "Already there: ${wanted[*]}"
+    exit 0
+fi
+
+# Debian's package would make a database cluster and start it; the tests make their own.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"

@@ -18,6 +18,7 @@ from gossamer.cli.choice import base_url, default_model
 from gossamer.cli.online import OnlineService, ask_services, show_services
 from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
+from gossamer.cli.tools_report import ToolkitState, show_tools, tools_report
 from gossamer.errors import ArgumentError, GossamerError
 from gossamer.models.catalog import list_models
 from gossamer.models.presets import PRESETS, check_model
@@ -40,6 +41,7 @@ _NEEDED = {
 }
 _OPTIONAL = {
     "defusedxml": ("defusedxml", "the toolkit arxiv", "pip install 'gossamer[web]'"),
+    "duckdb": ("duckdb", "databases and tables for agents", "pip install 'gossamer[sql]'"),
     "html_to_markdown": (
         "html-to-markdown",
         "the toolkits http_fetch, web_search, wikipedia and hacker_news",
@@ -47,6 +49,8 @@ _OPTIONAL = {
     ),
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
+    "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
+    "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (
         "sentence-transformers",
         "embeddings in this process",
@@ -120,6 +124,7 @@ class Report(msgspec.Struct, frozen=True):
         model: what `gossamer run` uses here.
         libraries: needed and optional ones.
         providers: those known by name.
+        tools: the toolkits that come along, and whether they can be used here.
         open_files: the limit, or None where the system has no such thing.
         online: the services that toolkits use, as far as they were asked for.
         broken: what is needed and does not work; empty where all is well.
@@ -132,6 +137,7 @@ class Report(msgspec.Struct, frozen=True):
     model: str
     libraries: tuple[Library, ...]
     providers: tuple[Provider, ...]
+    tools: tuple[ToolkitState, ...]
     open_files: OpenFiles | None
     online: tuple[OnlineService, ...]
     broken: tuple[str, ...]
@@ -168,6 +174,7 @@ def doctor(
         model=model,
         libraries=libraries,
         providers=providers,
+        tools=tools_report(),
         open_files=_open_files(),
         online=services,
         broken=(*_broken_libraries(libraries), *_broken_model(model, providers)),
@@ -273,6 +280,7 @@ def _show(report: Report) -> None:
     for provider in report.providers:
         _show_provider(screen, provider)
 
+    show_tools(screen, report.tools)
     if report.online:
         show_services(screen, report.online)
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from gossamer.tools.builtin.arxiv import arxiv
+from gossamer.tools.builtin.calculator import CalculationError, calculator
+from gossamer.tools.builtin.dataframes import dataframes
+from gossamer.tools.builtin.files import files
+from gossamer.tools.builtin.git import git
+from gossamer.tools.builtin.git_process import GitError
 from gossamer.tools.builtin.hacker_news import hacker_news
 from gossamer.tools.builtin.http_fetch import http_fetch
+from gossamer.tools.builtin.rooted import FilesError
+from gossamer.tools.builtin.rows import QueryError
+from gossamer.tools.builtin.sql import sql
 from gossamer.tools.builtin.web_search import (
     BraveSearch,
     SearchBackend,
@@ -17,13 +25,22 @@ from gossamer.tools.builtin.wikipedia import wikipedia
 
 __all__ = [
     "BraveSearch",
+    "CalculationError",
+    "FilesError",
+    "GitError",
+    "QueryError",
     "SearXNG",
     "SearchBackend",
     "SearchResult",
     "TavilySearch",
     "arxiv",
+    "calculator",
+    "dataframes",
+    "files",
+    "git",
     "hacker_news",
     "http_fetch",
+    "sql",
     "web_search",
     "wikipedia",
 ]

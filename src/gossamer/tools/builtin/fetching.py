@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -22,7 +22,9 @@ from gossamer.errors import (
     WireError,
 )
 from gossamer.tools.threads import run_in_thread
-from gossamer.wire import Endpoint, Headers, Stream, Timeouts
+
+if TYPE_CHECKING:
+    from gossamer.wire import Headers, Stream
 
 __all__ = ["USER_AGENT", "Service", "retry_after_of"]
 
@@ -108,6 +110,11 @@ class Service:
             raise ArgumentError(f"pause is {pause!r}; give seconds, 0 or more")
         given = headers or {}
         self.name = name
+        from gossamer.wire import (  # with what speaks HTTP, which other toolkits do not need
+            Endpoint,
+            Timeouts,
+        )
+
         self._endpoint = Endpoint(
             url,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **given},

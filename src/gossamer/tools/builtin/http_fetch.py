@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from time import monotonic
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urljoin
 
 import msgspec
@@ -25,8 +25,10 @@ from gossamer.tools.builtin.page_text import check_library, decode_text, read_pa
 from gossamer.tools.function import tool
 from gossamer.tools.threads import run_in_thread
 from gossamer.tools.toolkit import Toolkit
-from gossamer.wire import Endpoint, Stream, Timeouts, is_public_address
-from gossamer.wire.url import URL, parse_url
+
+if TYPE_CHECKING:
+    from gossamer.wire import Stream, Timeouts
+    from gossamer.wire.url import URL
 
 __all__ = ["Page", "http_fetch"]
 
@@ -113,6 +115,8 @@ def http_fetch(
     for name, (value, least) in bounds.items():
         if value < least:
             raise ArgumentError(f"{name} is {value!r}; give {least} or more")
+    from gossamer.wire import Endpoint, Timeouts  # with what speaks HTTP, which other toolkits do not need
+
     rules = _Rules(
         allow_address=_rule(allow_private),
         ports=frozenset(ports),
@@ -162,6 +166,8 @@ class _AlsoPrivate(msgspec.Struct, frozen=True):
     networks: tuple[IPv4Network | IPv6Network, ...]
 
     def __call__(self, address: str) -> bool:
+        from gossamer.wire import is_public_address
+
         if is_public_address(address):
             return True
         number = ip_address(address)
@@ -169,6 +175,8 @@ class _AlsoPrivate(msgspec.Struct, frozen=True):
 
 
 def _rule(allow_private: bool | Sequence[str]) -> Callable[[str], bool] | None:
+    from gossamer.wire import is_public_address
+
     if isinstance(allow_private, bool):
         return None if allow_private else is_public_address
     if isinstance(allow_private, str):
@@ -181,6 +189,8 @@ def _rule(allow_private: bool | Sequence[str]) -> Callable[[str], bool] | None:
 
 def _check(url: str, rules: _Rules) -> URL:
     """Refuse what is not to be fetched, as far as the URL alone tells."""
+    from gossamer.wire.url import parse_url
+
     parsed = parse_url(url)
     if parsed.userinfo:
         raise ArgumentError("the URL holds a user or password, and pages that need one are not fetched")
@@ -238,6 +248,8 @@ async def _follow(url: str, rules: _Rules) -> Page:
 
 async def _send(url: str, rules: _Rules) -> Stream:
     _check(url, rules)
+    from gossamer.wire import Endpoint
+
     endpoint = Endpoint(
         url,
         headers=rules.headers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 
@@ -13,7 +13,9 @@ from gossamer.tools.builtin.fetching import Service, retry_after_of
 from gossamer.tools.builtin.page_text import check_library, text_of_fragment
 from gossamer.tools.function import tool
 from gossamer.tools.toolkit import Toolkit
-from gossamer.wire import Headers
+
+if TYPE_CHECKING:
+    from gossamer.wire import Headers
 
 __all__ = ["BraveSearch", "SearXNG", "SearchBackend", "SearchResult", "TavilySearch", "web_search"]
 

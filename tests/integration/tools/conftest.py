@@ -1,0 +1,7 @@
+"""Services that the tests of toolkits use."""
+
+from __future__ import annotations
+
+from tests.services import postgres
+
+__all__ = ["postgres"]
