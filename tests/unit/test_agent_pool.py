@@ -213,3 +213,16 @@ def test_what_no_pool_can_be_made_of(wrong):
 async def test_make_must_give_an_agent():
     with pytest.raises(ArgumentError, match="make gave int"):
         await AgentPool(lambda: 3).run("x")
+
+
+async def test_a_clearing_that_is_cancelled_from_within_costs_the_agent_and_not_its_place():
+    async def clear(agent: Agent) -> None:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    scarce = Scarce()
+    async with AgentPool(scarce.make, size=1, clear=clear, wait_timeout=1) as pool:
+        await pool.run("go")
+        assert pool.statistics.lent == 0
+        assert (await pool.run("go")).output == "agent-2 has 1"

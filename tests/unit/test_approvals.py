@@ -302,3 +302,54 @@ async def test_edited_arguments_that_do_not_fit_go_back_to_the_model():
     agent, session = await paused()
     await decide(agent, session, Approve({"amount": "much"}))
     assert "Invalid arguments for pay" in results(session)[0]
+
+
+# --- what calls and decisions must not be mistaken for --------------------------------------------------------------
+
+
+async def test_arguments_of_one_tool_are_not_those_of_another():
+    @tool(inline=True, needs_approval=lambda days: days > 100)
+    def keep(days: int = 30) -> str:
+        """Keep."""
+        return f"keep {days}"
+
+    @tool(inline=True)
+    def purge(older_than: int = 3650) -> str:
+        """Purge."""
+        return f"purge {older_than}"
+
+    calls = [ToolCall("keep", "{}", "1"), ToolCall("purge", "{}", "2")]
+    session = Session()
+    await Agent(ScriptedModel([calls, "done"]), tools=[keep, purge]).run("x", session=session)
+    assert results(session) == ["keep 30", "purge 3650"]
+
+
+async def test_a_tool_that_comes_with_a_switch_may_pause_a_run_without_a_session():
+    kit = Toolkit("money", [pay], on=False, switchable=True)
+    model = ScriptedModel(
+        [ToolCall.of("switch_toolkit", toolkit="money", on=True), ToolCall.of("pay", amount=1), "done"]
+    )
+    agent = Agent(model, tools=[kit])
+    result = await agent.run("x")
+    assert [pending.call.name for pending in result.pending] == ["pay"]
+    assert (await decide(agent, result.session, Approve())).output == "done"
+
+
+async def test_a_decision_does_not_hold_for_another_tool_of_the_same_name():
+    other = tool(needs_approval=True, inline=True, name="pay")(lambda iban: f"sent to {iban}")
+    session = Session()
+    first = Agent(scripted(ToolCall.of("pay", amount=1)), tools=[pay])
+    await first.run("x", session=session)
+    await decide(first, session, Approve(remember="tool"))
+    second = Agent(scripted(ToolCall.of("pay", iban="x")), tools=[other])
+    assert (await second.run("x", session=session)).pending
+
+
+async def test_a_rewind_takes_decisions_back():
+    agent = Agent(scripted(ToolCall.of("pay", amount=1), ToolCall.of("pay", amount=2)), tools=[pay])
+    session = Session()
+    await agent.run("x", session=session)
+    await decide(agent, session, Approve(remember="tool"))
+    session.rewind(session.starts[0])
+    assert not session.remembered
+    assert (await agent.run("y", session=session)).pending

@@ -10,7 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from gossamer import (
     Agent,
+    Answer,
+    Approve,
     ArgumentError,
+    EndRun,
     GuardrailError,
     Image,
     Limits,
@@ -18,6 +21,7 @@ from gossamer import (
     Middleware,
     ModelRetry,
     ProviderError,
+    Refusal,
     Session,
     Text,
     ToolCall,
@@ -621,3 +625,175 @@ async def test_what_was_stopped_is_counted():
         assert recorder.registry.get_sample_value("gossamer_guardrail_trips_total", labels) == 1
     finally:
         disable_metrics()
+
+
+# --- ways around --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+async def test_a_withdrawn_answer_does_not_come_back_after_a_crash(cut):
+    session = Session()
+    with pytest.raises(GuardrailError):
+        await Agent(model("the secret is 7"), guardrails=[no_secrets]).run("x", session=session)
+    crashed = Session()
+    for record in session.journal[:cut]:
+        crashed.record(record)
+    assert "secret" not in "".join(message.text for message in crashed.messages)
+    if crashed.unfinished is not None:
+        agent = Agent(model("clean"), guardrails=[no_secrets])
+        assert (await agent.resume(crashed)).output == "clean"
+
+
+@pytest.mark.parametrize("place", ["output", "result"])
+async def test_what_a_tool_ends_the_run_with_is_checked(place):
+    @tool(inline=True)
+    def stop() -> str:
+        """Stop."""
+        raise EndRun("my secret")
+
+    agent = Agent(model(ToolCall.of("stop")), tools=[stop], guardrails=[masking(place)])
+    assert (await agent.run("x")).output == "my ***"
+    stopping = guardrail(name="stop", on=place)(no_secrets.check)
+    agent = Agent(model(ToolCall.of("stop")), tools=[stop], guardrails=[stopping])
+    with pytest.raises(GuardrailError):
+        await agent.run("x")
+
+
+async def test_the_words_of_a_refusal_are_checked():
+    answer = ModelResponse(Message("assistant", (Refusal("no secret"),)), Usage(), "refusal")
+    assert (await Agent(model(answer), guardrails=[masking("output")]).run("x")).output == "no ***"
+
+
+async def test_a_text_in_pieces_is_checked_as_it_reads():
+    pieces = ModelResponse(Message("assistant", (Text("my sec"), Text("ret"))), Usage())
+    result = await Agent(model(pieces), guardrails=[masking("output")]).run("x")
+    assert result.output == "my ***"
+    answering = model("fine")
+    await Agent(answering, guardrails=[masking("input")]).run([Text("a sec"), Text("ret"), Text(" b")])
+    assert answering.requests[0].messages[0].text == "a *** b"
+
+
+async def test_an_answer_without_a_word_is_checked_too():
+    def check(context, text):
+        if not text:
+            raise GuardrailError("nothing was said")
+
+    empty = ModelResponse(Message("assistant", ()), Usage())
+    with pytest.raises(GuardrailError, match="nothing was said"):
+        await Agent(model(empty), guardrails=[Guardrail("words", check, "output")]).run("x")
+
+
+@tool(inline=True, needs_approval=lambda amount: amount > 100)
+def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+def replacing(old: str, new: str, *places) -> Guardrail:
+    return Guardrail(
+        "replacing", lambda context, text: text.replace(old, new) if old in text else None, places
+    )
+
+
+async def test_a_policy_and_a_person_see_a_call_as_it_was_checked():
+    for arguments, old, new in (('{"amount":5}', "5", "5000"), ('{"amount":5000 EUR}', " EUR", "")):
+        agent = Agent(
+            model(ToolCall("pay", arguments, "1"), "done"),
+            tools=[pay],
+            guardrails=[replacing(old, new, "call")],
+        )
+        session = Session()
+        result = await agent.run("x", session=session)
+        assert [pending.call.arguments for pending in result.pending] == ['{"amount":5000}']
+        again = Session.from_export(session.export())
+        await agent.resume(again, {"1": Approve()})
+        assert [part.text for part in again.messages[2].parts] == ["paid 5000"]
+
+
+async def test_middleware_that_mends_a_call_does_not_get_it_past_the_policy():
+    class Mending(Middleware):
+        async def tool(self, context, call, next):
+            return await next(msgspec.structs.replace(call, arguments='{"amount":5000}'))
+
+    agent = Agent(model(ToolCall("pay", "{broken", "1")), tools=[pay], middleware=[Mending()])
+    assert (await agent.run("x")).pending
+
+
+async def test_tools_of_callers_and_persons_are_checked():
+    @tool(run_by="caller")
+    def look(url: str) -> str:
+        """Look."""
+
+    agent = Agent(model(ToolCall.of("look", url="secret")), tools=[look], guardrails=[no_secrets])
+    with pytest.raises(GuardrailError, match="stopped the call"):
+        await agent.run("x")
+    session = Session()
+    agent = Agent(model(ToolCall.of("look", url="x"), "done"), tools=[look], guardrails=[masking("result")])
+    paused = await agent.run("x", session=session)
+    await agent.resume(session, {paused.pending[0].call_id: Answer("a secret")})
+    assert session.messages[2].parts[0].text == "a ***"
+
+
+async def test_a_call_that_was_refused_stays_refused_after_a_pause():
+    ran = []
+
+    @tool(inline=True)
+    def act(words: str) -> str:
+        """Act."""
+        ran.append(words)
+        return words
+
+    def check(context, text):
+        if "rm" in text:
+            raise ModelRetry("Not that.")
+
+    calls = [ToolCall.of("act", words="rm"), ToolCall.of("pay", amount=500)]
+    agent = Agent(model(calls, "done"), tools=[act, pay], guardrails=[Guardrail("shell", check, "call")])
+    session = Session()
+    paused = await agent.run("x", session=session)
+    result = await agent.resume(session, {paused.pending[0].call_id: Approve()})
+    assert result.output == "done"
+    assert not ran
+    assert [part.text for part in session.messages[2].parts] == ["Not that.", "paid 500"]
+
+
+async def test_the_error_of_a_broken_stream_does_not_tell_what_was_held_back():
+    class Breaking(ScriptedModel):
+        async def stream(self, request):
+            yield TextDelta("a sec")
+            raise ProviderError("down")
+
+    stopping = guardrail(on="output", hold_back=True)(no_secrets.check)
+    with pytest.raises(ProviderError) as caught:
+        await drive(Agent(Breaking(["x"]), guardrails=[stopping]), "stream", "x")
+    assert caught.value.text == ""
+
+
+async def test_middleware_sees_what_was_held_back():
+    class Silent(Middleware):
+        def delta(self, context, delta):
+            return None
+
+    agent = Agent(model("plain words"), middleware=[Silent()], guardrails=[masking("output", hold_back=True)])
+    assert not texts(await events_of(agent, "x"))
+
+
+async def test_a_stream_that_is_dropped_while_checks_are_pending_is_cancelled(watch):
+    answer, check = Slow(), Slow()
+    session = Session()
+    agent = Agent(ScriptedModel(answer.answer), guardrails=[check.beside()])
+    stream = agent.stream("x", session=session)
+
+    async def read():
+        async for _ in stream:
+            pass
+
+    task = asyncio.create_task(read())
+    await answer.began.wait()
+    await check.began.wait()
+    stream.cancel()
+    await task
+    failed = [record.error for record in session.journal if isinstance(record, RunFailedRecord)]
+    assert failed == ["Cancelled"]
+    assert answer.cancelled
+    assert check.cancelled

@@ -15,18 +15,20 @@ from gossamer import (
     GuardrailError,
     Hooks,
     Limits,
+    Message,
     ProviderError,
     ResumeError,
     Runnable,
     Session,
     ToolCall,
     Toolkit,
+    Usage,
     handoff,
     tool,
 )
 from gossamer.events import HandoffEvent, RunFinished, RunStarted
 from gossamer.guardrails import Guardrail, guardrail
-from gossamer.models import ScriptedModel
+from gossamer.models import ModelResponse, ScriptedModel
 from gossamer.records import HandoffRecord, RunFailedRecord, RunStartedRecord
 
 both = pytest.mark.parametrize("how", ["run", "stream"])
@@ -318,3 +320,83 @@ async def test_two_of_one_name_cannot_hand_over():
     triage = Agent(ScriptedModel([ToolCall.of("hand_over_to_agent")]), tools=[handoff(Agent("offline"), "b")])
     with pytest.raises(ArgumentError, match="two agents called 'agent'"):
         await triage.run("x")
+
+
+async def test_a_run_without_a_session_is_resumed_by_the_agent_that_was_asked_with_all_it_used():
+    pay = refund.replace(needs_approval=True)
+    answer = ModelResponse(
+        Message("assistant", (ToolCall.of("refund", amount=5),)), Usage(10, 10, model_calls=1)
+    )
+    billing = Agent(ScriptedModel([answer, "Done."]), name="billing", tools=[pay])
+    handing = ModelResponse(
+        Message("assistant", (ToolCall.of("hand_over_to_billing"),)), Usage(500, 500, model_calls=1)
+    )
+    triage = Agent(ScriptedModel([handing]), name="triage", tools=[handoff(billing, "b")])
+    paused = await triage.run("x")
+    assert paused.usage.total_tokens == 1020
+    result = await triage.resume(paused.session, {paused.pending[0].call_id: Approve()})
+    assert (result.output, result.usage.total_tokens, result.usage.model_calls) == ("Done.", 1020, 3)
+
+
+async def test_looking_for_who_answers_ends_where_functions_make_agents_anew():
+    def make_one() -> Agent:
+        return Agent("offline", name="one", tools=[handoff(make_two, "x", name="to_two")])
+
+    def make_two() -> Agent:
+        return Agent("offline", name="two", tools=[handoff(make_one, "x", name="to_one")])
+
+    session = Session()
+    session.hand_over("gone")
+    assert (await make_one().run("x", session=session)).agent == "one"
+    session.hand_over("two")
+    assert (await make_one().run("x", session=session)).agent == "two"
+
+
+@pytest.mark.parametrize("cut", range(3, 7))
+async def test_a_crash_around_the_handoff_does_not_lose_it(cut):
+    triage, _ = two(["From billing."])
+    whole = Session()
+    await triage.run("x", session=whole)
+    crashed = Session()
+    for record in whole.journal[:cut]:
+        crashed.record(record)
+    triage, billing = two(["From billing."])
+    result = await triage.resume(crashed)
+    assert (result.output, result.agent) == ("From billing.", "billing")
+    assert not triage.model.requests
+    assert len(billing.model.requests) == 1
+
+
+async def test_a_thousand_handoffs_do_not_nest():
+    back = handoff(lambda: one, "Back.", name="go_back")
+    other = Agent(ScriptedModel(lambda request: ToolCall.of("go_back")), name="other", tools=[back])
+    model = ScriptedModel(lambda request: ToolCall.of("hand_over_to_other"))
+    one = Agent(model, name="one", tools=[handoff(other, "On.")])
+    result = await one.run("x", limits=Limits(max_turns=1500))
+    assert result.finish_reason == "limit"
+    assert result.usage.model_calls == 1500
+
+
+async def test_a_limit_of_tool_calls_is_not_overlooked_beside_a_handoff():
+    billing = Agent(ScriptedModel(["never"]), name="billing")
+    calls = [ToolCall.of("hand_over_to_billing"), ToolCall.of("refund", amount=3)]
+    triage = Agent(ScriptedModel([calls]), name="triage", tools=[refund, handoff(billing, "b")])
+    result = await triage.run("x", limits=Limits(max_tool_calls=1))
+    assert result.finish_reason == "limit"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_guardrails_of_the_other_agent_check_after_a_pause_too(beside):
+    @guardrail(beside=beside)
+    def no_secrets(context, text):
+        if "secret" in text:
+            raise GuardrailError("a secret")
+
+    pay = refund.replace(needs_approval=True)
+    billing = Agent(ScriptedModel(["never"]), name="billing", guardrails=[no_secrets])
+    calls = [ToolCall.of("hand_over_to_billing"), ToolCall.of("refund", amount=3)]
+    triage = Agent(ScriptedModel([calls]), name="triage", tools=[pay, handoff(billing, "b")])
+    session = Session()
+    await triage.run("my secret", session=session)
+    with pytest.raises(GuardrailError):
+        await triage.resume(session, {session.pending[0].call_id: Approve()})

@@ -278,3 +278,121 @@ async def test_the_run_that_opened_it_is_not_kept_alive():
     assert kept() is None
     async with agent:
         pass
+
+
+async def test_a_block_lets_go_of_what_it_holds_and_of_nothing_else():
+    resource = Resource()
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def wait() -> str:
+        """Wait."""
+        started.set()
+        await go_on.wait()
+        return "waited"
+
+    kit = Toolkit("r", [wait], open=resource.open, scope="session")
+    agent = Agent(ScriptedModel([ToolCall.of("wait"), "done"]), tools=[kit])
+    task = asyncio.create_task(agent.run("x"))
+    await started.wait()
+    async with agent:
+        async with agent:
+            pass
+    assert resource.live == 1
+    go_on.set()
+    result = await task
+    await result.session.aclose()
+    assert resource.live == 0
+
+
+async def test_what_inner_agents_open_for_their_sessions_is_closed_with_them():
+    resource = Resource()
+    inner = agent_with(Toolkit("r", open=resource.open, scope="session"), runs=3)
+    calls = [ToolCall.of("ask", prompt="x") for _ in range(3)]
+    outer = Agent(ScriptedModel([*calls, "done"]), tools=[inner.as_tool("ask", "Asks.")])
+    await outer.run("x", session=Session())
+    assert (resource.opened, resource.closed) == (3, 3)
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_is_cancelled():
+    opening, cancelled = asyncio.Event(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def hanging():
+        opening.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        yield []
+
+    agent = Agent(ScriptedModel(["x"]), tools=[Toolkit("h", open=hanging, scope="run")])
+    task = asyncio.create_task(agent.run("x"))
+    await opening.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+
+
+async def test_a_session_that_is_closed_while_a_run_waits_for_an_opening_tells_the_run():
+    opening = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def hanging():
+        opening.set()
+        await asyncio.Event().wait()
+        yield []
+
+    session = Session()
+    agent = Agent(ScriptedModel(["x"]), tools=[Toolkit("h", open=hanging, scope="session")])
+    task = asyncio.create_task(agent.run("x", session=session))
+    await opening.wait()
+    await session.aclose()
+    with pytest.raises(ToolkitError, match="closed while it was being opened"):
+        await task
+
+
+async def test_an_open_that_fails_at_once_is_told_like_any_other_and_the_others_are_closed():
+    def broken():
+        raise OSError("no cable")
+
+    resource = Resource()
+    kits = [Toolkit("r", open=resource.open), Toolkit("b", open=broken)]
+    agent = Agent(ScriptedModel(["x"]), tools=kits)
+    with pytest.raises(ToolkitError, match="'b' could not be opened: OSError: no cable"):
+        async with agent:
+            pass
+    await soon(lambda: resource.live == 0)
+    with pytest.raises(ToolkitError, match="no cable"):
+        await agent.run("x")
+    await soon(lambda: resource.live == 1)  # opened by the run, and kept for the next one
+    async with agent.replace(tools=kits[:1]):
+        pass
+    assert resource.live == 0
+
+
+async def test_tools_that_change_to_a_name_that_is_taken_leave_everything_as_it_was(caplog):
+    @tool(inline=True)
+    def grow() -> str:
+        """Grow."""
+        current[0] = (grow, taken.replace(description="The other one."))
+        return "grown"
+
+    @tool(inline=True)
+    def taken() -> str:
+        """Be there first."""
+        return "first"
+
+    current = [(grow,)]
+
+    @contextlib.asynccontextmanager
+    async def opened():
+        yield lambda: current[0]
+
+    model = ScriptedModel([ToolCall.of("grow"), ToolCall.of("taken"), "done"])
+    result = await Agent(model, tools=[taken, Toolkit("g", open=opened, scope="run")]).run("x")
+    assert answers(result) == ["grown", "first"]
+    assert "are not taken over" in caplog.text

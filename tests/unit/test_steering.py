@@ -13,6 +13,7 @@ from gossamer import (
     GuardrailError,
     Limits,
     Message,
+    Output,
     RunContext,
     Session,
     SteeringError,
@@ -207,3 +208,20 @@ async def test_each_of_many_runs_hears_its_own():
     agent = Agent(ScriptedModel(reply), tools=[work])
     results = await asyncio.gather(*(agent.run(f"x {n}", deps=say, user=str(n)) for n in range(50)))
     assert [result.output for result in results] == [f"x {n} more {n}" for n in range(50)]
+
+
+async def test_a_message_that_comes_while_the_answer_is_validated_is_answered():
+    contexts = []
+
+    async def check(value: int) -> int:
+        if value == 1:
+            contexts[0].steer("Rather 2.")
+        return value
+
+    def instructions(context):
+        contexts.append(context)
+        return "Count."
+
+    model = ScriptedModel(['{"result": 1}', '{"result": 2}'])
+    result = await Agent(model, instructions).run("x", output=Output(int, validators=[check]))
+    assert result.output == 2

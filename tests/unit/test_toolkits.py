@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gossamer import Agent, ArgumentError, Session, Tool, ToolCall, Toolkit, tool
+from gossamer import Agent, ArgumentError, RunContext, Session, Tool, ToolCall, Toolkit, tool
 from gossamer.models import ScriptedModel
 from gossamer.records import ToolkitSwitchedRecord
 
@@ -203,3 +203,31 @@ async def test_tools_of_a_run_and_of_a_function_may_be_toolkits():
     await Agent(model).run("x", tools=[Toolkit("a", [saying("one")])])
     await Agent(model, tools=lambda context: [Toolkit("a", [saying(context.deps)])]).run("x", deps="two")
     assert [names(request) for request in model.requests] == [["one"], ["two"]]
+
+
+async def test_a_switch_during_a_run_holds_from_the_next_model_call_on():
+    @tool(inline=True)
+    def tidy(context: RunContext) -> str:
+        """Tidy."""
+        context.session.switch("danger", on=False)
+        return "tidied"
+
+    model = ScriptedModel([ToolCall.of("tidy"), "done"])
+    kits = [Toolkit("a", [tidy]), Toolkit("danger", [saying("boom")])]
+    await Agent(model, tools=kits).run("x", session=Session())
+    assert [names(request) for request in model.requests] == [["tidy", "boom"], ["tidy"]]
+
+
+async def test_the_tool_that_switches_is_built_once():
+    model = ScriptedModel(["a", "b"])
+    for _ in range(2):
+        await Agent(model, tools=[Toolkit("a", switchable=True), Toolkit("b", [saying("one")])]).run("x")
+    first, second = (request.tools[-1] for request in model.requests)
+    assert first is second
+
+
+async def test_a_changed_copy_is_free_of_what_the_first_one_wanted():
+    kit = Toolkit("a", [saying("one"), saying("two")], needs_approval=True, include=["one"])
+    model = ScriptedModel([[ToolCall.of("one"), ToolCall.of("two")], "done"])
+    free = kit.replace(needs_approval=False, include=None)
+    assert contents(await Agent(model, tools=[free]).run("x")) == ["one", "two"]
