@@ -24,7 +24,7 @@ from gossamer.records import (
     PendingCall,
     PendingKind,
 )
-from gossamer.schema import encode_value
+from gossamer.schema import encode_value, is_object
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -127,9 +127,10 @@ async def _must_wait(tool: Tool[..., Any], call: ToolCall) -> bool:
     if not callable(tool.needs_approval):
         return tool.needs_approval
     try:
-        arguments = msgspec.structs.asdict(tool.decode(call.arguments))
+        decoded = tool.decode(call.arguments)
     except (ValueError, RecursionError):
         return False  # the call will be handed back to the model for its arguments
+    arguments = decoded if is_object(decoded) else msgspec.structs.asdict(decoded)
     verdict = tool.needs_approval(**arguments)
     if inspect.isawaitable(verdict):
         verdict = await verdict

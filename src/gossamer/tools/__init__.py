@@ -5,12 +5,13 @@ from __future__ import annotations
 from gossamer.tools.function import RunBy, Tool, tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.threads import MAX_ABANDONED, MAX_THREADS, ThreadStatistics, thread_statistics
-from gossamer.tools.toolkit import Equip, OnClash, Scope, Toolkit
+from gossamer.tools.toolkit import Equip, Equipped, OnClash, Scope, Toolkit
 
 __all__ = [
     "MAX_ABANDONED",
     "MAX_THREADS",
     "Equip",
+    "Equipped",
     "Offload",
     "OnClash",
     "RunBy",

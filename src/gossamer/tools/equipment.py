@@ -47,6 +47,7 @@ class Equipment:
         """
         switches = self._context.switched
         opened: dict[Toolkit, Sequence[Tool[..., Any]]] = {}
+        told: dict[Toolkit, str] = {}
         for toolkit in self._toolkits:
             if toolkit.open is None or not switches.get(toolkit.name, toolkit.on):
                 continue
@@ -55,9 +56,10 @@ class Equipment:
                 one = self._held[toolkit] = held(self._scope(toolkit), toolkit)
                 await one.ready()
             opened[toolkit] = one.tools
-        known = (tuple(switches.items()), *opened.values())
+            told[toolkit] = one.instructions
+        known = (tuple(switches.items()), *opened.values(), *told.values())
         if known != self._known:
-            self._kit = put_together(self._items, switches, opened)
+            self._kit = put_together(self._items, switches, opened, told)
             self._known = known
         return self._kit
 

@@ -44,6 +44,7 @@ class Opened:
 
     Attributes:
         users: runs and `async with` blocks that hold it.
+        equip: what its context manager gave; None before it is open.
     """
 
     __slots__ = (
@@ -55,12 +56,14 @@ class Opened:
         "_ready",
         "_task",
         "_tools",
+        "equip",
         "users",
     )
 
     def __init__(self, toolkit: Toolkit, let_go: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         self.users = 0
+        self.equip: Any = None
         self._name = toolkit.name
         self._let_go = let_go
         self._tools: Callable[[], tuple[Tool[..., Any], ...]] = _none
@@ -77,6 +80,11 @@ class Opened:
     def tools(self) -> tuple[Tool[..., Any], ...]:
         """Its tools as they are now: the same tuple until they change."""
         return self._tools()
+
+    @property
+    def instructions(self) -> str:
+        """What it has to say of itself, see `Equipped`."""
+        return getattr(self.equip, "instructions", "")
 
     async def ready(self) -> None:
         """Wait until it is open.
@@ -101,6 +109,7 @@ class Opened:
     async def _keep(self, manager: Any, toolkit: weakref.ref[Toolkit]) -> None:
         try:
             async with manager as equip:
+                self.equip = equip
                 self._tools = _settled(equip, toolkit)
                 self._ready.set_result(None)
                 await self._closing.wait()
@@ -214,15 +223,19 @@ def _none() -> tuple[Tool[..., Any], ...]:
 def _settled(equip: Equip, toolkit: weakref.ref[Toolkit]) -> Callable[[], tuple[Tool[..., Any], ...]]:
     """Make of what a toolkit gave when it was opened something that tells its tools at any time."""
     if not callable(equip):
-        chosen = _choose(toolkit, equip, ())
+        chosen = _choose(toolkit, equip, (), whole=True)
         return lambda: chosen
     last: tuple[Any, tuple[Tool[..., Any], ...]] = (None, ())
+    whole = (
+        True  # a name that no tool has is a mistake at first; later on it may be one of a tool that is gone
+    )
 
     def current() -> tuple[Tool[..., Any], ...]:
-        nonlocal last
+        nonlocal last, whole
         tools = equip()
         if tools is not last[0]:
-            last = (tools, _choose(toolkit, tools, last[1]))
+            last = (tools, _choose(toolkit, tools, last[1], whole=whole))
+            whole = False
         return last[1]
 
     current()
@@ -230,10 +243,10 @@ def _settled(equip: Equip, toolkit: weakref.ref[Toolkit]) -> Callable[[], tuple[
 
 
 def _choose(
-    toolkit: weakref.ref[Toolkit], tools: Any, last: tuple[Tool[..., Any], ...]
+    toolkit: weakref.ref[Toolkit], tools: Any, last: tuple[Tool[..., Any], ...], *, whole: bool
 ) -> tuple[Tool[..., Any], ...]:
     kit = toolkit()
-    return last if kit is None else kit.choose((*kit.tools, *tools))[len(kit.tools) :]
+    return last if kit is None else kit.choose((*kit.tools, *tools), whole=whole)[len(kit.tools) :]
 
 
 def _close_from_anywhere(loop: asyncio.AbstractEventLoop, opened: weakref.ref[Opened]) -> None:

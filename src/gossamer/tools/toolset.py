@@ -72,6 +72,7 @@ def put_together(
     items: tuple[AgentTool, ...],
     switches: Mapping[str, bool],
     opened: Mapping[Toolkit, Sequence[Tool[..., Any]]],
+    told: Mapping[Toolkit, str] | None = None,
 ) -> Toolset:
     """Build the toolset of tools and toolkits.
 
@@ -79,6 +80,7 @@ def put_together(
         items: tools and toolkits; of two with one name, the later one says what becomes of it.
         switches: which toolkits have been switched, by name, and to what.
         opened: the tools of toolkits that were opened; those of toolkits that are not there are left out.
+        told: what opened toolkits have to say of themselves, for the system prompt.
 
     Raises:
         ArgumentError: two tools, or two toolkits, of one name.
@@ -101,6 +103,8 @@ def put_together(
             _add_tools(by_name, (*item.tools, *opened.get(item, ())), item)  # pyright: ignore[reportArgumentType] - settled when it was built
             if item.instructions:
                 words.append(item.instructions)
+            if told and (said := told.get(item)):
+                words.append(said)
     switchable = tuple(one for one in toolkits.values() if one.switchable)
     if switchable:
         _add_tools(by_name, (switching_tool(switchable),), None)
