@@ -95,9 +95,12 @@ class Opened:
         await asyncio.shield(self._ready)
 
     def close(self) -> None:
-        """Begin to close it; returns at once."""
+        """Begin to close it, or give up opening it; returns at once."""
         self._let_go()
         self._closing.set()
+        if not self._ready.done():
+            self._ready.cancel()
+            self._task.cancel()
 
     async def closed(self) -> None:
         """Wait until it is closed, for ten seconds at most."""
@@ -111,7 +114,8 @@ class Opened:
             async with manager as equip:
                 self.equip = equip
                 self._tools = _settled(equip, toolkit)
-                self._ready.set_result(None)
+                if not self._ready.done():
+                    self._ready.set_result(None)
                 await self._closing.wait()
         except BaseException as error:
             self._let_go()

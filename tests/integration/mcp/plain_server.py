@@ -71,7 +71,9 @@ def mixed() -> list[object]:
         types.EmbeddedResource(
             type="resource",
             resource=types.BlobResourceContents(
-                uri="file:///x/report.pdf", mimeType="application/pdf", blob=base64.b64encode(b"%PDF-1").decode()
+                uri="file:///x/report.pdf",
+                mimeType="application/pdf",
+                blob=base64.b64encode(b"%PDF-1").decode(),
             ),
         ),
         types.ResourceLink(type="resource_link", uri="note://2", name="two", description="another note"),

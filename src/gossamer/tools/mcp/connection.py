@@ -27,7 +27,7 @@ from gossamer.tools.mcp.content import Content
 from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
 from gossamer.tools.mcp.parked import Parked
-from gossamer.tools.mcp.settings import EXPIRED, Settings
+from gossamer.tools.mcp.settings import EXPIRED, NotSentError, Settings
 
 __all__ = ["Connection"]
 
@@ -75,7 +75,7 @@ class Connection:
         self._refreshing: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._waiting = 0
-        self._ongoing: set[Ongoing] = set()
+        self._ongoing: dict[Ongoing, None] = {}  # in the order in which they began
         self._parked = Parked(settings.answer_timeout * 2)
         self._session: ClientSession | None = None
         self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
@@ -126,19 +126,21 @@ class Connection:
         elif context.session is not None and context.session.turn is not None:
             ongoing.decide(context.session.turn.decisions)
         try:
-            while not ongoing.task.done():
-                await ongoing.news()
+            while True:
                 while ongoing.progress:
                     yield ongoing.progress.popleft()
+                if ongoing.task.done():
+                    break
                 if pending := ongoing.pending:
                     self._parked.put(call.id, ongoing)
                     raise CallPaused(pending)
+                await ongoing.news()
         except (asyncio.CancelledError, GeneratorExit):
             ongoing.cancel()
             raise
         result = self._result_of(ongoing)
-        if self._stale:
-            await self._refreshed()
+        if self._refreshing is not None:  # the server changed its tools before it answered
+            await asyncio.wait((self._refreshing,), timeout=self._settings.connect_timeout)
         yield LastWord(result)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Content:
@@ -187,9 +189,9 @@ class Connection:
         return call_id in self._parked
 
     def _begin(self, ongoing: Ongoing, name: str, arguments: dict[str, Any]) -> None:
-        self._ongoing.add(ongoing)
+        self._ongoing[ongoing] = None
         ongoing.start(self._call(ongoing, name, arguments), f"gossamer-mcp-call-{self._settings.name}")
-        ongoing.task.add_done_callback(lambda _: self._ongoing.discard(ongoing))
+        ongoing.task.add_done_callback(lambda _: self._ongoing.pop(ongoing, None))
 
     async def _call(self, ongoing: Ongoing, name: str, arguments: dict[str, Any]) -> Content:
         current.set(ongoing)
@@ -204,7 +206,7 @@ class Connection:
         return ongoing.task.result()
 
     async def _asked(self, question: Callable[[ClientSession], Awaitable[T]]) -> T:
-        """Ask a session; once more where the server refused it because it had forgotten the session."""
+        """Ask a session; once more where nothing came of it: the server had ended before, or forgotten the session."""
         for again in (True, False):
             session = await self._up()
             self._asking += 1
@@ -212,6 +214,13 @@ class Connection:
                 return await question(session)
             except MCPError:
                 raise
+            except NotSentError:
+                if self._session is session:
+                    self._lose()
+                if not again:
+                    raise MCPConnectionError(
+                        self._words("it ended before it could be asked"), server=self._settings.name
+                    ) from None
             except Exception as error:
                 if again and isinstance(error, WireError) and error.message == EXPIRED:
                     continue
@@ -265,7 +274,7 @@ class Connection:
     def _changed(self) -> None:
         """Note that the server has changed its tools, and ask for them."""
         self._stale = True
-        if self._session is not None and (self._refreshing is None or self._refreshing.done()):
+        if self._session is not None and self._refreshing is None:
             name = f"gossamer-mcp-tools-{self._settings.name}"
             work = self._refresh(self._session)
             self._refreshing = asyncio.get_running_loop().create_task(work, name=name, context=Context())
@@ -279,11 +288,8 @@ class Connection:
             logger.warning(
                 "MCP server %s: its changed tools could not be read: %s", self._settings.name, words_of(error)
             )
-
-    async def _refreshed(self) -> None:
-        """Wait for the tools as a change that has been announced left them."""
-        if self._refreshing is not None:
-            await asyncio.wait((self._refreshing,), timeout=self._settings.connect_timeout)
+        finally:
+            self._refreshing = None
 
     async def _relist(self, session: ClientSession) -> None:
         self._stale = False
@@ -348,7 +354,11 @@ class Connection:
         self._problem = ""
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(self._settings.connect_timeout):
-                session = await self._enter(stack)
+                try:
+                    session = await self._enter(stack)
+                except NotSentError as error:  # it has ended already; why is known in a moment
+                    await self._down.wait()
+                    raise WireError(types.CONNECTION_CLOSED, "Connection closed") from error
             self._session = session
             self._served = True
             self._wanted.clear()
@@ -370,7 +380,7 @@ class Connection:
         if settings.command:
             from gossamer.tools.mcp.stdio import over_stdio
 
-            streams = await stack.enter_async_context(over_stdio(settings, self._ended))
+            streams = await stack.enter_async_context(over_stdio(settings, self._lose, self._ended))
         else:
             from gossamer.tools.mcp.http import over_http
 
@@ -491,7 +501,10 @@ class Connection:
         if isinstance(error, TimeoutError):
             words = f"it did not answer within {self._settings.connect_timeout} seconds of connecting"
             return MCPTimeoutError(self._words(words), server=name)
-        why = self._problem or f"{type(error).__name__}: {words_of(error)}"
+        said = (
+            words_of(error) if isinstance(error, WireError) else f"{type(error).__name__}: {words_of(error)}"
+        )
+        why = self._problem or said
         failure = MCPConnectionError(self._words(f"no connection: {why}"), server=name)
         failure.__cause__ = error
         return failure
@@ -499,4 +512,5 @@ class Connection:
 
 def _first(error: Any) -> Any:
     """Give the first error inside groups of them."""
-    return _first(getattr(error, "exceptions")[0]) if isinstance(error, ExceptionGroup) else error  # noqa: B009
+    inner: Any = getattr(error, "exceptions", None)
+    return _first(inner[0]) if inner else error

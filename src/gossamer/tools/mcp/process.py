@@ -85,6 +85,8 @@ class Process:
         Raises:
             BrokenPipeError: it has closed it, or ended.
         """
+        if _is_over(self._popen):
+            raise BrokenPipeError
         await self._writer.write(data)
 
     async def why(self) -> str:
@@ -229,6 +231,18 @@ def _signal_group(popen: subprocess.Popen[bytes], number: int) -> None:
             os.killpg(popen.pid, number)
 
 
+def _is_over(popen: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has ended, also while nobody has noticed yet."""
+    if popen.returncode is not None:
+        return True
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -287,7 +301,7 @@ async def _listen(reader: asyncio.StreamReader, name: str, said: deque[str]) -> 
             if not line:
                 return
         except asyncio.LimitOverrunError as long:
-            line = await reader.read(max(long.consumed, 1))
+            line = await reader.read(min(max(long.consumed, 1), _LINE_CHARS))
         text = line.decode(errors="replace").rstrip()
         if not text:
             continue

@@ -6,10 +6,14 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["EXPIRED", "Settings", "address_of"]
+__all__ = ["EXPIRED", "NotSentError", "Settings", "address_of"]
 
 # What a call is told that a server refused because it had forgotten the session: it did not begin, and may be sent again.
 EXPIRED = "the server does not know the session any more"
+
+
+class NotSentError(Exception):
+    """A request did not leave: the server had ended before."""
 
 
 class Settings(msgspec.Struct, frozen=True, eq=False):

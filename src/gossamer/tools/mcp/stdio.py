@@ -13,11 +13,11 @@ from typing import Any, Self
 
 from anyio import BrokenResourceError
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
 
 from gossamer.telemetry.logging import logger
 from gossamer.tools.mcp.process import Process, start
-from gossamer.tools.mcp.settings import Settings
+from gossamer.tools.mcp.settings import NotSentError, Settings
 
 __all__ = ["Lines", "Outlet", "over_stdio"]
 
@@ -33,10 +33,14 @@ class Lines:
     Args:
         process: the process.
         settings: whose it is.
-        ended: told why, when there is nothing more to come.
+        lost: called when there is nothing more to come.
+        ended: told why, once that is known.
     """
 
-    def __init__(self, process: Process, settings: Settings, ended: Callable[[str], None]) -> None:
+    def __init__(
+        self, process: Process, settings: Settings, lost: Callable[[], None], ended: Callable[[str], None]
+    ) -> None:
+        self._lost = lost
         self._ended = ended
         self._process = process
         self._settings = settings
@@ -76,6 +80,7 @@ class Lines:
                 self._process.kill()
                 raise StopAsyncIteration from None
             except (asyncio.IncompleteReadError, OSError):
+                self._lost()
                 self._ended(await self._process.why())
                 raise StopAsyncIteration from None
             try:
@@ -112,31 +117,35 @@ class Outlet:
         """Send a message, and wait while the server does not read.
 
         Raises:
-            BrokenResourceError: the server does not listen any more.
+            NotSentError: the server does not listen any more.
+            BrokenResourceError: the same, of what is no request.
         """
         data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
         try:
             await self._process.write(data + b"\n")
         except OSError as error:
+            if isinstance(item.message, JSONRPCRequest):
+                raise NotSentError from error
             raise BrokenResourceError from error
 
 
 @contextlib.asynccontextmanager
 async def over_stdio(
-    settings: Settings, ended: Callable[[str], None]
+    settings: Settings, lost: Callable[[], None], ended: Callable[[str], None]
 ) -> AsyncGenerator[tuple[Any, Any], None]:
     """Start a server and give the streams to it; end it.
 
     Args:
         settings: whose server.
-        ended: told why, when the server has ended.
+        lost: called when the server has ended.
+        ended: told why, once that is known.
 
     Raises:
         MCPConnectionError: it cannot be started.
     """
     process = await start(settings)
     try:
-        yield Lines(process, settings, ended), Outlet(process)
+        yield Lines(process, settings, lost, ended), Outlet(process)
     except BaseException:
         process.kill()  # it did not come to terms, or nobody may wait for it to end by itself
         raise

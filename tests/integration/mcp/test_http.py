@@ -1,0 +1,149 @@
+"""What only servers over HTTP have: headers, sessions that are forgotten, networks that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+from tests.integration.mcp.serving import calling, free_port, http_server, results
+
+from gossamer import ToolCall
+from gossamer.errors import MCPConnectionError, MCPError
+from gossamer.tools.mcp import MCPServer
+
+
+class Token(httpx2.Auth):
+    def auth_flow(self, request):
+        request.headers["authorization"] = "Bearer token"
+        yield request
+
+
+async def test_headers_and_credentials_reach_the_server():
+    async with http_server() as http, MCPServer(url=http.url, headers={"x-tenant": "graz"}) as server:
+        assert await server.call("header", {"name": "x-tenant"}) == "graz"
+        assert await server.call("header", {"name": "authorization"}) == "none"
+    async with http_server() as http, MCPServer(url=http.url, auth=Token()) as server:
+        assert await server.call("header", {"name": "authorization"}) == "Bearer token"
+
+
+async def test_a_server_that_goes_and_comes_back():
+    async with http_server() as http, MCPServer(url=http.url) as server:
+        assert await server.call("add", {"a": 1, "b": 1}) == "2"
+        calls = [asyncio.ensure_future(server.call("slow", {"seconds": 60})) for _ in range(5)]
+        while await server.call("count", {"name": "running"}) != "5":
+            pass
+        await http.kill()
+        came = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(one) for one in came} == {MCPConnectionError}
+        with pytest.raises(MCPConnectionError, match=str(http.port)):
+            await server.call("add", {"a": 1, "b": 1})
+        await http.start()
+        both = await asyncio.gather(*[server.call("add", {"a": 1, "b": n}) for n in range(30)])
+        assert both == [str(1 + n) for n in range(30)]
+
+
+async def test_a_server_that_is_not_there():
+    server = MCPServer(url=f"http://127.0.0.1:{free_port()}/mcp", name="none")
+    with pytest.raises(MCPConnectionError, match=r"'none'.*127\.0\.0\.1"):
+        await server.call("add")
+    with pytest.raises(MCPConnectionError):
+        await calling(then="x", tools=[server]).run("x")
+
+
+async def answering(respond):
+    """Serve HTTP by hand: `respond` makes the head and body of an answer to a request's JSON."""
+
+    async def serve(reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.lower().split(b"\r\n")
+                        if b"content-length" in line
+                    ),
+                    0,
+                )
+                body = await reader.readexactly(length)
+                writer.write(respond(head, json.loads(body) if body else {}))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return listening, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
+
+
+def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode()
+        + body
+    )
+
+
+def plain_answer(message: dict, tool_result) -> bytes:
+    match message.get("method"):
+        case "initialize":
+            result = {
+                "protocolVersion": message["params"]["protocolVersion"],
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "x", "version": "1"},
+            }
+        case "tools/list":
+            result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+        case "tools/call":
+            result = tool_result
+        case _:
+            return http(b"", "202 Accepted")
+    if isinstance(result, bytes):
+        return result
+    return http(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            http(b"down for repairs", "503 Service Unavailable", "text/html"),
+            "HTTP 503 Service Unavailable: down",
+        ),
+        (http(b"{}", "401 Unauthorized"), "HTTP 401 Unauthorized"),
+        (http(b"x" * 200_000), "a message of more than 100000 bytes"),
+        (http(b"data: " + b"x" * 200_000, kind="text/event-stream"), "SSE stream failed"),
+        (http(b"not json"), "Failed to parse JSON"),
+        (http(b"hello", kind="text/plain"), "Unexpected content type: text/plain"),
+        (http(b"\x1f\x8b", more="content-encoding: gzip\r\n"), "compressed its answer"),
+        (http(b"", "202 Accepted"), "202 Accepted"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\ncontent-type: application/json\r\n\r\nabc", "127.0.0.1"),
+        (b"garbage\r\n\r\n", "127.0.0.1"),
+    ],
+    ids=["503", "401", "large", "large-event", "no-json", "text", "gzip", "202", "short", "garbage"],
+)
+async def test_answers_that_are_none(answer, words):
+    broken = True
+
+    def respond(head: bytes, message: dict) -> bytes:
+        return plain_answer(message, answer if broken else {"content": [{"type": "text", "text": "fine"}]})
+
+    listening, url = await answering(respond)
+    async with listening, MCPServer(url=url, max_message_bytes=100_000, timeout=1) as server:
+        with pytest.raises(MCPError, match=words):
+            await server.call("echo")
+        broken = False
+        assert await server.call("echo") == "fine"
+
+
+async def test_a_model_is_told_what_the_server_answered():
+    def respond(head: bytes, message: dict) -> bytes:
+        return plain_answer(message, http(b"no", "429 Too Many Requests", "text/plain"))
+
+    listening, url = await answering(respond)
+    async with listening, (agent := calling(ToolCall.of("echo"), tools=[MCPServer(url=url)])):
+        (told,) = results(await agent.run("x"))
+    assert told.outcome == "error"
+    assert "HTTP 429 Too Many Requests: no" in told.content
