@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # Installs the system packages that the tests can use; needs root once there is one to install.
 set -euo pipefail
-echo "The tests need nothing beyond Python: there is no system package to install."
+# Node.js runs the reference MCP servers.
+command -v npm > /dev/null || { apt-get update && apt-get install --yes nodejs npm; }

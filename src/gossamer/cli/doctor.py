@@ -40,6 +40,7 @@ _NEEDED = {
 _OPTIONAL = {
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
+    "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
     "sentence_transformers": (
         "sentence-transformers",
         "embeddings in this process",

@@ -95,7 +95,7 @@ async def test_after_a_restart_the_outcome_is_unknown():
     session = Session()
     async with (agent := calling(ToolCall.of("greet"), tools=[MCPServer(command=PLAIN)])):
         (pending,) = (await agent.run("x", session=session)).pending
-    restarted = Session.from_json(session.to_json()) if hasattr(session, "to_json") else session
+    restarted = Session.from_export(session.export())
     async with (agent := calling(then="done", tools=[MCPServer(command=PLAIN)])):
         result = await agent.resume(restarted, {pending.call_id: Answer("Ada")})
     (told,) = results(result)

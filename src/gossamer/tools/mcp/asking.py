@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import mcp_types as types
-from mcp.client.session import ClientSession
 from mcp.client.subscriptions import SubscriptionLost, listen
 from mcp.shared.exceptions import MCPError as WireError
 
@@ -16,6 +15,8 @@ from gossamer.errors import MCPError, MCPToolError
 from gossamer.telemetry.logging import logger
 from gossamer.tools.mcp.calls import Ongoing
 from gossamer.tools.mcp.content import Content, content_of, words_in
+from gossamer.tools.mcp.result import CallResult
+from gossamer.tools.mcp.session import Session
 from gossamer.tools.mcp.settings import Settings
 
 __all__ = ["call_tool", "followed", "list_all"]
@@ -29,12 +30,12 @@ _MAX_ROUNDS = 10
 
 
 async def call_tool(
-    session: ClientSession,
+    session: Session,
     name: str,
     arguments: dict[str, Any],
     ongoing: Ongoing,
     settings: Settings,
-    relist: Callable[[ClientSession], Awaitable[None]],
+    relist: Callable[[Session], Awaitable[None]],
 ) -> Content:
     """Call a tool and give its result.
 
@@ -43,8 +44,30 @@ async def call_tool(
         MCPError: the server asks without end, or sent what cannot be read.
         mcp.shared.exceptions.MCPError: the server refused the call, or the connection broke.
     """
+    result: CallResult | types.CallToolResult
+    if session.without_handshake:
+        result = await _call_with_answers(session, name, arguments, ongoing, settings, relist)
+    else:
+        result = await session.call(name, arguments, ongoing.note)
+    content = content_of(result, settings.max_result_chars)
+    if result.is_error:
+        said = content if isinstance(content, str) else words_in(content)
+        raise MCPToolError(said or "the tool failed and did not say why", server=settings.name)
+    return content
+
+
+async def _call_with_answers(
+    session: Session,
+    name: str,
+    arguments: dict[str, Any],
+    ongoing: Ongoing,
+    settings: Settings,
+    relist: Callable[[Session], Awaitable[None]],
+) -> types.CallToolResult:
+    """Call a tool of a server without a handshake: it asks by its answer, and is called again with what it asked for."""
     answers: types.InputResponses | None = None
     state: str | None = None
+    again = True
     for _ in range(_MAX_ROUNDS):
         try:
             result = await session.call_tool(
@@ -56,24 +79,13 @@ async def call_tool(
                 allow_input_required=True,
             )
         except WireError as error:
-            if error.code != types.HEADER_MISMATCH:
+            if error.code != types.HEADER_MISMATCH or not again:
                 raise
+            again = False
             await relist(session)  # its schema has changed, and the headers of the call with it
-            result = await session.call_tool(
-                name,
-                arguments,
-                progress_callback=ongoing.note,
-                input_responses=answers,
-                request_state=state,
-                allow_input_required=True,
-            )
+            continue
         if isinstance(result, types.CallToolResult):
-            content = content_of(result, settings.max_result_chars)
-            if result.is_error:
-                said = content if isinstance(content, str) else words_in(content)
-                raise MCPToolError(said or "the tool failed and did not say why", server=settings.name)
-            return content
-        # A server of the protocol without a handshake asks by its answer, and is called again with what it asked for.
+            return result
         state = result.request_state
         answers = await _answers(result, ongoing, settings)
     raise MCPError(f"{name} asked more than {_MAX_ROUNDS} times in a row", server=settings.name)
@@ -115,9 +127,7 @@ async def list_all(
 
 
 @contextlib.asynccontextmanager
-async def followed(
-    session: ClientSession, changed: Callable[[], None], name: str
-) -> AsyncGenerator[None, None]:
+async def followed(session: Session, changed: Callable[[], None], name: str) -> AsyncGenerator[None, None]:
     """Listen to a server that tells of changed tools only when asked to."""
 
     async def follow() -> None:

@@ -10,11 +10,9 @@ from contextvars import Context
 from typing import Any, Self, TypeVar
 
 import mcp_types as types
-from mcp.client.session import ClientRequestContext, ClientSession
+from mcp.client.session import ClientRequestContext
 from mcp.shared.exceptions import MCPError as WireError
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-import gossamer
 from gossamer.context import CallPaused, RunContext
 from gossamer.errors import MCPBusyError, MCPConnectionError, MCPError, MCPTimeoutError
 from gossamer.schema import words_of
@@ -27,6 +25,7 @@ from gossamer.tools.mcp.content import Content
 from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
 from gossamer.tools.mcp.parked import Parked
+from gossamer.tools.mcp.session import Session
 from gossamer.tools.mcp.settings import EXPIRED, NotSentError, Settings
 
 __all__ = ["Connection"]
@@ -77,8 +76,8 @@ class Connection:
         self._waiting = 0
         self._ongoing: dict[Ongoing, None] = {}  # in the order in which they began
         self._parked = Parked(settings.answer_timeout * 2)
-        self._session: ClientSession | None = None
-        self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
+        self._session: Session | None = None
+        self._ready: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         self._wanted = asyncio.Event()
         self._asking = 0
         self._served = False
@@ -165,7 +164,7 @@ class Connection:
             raise
         return self._result_of(ongoing)
 
-    async def ask(self, what: str, question: Callable[[ClientSession], Awaitable[T]]) -> T:
+    async def ask(self, what: str, question: Callable[[Session], Awaitable[T]]) -> T:
         """Ask for something else than a tool.
 
         Args:
@@ -177,8 +176,12 @@ class Connection:
         """
         timer = asyncio.timeout(self._settings.timeout)
         try:
-            async with timer, self._slot(None):
-                return await self._asked(question)
+            async with timer:
+                await self._place()
+                try:
+                    return await self._asked(question)
+                finally:
+                    self._slots.release()
         except TimeoutError:
             if timer.expired():
                 raise self._overdue(what) from None
@@ -195,17 +198,25 @@ class Connection:
 
     async def _call(self, ongoing: Ongoing, name: str, arguments: dict[str, Any]) -> Content:
         current.set(ongoing)
-        async with self._slot(ongoing):
+        if self._slots.locked():
+            await self._place()
+        else:
+            await self._slots.acquire()
+        ongoing.let_go = self._slots.release
+        try:
             return await self._asked(
                 lambda session: call_tool(session, name, arguments, ongoing, self._settings, self._relist)
             )
+        finally:
+            if ongoing.let_go is not None:
+                ongoing.let_go()
 
     def _result_of(self, ongoing: Ongoing) -> Content:
         if ongoing.task.cancelled():
             raise MCPConnectionError(self._words("the connection was closed"), server=self._settings.name)
         return ongoing.task.result()
 
-    async def _asked(self, question: Callable[[ClientSession], Awaitable[T]]) -> T:
+    async def _asked(self, question: Callable[[Session], Awaitable[T]]) -> T:
         """Ask a session; once more where nothing came of it: the server had ended before, or forgotten the session."""
         for again in (True, False):
             session = await self._up()
@@ -231,43 +242,23 @@ class Connection:
                     self._down.set()
         raise AssertionError("the second attempt returns or raises")
 
-    @contextlib.asynccontextmanager
-    async def _slot(self, ongoing: Ongoing | None) -> AsyncGenerator[None, None]:
-        """Take one of the places for calls.
+    async def _place(self) -> None:
+        """Wait for one of the places for calls.
 
         Raises:
             MCPBusyError: too many wait for one.
         """
-        if self._slots.locked():
-            if self._waiting >= self._settings.max_waiting:
-                raise MCPBusyError(
-                    self._words(
-                        f"{self._settings.max_concurrent} calls are under way and {self._waiting} wait; "
-                        "raise max_concurrent or max_waiting"
-                    ),
-                    server=self._settings.name,
-                )
-            self._waiting += 1
-            try:
-                await self._slots.acquire()
-            finally:
-                self._waiting -= 1
-        else:
-            await self._slots.acquire()
-        held = True
-
-        def let_go() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self._slots.release()
-
-        if ongoing is not None:
-            ongoing.let_go = let_go
+        if self._slots.locked() and self._waiting >= self._settings.max_waiting:
+            words = (
+                f"{self._settings.max_concurrent} calls are under way and {self._waiting} wait; "
+                "raise max_concurrent or max_waiting"
+            )
+            raise MCPBusyError(self._words(words), server=self._settings.name)
+        self._waiting += 1
         try:
-            yield
+            await self._slots.acquire()
         finally:
-            let_go()
+            self._waiting -= 1
 
     # --- the tools ------------------------------------------------------------------------------------------------
 
@@ -279,7 +270,7 @@ class Connection:
             work = self._refresh(self._session)
             self._refreshing = asyncio.get_running_loop().create_task(work, name=name, context=Context())
 
-    async def _refresh(self, session: ClientSession) -> None:
+    async def _refresh(self, session: Session) -> None:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 while self._stale:
@@ -291,7 +282,7 @@ class Connection:
         finally:
             self._refreshing = None
 
-    async def _relist(self, session: ClientSession) -> None:
+    async def _relist(self, session: Session) -> None:
         self._stale = False
         listed = await list_all(session.list_tools, lambda page: page.tools)
         known = repr(listed).encode()
@@ -302,7 +293,7 @@ class Connection:
 
     # --- the connection -------------------------------------------------------------------------------------------
 
-    async def _up(self) -> ClientSession:
+    async def _up(self) -> Session:
         """Give the session; wait while it is being made, or made again.
 
         Raises:
@@ -375,7 +366,7 @@ class Connection:
                         ongoing.cancel()
                     await asyncio.wait([one.task for one in self._ongoing], timeout=1.0)
 
-    async def _enter(self, stack: contextlib.AsyncExitStack) -> ClientSession:
+    async def _enter(self, stack: contextlib.AsyncExitStack) -> Session:
         settings = self._settings
         if settings.command:
             from gossamer.tools.mcp.stdio import over_stdio
@@ -386,25 +377,15 @@ class Connection:
 
             streams = await stack.enter_async_context(over_http(settings, self._expired))
         dispatcher = Dispatcher(streams, settings.name, self._changed, self._ended)
-        session = ClientSession(
-            dispatcher=dispatcher,
-            client_info=types.Implementation(name="gossamer", version=gossamer.__version__),
-            elicitation_callback=self._elicit if settings.elicitation else None,
-        )
+        session = Session(dispatcher, self._elicit if settings.elicitation else None)
         await stack.enter_async_context(session)
-        try:
-            await session.initialize()
-        except WireError as error:
-            if error.code != types.UNSUPPORTED_PROTOCOL_VERSION:
-                raise
-            await session.discover()  # it speaks only the protocol without a handshake
-        dispatcher.version = session.protocol_version or ""
+        await session.agree()
         said = session.instructions or ""
         self.instructions = said[:_INSTRUCTION_CHARS] if settings.take_instructions else ""
         offers = session.server_capabilities
         if offers is not None and offers.tools is not None:
             await self._relist(session)
-            if offers.tools.list_changed and session.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            if offers.tools.list_changed and session.without_handshake:
                 await stack.enter_async_context(followed(session, self._changed, settings.name))
         return session
 

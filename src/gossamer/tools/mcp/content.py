@@ -15,6 +15,8 @@ from gossamer.messages import Audio, File, Image, Message, Text
 if TYPE_CHECKING:
     import mcp_types as types
 
+    from gossamer.tools.mcp.result import Block, CallResult, Held
+
 __all__ = ["Content", "ResultPart", "content_of", "message_of", "parts_of_resource", "words_in"]
 
 ResultPart: TypeAlias = Text | Image | Audio | File
@@ -23,7 +25,7 @@ ResultPart: TypeAlias = Text | Image | Audio | File
 Content: TypeAlias = str | tuple[ResultPart, ...]
 
 
-def content_of(result: types.CallToolResult, max_text: int) -> Content:
+def content_of(result: CallResult | types.CallToolResult, max_text: int) -> Content:
     """Turn the result of a tool into text, or into parts where there is more than text.
 
     Structured content counts where there is nothing else: servers put the same as text beside it.
@@ -72,7 +74,7 @@ def parts_of_resource(
     return tuple(_part_of_resource(one) for one in contents)
 
 
-def _parts_of(block: types.ContentBlock) -> list[ResultPart]:
+def _parts_of(block: Block | types.ContentBlock) -> list[ResultPart]:
     match block.type:
         case "text":
             return [Text(block.text)]
@@ -87,12 +89,14 @@ def _parts_of(block: types.ContentBlock) -> list[ResultPart]:
             return [Text(f"[{block.title or block.name}]({block.uri}){about}")]
 
 
-def _part_of_resource(resource: types.TextResourceContents | types.BlobResourceContents) -> ResultPart:
+def _part_of_resource(
+    resource: Held | types.TextResourceContents | types.BlobResourceContents,
+) -> ResultPart:
     text = getattr(resource, "text", None)
     if text is not None:
         return Text(text)
     media_type = resource.mime_type or ""
-    data = _bytes(getattr(resource, "blob", ""))
+    data = _bytes(getattr(resource, "blob", None) or "")
     if media_type.startswith("image/"):
         return Image(data=data, media_type=media_type)
     if media_type.startswith("audio/"):
