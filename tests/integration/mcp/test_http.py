@@ -28,6 +28,31 @@ async def test_headers_and_credentials_reach_the_server():
         assert await server.call("header", {"name": "authorization"}) == "Bearer token"
 
 
+async def test_the_proxy_of_the_environment_is_asked(monkeypatch):
+    asked = []
+
+    def respond(head: bytes, message: dict) -> bytes:
+        asked.append(head.split(b"\r\n")[0])
+        return plain_answer(message, {"content": [{"type": "text", "text": "through"}]})
+
+    listening, url = await answering(respond)
+    monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/mcp"))
+    async with listening, MCPServer(url="http://tools.example.com/mcp") as server:
+        assert await server.call("echo") == "through"
+    assert asked[0] == b"POST http://tools.example.com/mcp HTTP/1.1"
+
+
+async def test_a_redirect_is_followed_within_the_origin():
+    def respond(head: bytes, message: dict) -> bytes:
+        if head.startswith(b"POST /mcp "):
+            return http(b"", "307 Temporary Redirect", more="location: /other\r\n")
+        return plain_answer(message, {"content": [{"type": "text", "text": "moved"}]})
+
+    listening, url = await answering(respond)
+    async with listening, MCPServer(url=url) as server:
+        assert await server.call("echo") == "moved"
+
+
 async def test_a_server_that_goes_and_comes_back():
     async with http_server() as http, MCPServer(url=http.url) as server:
         assert await server.call("add", {"a": 1, "b": 1}) == "2"

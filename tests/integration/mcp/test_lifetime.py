@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests.integration.mcp.serving import PLAIN, calling, gone, is_alive, raw, results, until
 
 from gossamer import Session, ToolCall
@@ -188,6 +189,48 @@ async def test_programs_that_cannot_be_started():
             await server.call("x")
         with pytest.raises(MCPError, match="cannot be started"):
             await calling(then="x", tools=[server]).run("x")
+
+
+def test_it_works_on_uvloop():
+    async def use() -> None:
+        async with MCPServer(command=PLAIN) as server:
+            pid = int(await server.call("pid"))
+            calls = [asyncio.ensure_future(server.call("slow", {"seconds": 60})) for _ in range(3)]
+            while await server.call("count", {"name": "running"}) != "3":
+                pass
+            os.kill(pid, signal.SIGKILL)
+            came = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(one) for one in came} == {MCPConnectionError}
+            many = await asyncio.gather(*[server.call("add", {"a": n, "b": 0}) for n in range(100)])
+            assert many == [str(n) for n in range(100)]
+            with pytest.raises(MCPConnectionError):
+                await server.call("die")
+            assert await server.call("add", {"a": 1, "b": 2}) == "3"
+        async with MCPServer(command=raw("floods"), max_message_bytes=1_000_000) as server:
+            with pytest.raises(MCPConnectionError, match="more than 1000000 bytes"):
+                await server.call("echo", {"n": 1})
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(use())
+
+
+def test_the_package_loads_at_the_first_use_and_its_absence_is_told():
+    program = """
+        import asyncio, sys
+        from gossamer.tools.mcp import MCPServer
+        server = MCPServer(command=["x"])
+        assert not {"mcp", "httpx2", "anyio", "pydantic", "jsonschema"} & set(sys.modules)
+        sys.modules["mcp"] = None
+        try:
+            asyncio.run(server.call("x"))
+        except Exception as error:
+            print(type(error).__name__, error)
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "ToolkitError" in out
+    assert "pip install 'gossamer[mcp]'" in out
 
 
 def processes() -> list[tuple[int, int, int, str]]:

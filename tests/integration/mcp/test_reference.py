@@ -128,6 +128,18 @@ async def test_a_question_of_everything(everything):
     assert "Ada" in told.text
 
 
+async def test_an_address_that_a_person_is_to_visit(everything):
+    url = "https://example.com/pay"
+    agent = calling(ToolCall.of("trigger-url-elicitation", url=url), tools=[MCPServer(**everything)])
+    session = Session()
+    async with agent:
+        (pending,) = (await agent.run("x", session=session)).pending
+        assert json.loads(pending.call.arguments)["url"] == url
+        result = await agent.resume(session, {pending.call_id: Answer("paid")})
+    (told,) = results(result)
+    assert "accept" in told.text
+
+
 async def test_the_file_system(programs, tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "sound.mp3").write_bytes(b"ID3")

@@ -17,6 +17,8 @@ from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 
 from gossamer.tools.mcp.settings import EXPIRED, Settings, address_of
+from gossamer.wire.proxy import choose_proxy
+from gossamer.wire.url import parse_url
 
 __all__ = ["over_http"]
 
@@ -58,10 +60,9 @@ class _Bounded(httpx2.AsyncHTTPTransport):
     """Requests whose answers are bounded, and whose failures are answers."""
 
     def __init__(self, settings: Settings, expired: Callable[[], None], limits: httpx2.Limits) -> None:
-        super().__init__(limits=limits)
+        super().__init__(limits=limits, proxy=_proxy(settings.url))
         self._settings = settings
         self._expired = expired
-        self._path = httpx2.URL(settings.url).path
         self._unknown = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -71,7 +72,7 @@ class _Bounded(httpx2.AsyncHTTPTransport):
             request.extensions["timeout"] = dict.fromkeys(
                 ("connect", "read", "write", "pool"), _GOODBYE_SECONDS
             )
-        if request.method != "POST" or request.url.path != self._path:
+        if request.method != "POST" or "text/event-stream" not in request.headers.get("accept", ""):
             return await super().handle_async_request(request)
         try:
             response = await super().handle_async_request(request)
@@ -115,6 +116,16 @@ class _Bounded(httpx2.AsyncHTTPTransport):
         finally:
             await response.aclose()
         return b"".join(pieces)
+
+
+def _proxy(url: str) -> httpx2.Proxy | None:
+    """Give the proxy of the environment, chosen as for models."""
+    proxy = choose_proxy(parse_url(url), None)
+    if proxy is None:
+        return None
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    headers = {"proxy-authorization": proxy.authorization} if proxy.authorization else {}
+    return httpx2.Proxy(f"{proxy.scheme}://{host}:{proxy.port}", headers=headers)
 
 
 def _is_error(body: bytes) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gossamer.context import RunContext
-from gossamer.schema import ToolSchema, is_strict
+from gossamer.schema import ToolSchema
 from gossamer.telemetry.logging import logger
 from gossamer.tools.function import Tool
 from gossamer.tools.mcp.checking import SchemaError, checker, decoder
@@ -89,10 +89,14 @@ def tools_of(listed: Sequence[types.Tool], settings: Settings, caller: Caller) -
 def _tool(one: types.Tool, name: str, settings: Settings, caller: Caller) -> Tool[..., Any]:
     check = checker(one.input_schema)
     parameters = {key: value for key, value in one.input_schema.items() if key not in {"$schema", "title"}}
-    parameters.setdefault("properties", {})
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "properties": {},
+        **parameters,
+    }  # what some providers insist on
     hints = one.annotations
     return Tool(
-        schema=ToolSchema(name, one.description or one.title or "", parameters, is_strict(parameters)),
+        schema=ToolSchema(name, one.description or one.title or "", parameters),
         function=_function(caller, one.name),
         kind="async_generator",
         decode=decoder(check),
