@@ -28,6 +28,31 @@ async def test_headers_and_credentials_reach_the_server():
         assert await server.call("header", {"name": "authorization"}) == "Bearer token"
 
 
+class Refused(httpx2.Auth):
+    refuses = True
+
+    async def async_auth_flow(self, request):
+        if self.refuses:
+            raise RuntimeError("the token has run out")
+        yield request
+
+
+async def test_credentials_that_cannot_be_had():
+    async with http_server() as http:
+        auth = Refused()
+        server = MCPServer(url=http.url, auth=auth)
+        with pytest.raises(MCPConnectionError, match="the token has run out"):
+            await server.call("add", {"a": 1, "b": 1})
+        auth.refuses = False
+        async with server:
+            assert await server.call("add", {"a": 1, "b": 1}) == "2"
+            auth.refuses = True
+            with pytest.raises(MCPConnectionError, match="the token has run out"):
+                await server.call("add", {"a": 1, "b": 1})
+            auth.refuses = False
+            assert await server.call("add", {"a": 1, "b": 1}) == "2"
+
+
 async def test_the_proxy_of_the_environment_is_asked(monkeypatch):
     asked = []
 
