@@ -90,6 +90,33 @@ def call(message: dict) -> None:
         )
         for _ in range(20_000):
             sys.stdout.write(line + "\n")
+    if MODE == "odd-messages":
+        here = message["id"]
+        odd = [
+            {"id": None, "result": {}},
+            {"id": True, "result": {}},
+            {"id": 1.5, "result": {}},
+            {"id": [1], "result": {}},
+            {"id": here, "result": 3},
+            {"id": here, "result": None},
+            {"id": here, "error": "text"},
+            {"method": 7},
+            {"method": "notifications/unknown"},
+            {"method": "notifications/progress", "params": {"progressToken": {}, "progress": "x"}},
+            {"method": "notifications/progress", "params": {"progressToken": here, "progress": 1}},
+            {"method": "notifications/cancelled", "params": {"requestId": here}},
+            {"method": "notifications/tools/list_changed", "params": {"_meta": 1}},
+            {"id": "r1", "method": "ping"},
+            {"id": "r2", "method": "roots/list"},
+            {"id": "r3", "method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}},
+            {"id": "r4", "method": "elicitation/create", "params": {"message": 1}},
+            {"id": "r5", "method": "no/such"},
+            {"id": "r6", "method": "ping", "params": [1]},
+        ]
+        for one in odd:
+            send(one)
+        sys.stdout.write("\x00\n\n   \n[]\n{}\nnull\n" + "[" * 5000 + "\n")
+        sys.stdout.flush()
     if MODE == "not-the-protocol":
         send({"id": message["id"], "result": {"content": "a text"}})
         return

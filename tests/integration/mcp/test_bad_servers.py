@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 
 import pytest
-from tests.integration.mcp.serving import calling, raw, results
+from tests.integration.mcp.serving import calling, raw, results, until
 
 from gossamer import ToolCall
 from gossamer.errors import MCPConnectionError, MCPError, MCPTimeoutError
@@ -99,6 +101,32 @@ async def test_answers_that_are_none(mode, words):
         with pytest.raises(MCPError, match=words) as caught:
             await server.call("echo", {"n": 1})
         assert caught.value.code == (-32050 if mode == "another-id" else None)
+
+
+async def test_messages_that_nobody_understands(tmp_path):
+    log = tmp_path / "log"
+    async with MCPServer(command=raw("odd-messages", str(log))) as server:
+        for n in range(3):
+            assert await server.call("echo", {"n": n}) == str(n)
+    assert log.read_text() == "called echo\n" * 3
+
+
+async def test_nothing_is_left_open():
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def use(mode: str) -> None:
+        server = MCPServer(command=raw(mode), connect_timeout=1)
+        with contextlib.suppress(MCPError):
+            async with server:
+                with contextlib.suppress(MCPError):
+                    await server.call("echo", {"n": 1})
+
+    await use("plain")
+    before = count()
+    for mode in ("plain", "dies", "dies-at-start", "garbage") * 3:
+        await use(mode)
+    await until(lambda: count() <= before)
 
 
 async def test_huge_arguments_reach_it():

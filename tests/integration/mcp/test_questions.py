@@ -8,7 +8,7 @@ import json
 import pytest
 from tests.integration.mcp.serving import PLAIN, calling, http_server, raw, results
 
-from gossamer import Agent, Answer, Deny, Session, ToolCall
+from gossamer import Agent, Answer, Approve, Deny, Session, ToolCall
 from gossamer.events import ApprovalNeeded
 from gossamer.models import ScriptedModel
 from gossamer.tools.mcp import MCPServer
@@ -131,6 +131,47 @@ async def test_questions_of_two_runs_find_their_own(reach):
             for session, one, name in zip(sessions, paused, ("Ada", "Bob"), strict=True)
         ]
     assert [one.output for one in done] == ["Hello Ada", "Hello Bob"]
+
+
+async def test_a_question_beside_other_calls_and_behind_an_approval(reach):
+    server = MCPServer(**reach, needs_approval=lambda **arguments: not arguments)
+    calls = [ToolCall.of("add", a=1, b=2), ToolCall.of("greet"), ToolCall.of("count", name="started")]
+    agent = Agent(ScriptedModel([calls, "done"]), tools=[server])
+    session = Session()
+    async with agent:
+        (pending,) = (await agent.run("x", session=session)).pending
+        assert pending.kind == "approval"
+        (question,) = (await agent.resume(session, {pending.call_id: Approve()})).pending
+        assert question.kind == "question"
+        result = await agent.resume(session, {question.call_id: Answer("Ada")})
+    assert [one.content for one in results(result)] == ["3", "Hello Ada", "0"]
+    assert result.usage.tool_calls == 3
+
+
+async def test_a_question_inside_an_agent_that_is_a_tool():
+    inner = calling(ToolCall.of("greet"), then="greeted", tools=[MCPServer(command=PLAIN)], name="inner")
+    outer = calling(ToolCall.of("ask_inner", prompt="x"), tools=[inner.as_tool("ask_inner", "Asks.")])
+    session = Session()
+    async with inner:
+        (question,) = (await outer.run("x", session=session)).pending
+        assert asked(question)["message"] == "Who are you?"
+        result = await outer.resume(session, {question.call_id: Answer("Ada")})
+    assert results(result)[0].content == "greeted"
+    assert results_of_inner(session, result)[0].content == "Hello Ada"
+
+
+def results_of_inner(session, result) -> list:
+    inner = session.child(result.messages[1].tool_calls[0].id)
+    return [part for message in inner.messages if message.role == "tool" for part in message.parts]
+
+
+async def test_a_session_that_goes_on_without_an_answer():
+    agent = Agent(ScriptedModel([ToolCall.of("greet"), "never mind"]), tools=[MCPServer(command=PLAIN)])
+    session = Session()
+    async with agent:
+        await agent.run("x", session=session)
+        result = await agent.run("leave it", session=session, pending="deny")
+    assert result.output == "never mind"
 
 
 async def test_a_question_takes_no_place_from_others():
