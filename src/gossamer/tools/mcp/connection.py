@@ -26,7 +26,7 @@ from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
 from gossamer.tools.mcp.parked import Parked
 from gossamer.tools.mcp.session import Session
-from gossamer.tools.mcp.settings import EXPIRED, NotSentError, Settings
+from gossamer.tools.mcp.settings import EXPIRED, UNREACHED, NotSentError, Settings
 
 __all__ = ["Connection"]
 
@@ -80,6 +80,7 @@ class Connection:
         self._ready: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         self._wanted = asyncio.Event()
         self._asking = 0
+        self._others = 0
         self._served = False
         self._down = asyncio.Event()
         self._unwound = asyncio.Event()
@@ -178,9 +179,11 @@ class Connection:
         try:
             async with timer:
                 await self._place()
+                self._others += 1
                 try:
                     return await self._asked(question)
                 finally:
+                    self._others -= 1
                     self._slots.release()
         except TimeoutError:
             if timer.expired():
@@ -238,8 +241,8 @@ class Connection:
                 raise await self._failure(error) from error
             finally:
                 self._asking -= 1
-                if not self._asking and self._session is None:
-                    self._down.set()
+                if not self._asking and self._session is not session:
+                    session.down.set()  # it was lost, and the last that asked it has been told
         raise AssertionError("the second attempt returns or raises")
 
     async def _place(self) -> None:
@@ -325,7 +328,7 @@ class Connection:
                         self._ready = loop.create_future()
                 self._unwound.set()
                 failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
-                if await self._closes_within(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))):
+                if await self._closes_within(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))):
                     return
                 waits = [asyncio.ensure_future(event.wait()) for event in (self._wanted, self._closing)]
                 try:
@@ -350,6 +353,9 @@ class Connection:
                 except NotSentError as error:  # it has ended already; why is known in a moment
                     await self._down.wait()
                     raise WireError(types.CONNECTION_CLOSED, "Connection closed") from error
+                if self._down.is_set():  # it has ended meanwhile
+                    raise WireError(types.CONNECTION_CLOSED, "Connection closed")
+            session.down = self._down
             self._session = session
             self._served = True
             self._wanted.clear()
@@ -398,7 +404,7 @@ class Connection:
         ongoing = current.get()
         if ongoing is None:  # standard streams do not tell: it can be but one of those under way
             under_way = [one for one in self._ongoing if not one.task.done()]
-            if under_way and len({one.run_id for one in under_way}) == 1:
+            if not self._others and len({one.run_id for one in under_way}) == 1:
                 ongoing = under_way[-1]
         if ongoing is None:
             logger.warning(
@@ -463,6 +469,8 @@ class Connection:
                 self._words(f"it answered with what is not the protocol: {words_of(error)[:500]}"),
                 server=name,
             )
+        if error.message.startswith(UNREACHED):
+            return MCPConnectionError(self._words(error.message), server=name)
         if error.code != types.CONNECTION_CLOSED:
             return MCPError(self._words(error.message), server=name, code=error.code)
         with contextlib.suppress(TimeoutError):  # until it is known why

@@ -16,7 +16,7 @@ import httpx2
 from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 
-from gossamer.tools.mcp.settings import EXPIRED, Settings, address_of
+from gossamer.tools.mcp.settings import EXPIRED, UNREACHED, Settings
 from gossamer.wire.proxy import choose_proxy
 from gossamer.wire.url import parse_url
 
@@ -84,7 +84,9 @@ class _Bounded(httpx2.AsyncHTTPTransport):
                 return _answer(request, 502, INTERNAL_ERROR, words)
             body = await self._read(response)
         except httpx2.TransportError as error:
-            words = f"{address_of(self._settings.url)}: {str(error) or type(error).__name__}"
+            words = str(error) or type(error).__name__
+            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                words = f"{UNREACHED}: {words}"
             return _answer(request, 502, CONNECTION_CLOSED, words)
         if body is None:
             most = self._settings.max_message_bytes

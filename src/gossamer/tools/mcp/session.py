@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import mcp_types as types
@@ -28,11 +29,13 @@ class Session(ClientSession):
 
     Attributes:
         without_handshake: whether it speaks the protocol that has none, where a server asks by its answer.
+        down: set when its connection is to be given up.
     """
 
     def __init__(self, dispatcher: Dispatcher, elicit: ElicitationFnT | None) -> None:
         super().__init__(dispatcher=dispatcher, client_info=_CLIENT, elicitation_callback=elicit)
         self.without_handshake = False
+        self.down = asyncio.Event()
         self._direct = dispatcher
 
     async def agree(self) -> None:

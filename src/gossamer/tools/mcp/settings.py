@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["EXPIRED", "NotSentError", "Settings", "address_of"]
+__all__ = ["EXPIRED", "UNREACHED", "NotSentError", "Settings", "address_of"]
 
 # What a call is told that a server refused because it had forgotten the session: it did not begin, and may be sent again.
 EXPIRED = "the server does not know the session any more"
+
+# How a call is told that it did not reach the server.
+UNREACHED = "it cannot be reached"
 
 
 class NotSentError(Exception):
