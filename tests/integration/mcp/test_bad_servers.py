@@ -108,7 +108,7 @@ async def test_messages_that_nobody_understands(tmp_path):
     async with MCPServer(command=raw("odd-messages", str(log))) as server:
         for n in range(3):
             assert await server.call("echo", {"n": n}) == str(n)
-    assert log.read_text() == "called echo\n" * 3
+    assert log.read_text().count("called echo\n") == 3
 
 
 async def test_nothing_is_left_open():
