@@ -38,7 +38,7 @@ CHAPTERS = {
     ),
     "mcp": (
         "A call of an MCP server's tool",
-        "The server stands on the official package and runs in a process of its own, whose CPU is not counted. The floor is the official client by itself, with nothing around it. Gossamer's figure includes decoding the arguments, checking them against the server's schema, the place among the calls, a task that outlives the pause of a run, and the result as a part.",
+        "The server stands on the official package and runs in a process of its own, whose CPU is not counted. The floor is the official client by itself, with nothing around it. Gossamer's figure includes decoding the arguments, checking them against the server's schema, the place among the calls, a task that outlives the pause of a run, and the result as a part. It does not include checking structured results against the server's schema, which the official client does and Gossamer does not.",
     ),
     "imports": ("Imports", "CPU beyond a bare interpreter. The floor is `import msgspec`."),
     "http": (

@@ -90,6 +90,7 @@ async def test_a_question_that_nobody_answers_is_given_up():
         async with asyncio.timeout(20):
             while result.pending:
                 assert result.pending == (question,)
+                await asyncio.sleep(0.01)
                 result = await agent.resume(session, {})
     assert results(result)[0].content == "nobody: cancel"
 
