@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -100,3 +103,29 @@ async def test_a_name_to_include_may_go_later_and_not_be_missing_at_first():
     agent = Agent(model, tools=[Toolkit("t", open=open_changing, include=["walk"], scope="run")])
     with pytest.raises(ArgumentError, match="has no tool walk"):
         await agent.run("x")
+
+
+def test_what_run_sync_holds_open_is_closed_at_the_end_of_python():
+    program = """
+        import contextlib
+        from gossamer import Agent, Toolkit, tool
+        from gossamer.models import ScriptedModel
+
+        @contextlib.asynccontextmanager
+        async def opened():
+            try:
+                yield ()
+            finally:
+                print("closed")
+
+        agent = Agent(ScriptedModel(["fine"]), tools=[Toolkit("kit", open=opened)])
+        print(agent.run_sync("x").output)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("fine\nclosed\n", "")

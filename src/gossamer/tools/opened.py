@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import weakref
 from collections.abc import Callable, Iterable, MutableMapping
 from contextvars import Context
+from time import monotonic
 from typing import Any, TypeAlias
 
 from gossamer.errors import GossamerError, ToolkitError
@@ -52,7 +55,9 @@ class Opened:
         "_closing",
         "_forgotten",
         "_let_go",
+        "_loop",
         "_name",
+        "_process",
         "_ready",
         "_task",
         "_tools",
@@ -75,6 +80,9 @@ class Opened:
         self._task = loop.create_task(own, name=f"gossamer-toolkit-{toolkit.name}", context=Context())
         self._forgotten = weakref.finalize(toolkit, _close_from_anywhere, loop, weakref.ref(self))
         self._forgotten.atexit = False
+        self._loop = loop
+        self._process = os.getpid()
+        _all.add(self)
 
     @property
     def tools(self) -> tuple[Tool[..., Any], ...]:
@@ -108,6 +116,16 @@ class Opened:
         if not done:
             logger.warning("toolkit %s did not close within %g seconds", self._name, CLOSING_SECONDS)
             self._task.cancel()
+
+    def close_at_exit(self, seconds: float) -> None:
+        """Close it from the main thread, where its loop still runs in another, as that of `run_sync` does."""
+        if os.getpid() != self._process or not self._loop.is_running():  # a forked child has no such thread
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+            asyncio.run_coroutine_threadsafe(self.closed(), self._loop).result(max(seconds, 0.0))
+        except Exception as error:  # noqa: BLE001 - nothing may keep Python from its exit
+            logger.warning("toolkit %s was not closed: %s", self._name, words_of(error))
 
     async def _keep(self, manager: Any, toolkit: weakref.ref[Toolkit]) -> None:
         try:
@@ -218,6 +236,17 @@ def opened_on_loop() -> OpenedToolkits:
     if opened is None:
         opened = _by_loop[loop] = weakref.WeakKeyDictionary()
     return opened
+
+
+_all: weakref.WeakSet[Opened] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Close what loops of other threads hold open, within the time that one may take to close."""
+    deadline = monotonic() + CLOSING_SECONDS
+    for one in list(_all):
+        one.close_at_exit(deadline - monotonic())
 
 
 def _none() -> tuple[Tool[..., Any], ...]:

@@ -191,6 +191,25 @@ async def test_programs_that_cannot_be_started():
             await calling(then="x", tools=[server]).run("x")
 
 
+def test_run_sync_leaves_nothing_and_says_nothing():
+    program = f"""
+        from gossamer import Agent, ToolCall
+        from gossamer.models import ScriptedModel
+        from gossamer.tools.mcp import MCPServer
+        agent = Agent(ScriptedModel([ToolCall.of("pid"), "ok"]), tools=[MCPServer(command={PLAIN!r})])
+        print(agent.run_sync("x").messages[2].parts[0].content)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stderr == ""
+    assert not is_alive(int(ran.stdout))
+
+
 def test_it_works_on_uvloop():
     async def use() -> None:
         async with MCPServer(command=PLAIN) as server:
