@@ -7,6 +7,7 @@ import json
 
 import httpx2
 import pytest
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from tests.integration.mcp.serving import calling, free_port, http_server, results
 
 from gossamer import ToolCall
@@ -51,6 +52,59 @@ async def test_credentials_that_cannot_be_had():
                 await server.call("add", {"a": 1, "b": 1})
             auth.refuses = False
             assert await server.call("add", {"a": 1, "b": 1}) == "2"
+
+
+class Storage:
+    """Keeps what a sign-in gave."""
+
+    tokens = client = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return self.client
+
+    async def set_client_info(self, client_info):
+        self.client = client_info
+
+
+async def test_the_official_packages_oauth_signs_in():
+    asked = []
+
+    def respond(head: bytes, message: dict) -> bytes:
+        words = head.decode().lower()
+        method, path, _ = head.decode().split("\r\n")[0].split(" ")
+        asked.append(f"{method} {path}")
+        if path.startswith("/.well-known/oauth-protected-resource"):
+            return http(json.dumps({"resource": url, "authorization_servers": [origin]}).encode())
+        if path.startswith("/.well-known/"):
+            known = {
+                "issuer": origin,
+                "authorization_endpoint": f"{origin}/authorize",
+                "token_endpoint": f"{origin}/token",
+                "response_types_supported": ["code"],
+            }
+            return http(json.dumps(known).encode())
+        if path == "/token":
+            return http(b'{"access_token": "opened", "token_type": "Bearer", "expires_in": 3600}')
+        if "authorization: bearer opened" not in words:
+            return http(b"who are you?", "401 Unauthorized", "text/plain", "www-authenticate: Bearer\r\n")
+        return plain_answer(message, {"content": [{"type": "text", "text": "come in"}]})
+
+    listening, url = await answering(respond)
+    origin = url.removesuffix("/mcp")
+    storage = Storage()
+    auth = ClientCredentialsOAuthProvider(
+        url, storage, client_id="agent", client_secret="secret", issuer=origin
+    )
+    async with listening, MCPServer(url=url, auth=auth) as server:
+        assert await server.call("echo") == "come in"
+    assert storage.tokens.access_token == "opened"
+    assert asked.count("POST /token") == 1
 
 
 async def test_the_proxy_of_the_environment_is_asked(monkeypatch):
@@ -120,7 +174,7 @@ async def answering(respond):
                     0,
                 )
                 body = await reader.readexactly(length)
-                writer.write(respond(head, json.loads(body) if body else {}))
+                writer.write(respond(head, json.loads(body) if body.startswith(b"{") else {}))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
