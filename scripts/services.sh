@@ -3,7 +3,9 @@
 # The tests start what they need by themselves: no service is started here, and none is needed.
 set -euo pipefail
 
+# Node.js runs the reference MCP servers; where it is there from elsewhere, Debian's is not wanted.
 wanted=(git postgresql)
+command -v npm > /dev/null || wanted+=(nodejs npm)
 
 missing=()
 for package in "${wanted[@]}"; do

@@ -27,7 +27,7 @@ from gossamer.records import (
     PendingKind,
 )
 from gossamer.remembered import keys_of
-from gossamer.schema import encode_value
+from gossamer.schema import encode_value, is_object
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -213,7 +213,7 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
         # The call will be handed back to the model for its arguments, unless middleware mends them.
         return bool(turn.interceptions)
     turn.decoded = tool, call.arguments, arguments
-    return policy(**msgspec.structs.asdict(arguments))
+    return policy(**(arguments if is_object(arguments) else msgspec.structs.asdict(arguments)))
 
 
 def _with_arguments(call: ToolCall, decision: Decision | None) -> ToolCall:

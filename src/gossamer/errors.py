@@ -23,6 +23,11 @@ __all__ = [
     "InvalidRequestError",
     "InvalidResponseError",
     "LimitError",
+    "MCPBusyError",
+    "MCPConnectionError",
+    "MCPError",
+    "MCPTimeoutError",
+    "MCPToolError",
     "ModelConnectionError",
     "ModelError",
     "ModelRetry",
@@ -230,6 +235,36 @@ class ServiceError(GossamerError):
         self.service = service
         self.status = status
         self.retry_after = retry_after
+
+
+class MCPError(ToolkitError):
+    """An MCP server refused a request, or answered with something that is not the protocol.
+
+    Attributes:
+        server: the name of the `MCPServer`.
+        code: the protocol's number of the error, or None where the server did not send one.
+    """
+
+    def __init__(self, message: str, *, server: str = "", code: int | None = None) -> None:
+        super().__init__(message)
+        self.server = server
+        self.code = code
+
+
+class MCPConnectionError(MCPError):
+    """An MCP server could not be started or reached, or the connection broke while it was asked."""
+
+
+class MCPTimeoutError(MCPError):
+    """An MCP server did not answer in time; it has been told that nobody waits any more."""
+
+
+class MCPBusyError(MCPError):
+    """More calls wait for an MCP server than may; this one was not sent."""
+
+
+class MCPToolError(MCPError):
+    """The tool of an MCP server said that it failed; the message is what it said."""
 
 
 class ModelRetry(GossamerError):  # noqa: N818 - raised by tools as a signal, read as a sentence

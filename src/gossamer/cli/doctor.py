@@ -49,6 +49,7 @@ _OPTIONAL = {
     ),
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
+    "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
     "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (

@@ -120,5 +120,6 @@ NEEDS = (
     Need("arxiv", lambda: _library("defusedxml"), _WEB),
     Need("wikipedia", _html, _WEB),
     Need("hacker_news", _html, _WEB),
+    Need("MCP servers", lambda: _library("mcp"), "pip install 'gossamer[mcp]'"),
     Need("skills", lambda: _library("yaml", "pyyaml"), "pip install 'gossamer[skills]'"),
 )

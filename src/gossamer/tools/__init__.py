@@ -6,12 +6,13 @@ from gossamer.tools.function import RunBy, Tool, tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.skills import skills
 from gossamer.tools.threads import MAX_ABANDONED, MAX_THREADS, ThreadStatistics, thread_statistics
-from gossamer.tools.toolkit import Equip, OnClash, Scope, Toolkit
+from gossamer.tools.toolkit import Equip, Equipped, OnClash, Scope, Toolkit
 
 __all__ = [
     "MAX_ABANDONED",
     "MAX_THREADS",
     "Equip",
+    "Equipped",
     "Offload",
     "OnClash",
     "RunBy",

@@ -50,7 +50,7 @@ class Equipment:
             ArgumentError: two tools of one name.
         """
         switches = self._context.switched
-        opened: dict[Toolkit, Sequence[Tool[..., Any]]] = {}
+        opened: dict[Toolkit, tuple[Sequence[Tool[..., Any]], str]] = {}
         fresh = False
         for toolkit in self._kit.toolkits:
             if toolkit.open is None or not switches.get(toolkit.name, toolkit.on):
@@ -61,7 +61,7 @@ class Equipment:
                 one = self._held[toolkit] = open_in(self._scope(toolkit), toolkit)
                 one.users += 1
                 await one.ready()
-            opened[toolkit] = one.tools
+            opened[toolkit] = one.tools, one.instructions
         known = (tuple(switches.items()), *opened.values())
         if known != self._known:
             try:

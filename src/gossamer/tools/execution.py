@@ -22,7 +22,7 @@ from gossamer.tools.function import Tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.threads import run_in_thread
 
-__all__ = ["CLEANUP_SECONDS", "Interception", "Notify", "ToolTurn", "run_calls", "wait_together"]
+__all__ = ["CLEANUP_SECONDS", "Interception", "LastWord", "Notify", "ToolTurn", "run_calls", "wait_together"]
 
 # Wraps the execution of a call, as middleware does.
 Interception: TypeAlias = Callable[
@@ -346,6 +346,16 @@ async def _within(seconds: float | None, awaitable: Any) -> Any:
         raise
 
 
+class LastWord(msgspec.Struct, frozen=True):
+    """What an async generator yields at its very end, where its result is not one more interim value.
+
+    Attributes:
+        value: the result.
+    """
+
+    value: Any
+
+
 class _OverdueError(Exception):
     """A call took longer than its tool allows."""
 
@@ -407,9 +417,12 @@ def _drain(
 
 async def _drain_async(generator: Any, turn: ToolTurn, call: ToolCall) -> Any:
     value = None
-    async for value in generator:
-        if turn.notify is not None:
-            turn.notify(ToolProgress(call, value))
+    async for item in generator:
+        value = item
+        if item.__class__ is LastWord:
+            value = item.value
+        elif turn.notify is not None:
+            turn.notify(ToolProgress(call, item))
     return value
 
 

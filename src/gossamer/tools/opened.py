@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
+from time import monotonic
 from typing import Any, TypeAlias
 
 from gossamer.errors import GossamerError, ToolkitError
@@ -43,6 +46,7 @@ class Opened:
 
     Attributes:
         users: how many runs and `async with` blocks hold it.
+        equip: what its context manager gave; None before it is open.
     """
 
     __slots__ = (
@@ -52,9 +56,11 @@ class Opened:
         "_forgotten",
         "_loop",
         "_name",
+        "_process",
         "_ready",
         "_task",
         "_tools",
+        "equip",
         "users",
     )
 
@@ -62,7 +68,9 @@ class Opened:
         assert toolkit.open is not None
         loop = self._loop = asyncio.get_running_loop()
         self.users = 0
+        self.equip: Any = None
         self._name = toolkit.name
+        self._process = os.getpid()
         self._forget = forget
         self._tools: Callable[[], tuple[Tool[..., Any], ...]] = _none
         self._closing = asyncio.Event()
@@ -72,11 +80,17 @@ class Opened:
         self._task = loop.create_task(own, name=f"gossamer-toolkit-{toolkit.name}", context=Context())
         self._forgotten = weakref.finalize(toolkit, _close, weakref.ref(self))
         self._forgotten.atexit = False
+        _all.add(self)
 
     @property
     def tools(self) -> tuple[Tool[..., Any], ...]:
         """Its tools as they are now: the same tuple until they change."""
         return self._tools()
+
+    @property
+    def instructions(self) -> str:
+        """What it has to say of itself, see `Equipped`."""
+        return getattr(self.equip, "instructions", "")
 
     async def ready(self) -> None:
         """Wait until it is open.
@@ -102,6 +116,16 @@ class Opened:
             logger.warning("toolkit %s did not close within %g seconds", self._name, CLOSING_SECONDS)
             self._task.cancel()
 
+    def close_at_exit(self, seconds: float) -> None:
+        """Close it from the main thread, where its loop still runs in another, as that of `run_sync` does."""
+        if os.getpid() != self._process or not self._loop.is_running():  # a forked child has no such thread
+            return
+        try:
+            self.close()
+            asyncio.run_coroutine_threadsafe(self.closed(), self._loop).result(max(seconds, 0.0))
+        except Exception as error:  # noqa: BLE001 - nothing may keep Python from its exit
+            logger.warning("toolkit %s was not closed: %s", self._name, words_of(error))
+
     def _begin_to_close(self) -> None:
         self._forget()
         self._closing.set()
@@ -113,6 +137,7 @@ class Opened:
     ) -> None:
         try:
             async with open_() as equip:
+                self.equip = equip
                 self._tools = _settled(equip, toolkit)
                 self._ready.set_result(None)
                 await self._closing.wait()
@@ -178,6 +203,17 @@ def opened_on_loop() -> OpenedToolkits:
                 del _by_loop[other]  # its tasks were never cancelled, and would keep it here
         opened = _by_loop[loop] = weakref.WeakKeyDictionary()
     return opened
+
+
+_all: weakref.WeakSet[Opened] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    """Close what loops of other threads hold open, within the time that one may take to close."""
+    deadline = monotonic() + CLOSING_SECONDS
+    for one in list(_all):
+        one.close_at_exit(deadline - monotonic())
 
 
 def _none() -> tuple[Tool[..., Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -13,7 +13,7 @@ from msgspec.structs import force_setattr
 from gossamer.errors import ArgumentError
 from gossamer.tools.function import NeedsApproval, Tool, as_tool
 
-__all__ = ["Equip", "OnClash", "Scope", "Toolkit"]
+__all__ = ["Equip", "Equipped", "OnClash", "Scope", "Toolkit"]
 
 # What becomes of a tool whose name another tool before it has.
 OnClash: TypeAlias = Literal["raise", "skip", "override", "rename"]
@@ -21,9 +21,29 @@ OnClash: TypeAlias = Literal["raise", "skip", "override", "rename"]
 # How long what a toolkit opened stays open: for all runs of a process and event loop, of a session, or for one run.
 Scope: TypeAlias = Literal["loop", "session", "run"]
 
+
+class Equipped(Protocol):
+    """What an opened toolkit gives where it has something to say of itself.
+
+    Attributes:
+        instructions: stands at the end of the system prompt, behind those of the toolkit.
+    """
+
+    @property
+    def instructions(self) -> str:
+        """What the model is told while the toolkit is on; the same text until it changes."""
+        ...
+
+    def __call__(self) -> tuple[Tool[..., Any], ...]:
+        """Tell the tools as they are now: the same tuple until they change."""
+        ...
+
+
 # What an opened toolkit gives: its tools, or where they may change, a function that tells them as they are now: the
-# same tuple until they do.
-Equip: TypeAlias = Sequence[Tool[..., Any] | Callable[..., Any]] | Callable[[], tuple[Tool[..., Any], ...]]
+# same tuple until they do. See `Equipped`.
+Equip: TypeAlias = (
+    Sequence[Tool[..., Any] | Callable[..., Any]] | Callable[[], tuple[Tool[..., Any], ...]] | Equipped
+)
 
 
 class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):

@@ -77,14 +77,15 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
 def put_together(
     items: tuple[AgentTool, ...],
     switches: Mapping[str, bool],
-    opened: Mapping[Toolkit, Sequence[Tool[..., Any]]],
+    opened: Mapping[Toolkit, tuple[Sequence[Tool[..., Any]], str]],
 ) -> Toolset:
     """Build the toolset of tools and toolkits. O(tools).
 
     Args:
         items: tools and toolkits; of two with one name, the later one says what becomes of it.
         switches: which toolkits have been switched, by name, and to what.
-        opened: the tools of toolkits that were opened; those of toolkits that are not there are left out.
+        opened: the tools of toolkits that were opened, and what these have to say of themselves; those of toolkits that
+            are not there are left out.
 
     Raises:
         ArgumentError: two tools, or two toolkits, of one name.
@@ -106,10 +107,10 @@ def put_together(
             if not switches.get(item.name, item.on):
                 off += item.choose(item.tools)
                 continue
-            for tool in item.choose((*item.tools, *opened.get(item, ()))):
+            more, said = opened.get(item, ((), ""))
+            for tool in item.choose((*item.tools, *more)):
                 _add(by_name, tool, item)
-            if item.instructions:
-                words.append(item.instructions)
+            words += filter(None, (item.instructions, said))
     switchable = tuple((one.name, one.description) for one in toolkits.values() if one.switchable)
     if switchable:
         _add(by_name, switching_tool(switchable), None)
