@@ -57,6 +57,18 @@ class Terminal:
         self.raw += piece
         self.seen += piece
 
+    def take_soon(self):
+        """Read on for a moment, where there is something to read."""
+        if select.select([self.master], [], [], 0.05)[0]:
+            self.take()
+
+    def wait_for(self, condition):
+        """Wait until something holds, and read on meanwhile."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"in vain; so far {self.seen.decode(errors='replace')!r}"
+            time.sleep(0.05)
+
     def say(self, line):
         os.write(self.master, line.encode() + b"\n")
 
