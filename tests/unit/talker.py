@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from gossamer import Message, Usage, tool
+from gossamer import Agent, Message, Usage, tool
 from gossamer.events import TextDelta
 from gossamer.models import Capabilities, ModelRequest, ModelResponse, ScriptedModel
 
-__all__ = ["Talker", "double", "kinds", "model", "read"]
+__all__ = ["Talker", "double", "drive", "kinds", "model", "read"]
 
 
 def model(*replies) -> ScriptedModel:
@@ -20,6 +20,16 @@ def model(*replies) -> ScriptedModel:
 def double(number: int) -> int:
     """Double a number."""
     return number * 2
+
+
+async def drive(agent: Agent, how: str, *arguments, **keywords):
+    """Run in one of the ways in which users run."""
+    if how == "run":
+        return await agent.run(*arguments, **keywords)
+    async with agent.stream(*arguments, **keywords) as stream:
+        async for _ in stream:
+            pass
+    return stream.result
 
 
 class Talker:

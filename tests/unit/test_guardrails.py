@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.unit.talker import drive
 
 from gossamer import (
     Agent,
@@ -51,15 +52,6 @@ def masking(*places, **options) -> Guardrail:
 
 def model(*replies) -> ScriptedModel:
     return ScriptedModel(list(replies))
-
-
-async def drive(agent: Agent, how: str, *arguments, **keywords):
-    if how == "run":
-        return await agent.run(*arguments, **keywords)
-    async with agent.stream(*arguments, **keywords) as stream:
-        async for _ in stream:
-            pass
-    return stream.result
 
 
 async def events_of(agent: Agent, *arguments, **keywords) -> list:

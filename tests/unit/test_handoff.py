@@ -6,6 +6,7 @@ import gc
 import weakref
 
 import pytest
+from tests.unit.talker import drive
 
 from gossamer import (
     Agent,
@@ -36,15 +37,6 @@ both = pytest.mark.parametrize("how", ["run", "stream"])
 
 def names(request) -> list[str]:
     return [schema.name for schema in request.tools]
-
-
-async def drive(agent: Agent, how: str, *arguments, **keywords):
-    if how == "run":
-        return await agent.run(*arguments, **keywords)
-    async with agent.stream(*arguments, **keywords) as stream:
-        async for _ in stream:
-            pass
-    return stream.result
 
 
 @tool(inline=True)

@@ -7,6 +7,7 @@ import dataclasses
 
 import msgspec
 import pytest
+from tests.unit.talker import drive
 
 from gossamer import (
     Agent,
@@ -33,15 +34,6 @@ def double(number: int) -> int:
 
 def model(*replies) -> ScriptedModel:
     return ScriptedModel(list(replies))
-
-
-async def drive(agent: Agent, how: str, *arguments, **keywords):
-    if how == "run":
-        return await agent.run(*arguments, **keywords)
-    async with agent.stream(*arguments, **keywords) as stream:
-        async for _ in stream:
-            pass
-    return stream.result
 
 
 class Notes(Middleware):

@@ -7,6 +7,7 @@ import threading
 
 import anyio
 import pytest
+from tests.unit.talker import drive
 
 from gossamer import (
     Agent,
@@ -34,16 +35,6 @@ def double(number: int) -> int:
 
 def model(*replies) -> ScriptedModel:
     return ScriptedModel(list(replies))
-
-
-async def drive(agent: Agent, how: str, *arguments, **keywords):
-    """Run in one of the ways in which users run."""
-    if how == "run":
-        return await agent.run(*arguments, **keywords)
-    async with agent.stream(*arguments, **keywords) as stream:
-        async for _ in stream:
-            pass
-    return stream.result
 
 
 async def test_a_run_with_a_tool_leaves_its_messages_usage_and_reason():
