@@ -5,11 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
 
-from gossamer import Agent, ArgumentError, Limits, Session, Tool, ToolCall, Toolkit, ToolkitError, tool
+from gossamer import (
+    Agent,
+    Approve,
+    ArgumentError,
+    Limits,
+    Session,
+    Tool,
+    ToolCall,
+    Toolkit,
+    ToolkitError,
+    tool,
+)
 from gossamer.models import ScriptedModel
 
 
@@ -266,8 +278,6 @@ async def test_the_run_that_opened_it_is_not_kept_alive():
     class Deps:
         pass
 
-    import weakref
-
     resource = Resource()
     agent = agent_with(Toolkit("r", open=resource.open))
     deps = Deps()
@@ -396,3 +406,32 @@ async def test_tools_that_change_to_a_name_that_is_taken_leave_everything_as_it_
     result = await Agent(model, tools=[taken, Toolkit("g", open=opened, scope="run")]).run("x")
     assert answers(result) == ["grown", "first"]
     assert "are not taken over" in caplog.text
+
+
+async def test_nothing_of_it_is_kept_when_nobody_has_the_toolkit_any_more():
+    class Connection:
+        def __init__(self) -> None:
+            self.tools = (tool(inline=True, name="ping")(lambda: self.answer()),)
+
+        def answer(self) -> str:
+            return "pong"
+
+    connections = []
+
+    @contextlib.asynccontextmanager
+    async def opened():
+        connection = Connection()
+        connections.append(weakref.ref(connection))
+        yield lambda: connection.tools
+
+    kit = Toolkit("c", open=opened, needs_approval=True)
+    agent = Agent(ScriptedModel([ToolCall.of("ping"), "done"]), tools=[kit])
+    paused = await agent.run("x")
+    await agent.resume(paused.session, {paused.pending[0].call_id: Approve()})
+    del agent, kit, paused
+
+    def gone() -> bool:
+        gc.collect()
+        return connections[0]() is None
+
+    await soon(gone)

@@ -221,12 +221,25 @@ def _none() -> tuple[Tool[..., Any], ...]:
 
 
 def _settled(equip: Equip, toolkit: weakref.ref[Toolkit]) -> Callable[[], tuple[Tool[..., Any], ...]]:
-    """Make of what a toolkit gave when it was opened something that tells its tools at any time."""
+    """Make of what a toolkit gave when it was opened something that tells those that it wants at any time."""
     kit = toolkit()
     given = equip() if callable(equip) else _made(equip)
-    if kit is not None:
-        kit.check_names((*kit.tools, *given))  # type: ignore[arg-type] - settled when it was built
-    return equip if callable(equip) else lambda: given
+    if kit is None:
+        return _none
+    kit.check_names((*kit.tools, *given))  # pyright: ignore[reportArgumentType] - settled when it was built
+    chosen = tuple(kit.choose(given))
+    if not callable(equip):
+        return lambda: chosen
+    del kit  # from here on it is closed when nobody else has the toolkit
+
+    def current() -> tuple[Tool[..., Any], ...]:
+        nonlocal given, chosen
+        now = equip()
+        if now is not given and (kit := toolkit()) is not None:
+            given, chosen = now, tuple(kit.choose(now))
+        return chosen
+
+    return current
 
 
 def _made(tools: Sequence[Any]) -> tuple[Tool[..., Any], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -121,7 +120,9 @@ class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):
     def choose(self, tools: Sequence[Any]) -> list[Tool[..., Any]]:
         """Leave out the tools that are not wanted, and let the others need approval where the toolkit says so."""
         return [
-            tool if not self.needs_approval or tool.needs_approval else _guarded(tool, self.needs_approval)
+            tool
+            if not self.needs_approval or tool.needs_approval
+            else tool.replace(needs_approval=self.needs_approval)
             for tool in tools
             if (self.include is None or tool.name in self.include) and tool.name not in self.exclude
         ]
@@ -138,16 +139,3 @@ class Toolkit(msgspec.Struct, frozen=True, eq=False, weakref=True):
             if isinstance(error, ArgumentError):
                 raise
             raise ArgumentError(f"Toolkit.replace: {error}") from error
-
-
-# The same tool is to be the same object each time: what a model sees of a tuple of tools is encoded once.
-_needing: weakref.WeakKeyDictionary[Tool[..., Any], tuple[NeedsApproval, Tool[..., Any]]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _guarded(tool: Tool[..., Any], policy: NeedsApproval) -> Tool[..., Any]:
-    known = _needing.get(tool)
-    if known is None or known[0] is not policy:
-        known = _needing[tool] = policy, tool.replace(needs_approval=policy)
-    return known[1]

@@ -108,7 +108,7 @@ def put_together(
                 off += item.choose(item.tools)
                 continue
             more, said = opened.get(item, ((), ""))
-            for tool in item.choose((*item.tools, *more)):
+            for tool in (*item.choose(item.tools), *more):
                 _add(by_name, tool, item)
             words += filter(None, (item.instructions, said))
     switchable = tuple((one.name, one.description) for one in toolkits.values() if one.switchable)
