@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 import weakref
 from collections.abc import AsyncIterator
 
@@ -435,3 +436,32 @@ async def test_nothing_of_it_is_kept_when_nobody_has_the_toolkit_any_more():
         return connections[0]() is None
 
     await soon(gone)
+
+
+def test_a_block_on_one_loop_closes_nothing_of_another():
+    resource = Resource()
+    agent = agent_with(Toolkit("r", open=resource.open), runs=2)
+    here, there = threading.Event(), threading.Event()
+    seen = []
+
+    async def first() -> None:
+        async with agent:
+            here.set()
+            await asyncio.to_thread(there.wait, 10)
+        seen.append(resource.live)
+        here.clear()
+
+    async def second() -> None:
+        await asyncio.to_thread(here.wait, 10)
+        async with agent:
+            there.set()
+            while here.is_set():
+                await asyncio.sleep(0)
+            seen.append(resource.live)
+
+    thread = threading.Thread(target=asyncio.run, args=(first(),), name="gossamer-tool-test")
+    thread.start()
+    asyncio.run(second())
+    thread.join()
+    assert seen == [1, 1]
+    assert resource.live == 0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 
 from gossamer.tools.opened import Opened, open_in, opened_on_loop
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["enter_block", "leave_block"]
 
-# What the blocks of an agent hold, the innermost last.
-_blocks: weakref.WeakKeyDictionary[object, list[list[Opened]]] = weakref.WeakKeyDictionary()
+# What the blocks of an agent hold on one event loop, the innermost last.
+_blocks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, MutableMapping[object, list[list[Opened]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 async def enter_block(agent: object, toolkits: Iterable[Toolkit]) -> None:
@@ -32,13 +35,21 @@ async def enter_block(agent: object, toolkits: Iterable[Toolkit]) -> None:
     except BaseException:
         _let_go(held)
         raise
-    _blocks.setdefault(agent, []).append(held)
+    _blocks_here().setdefault(agent, []).append(held)
 
 
 async def leave_block(agent: object) -> None:
     """Let go of what a block holds; what nobody else holds is closed."""
-    for one in _let_go(_blocks[agent].pop()):
+    for one in _let_go(_blocks_here()[agent].pop()):
         await one.closed()
+
+
+def _blocks_here() -> MutableMapping[object, list[list[Opened]]]:
+    loop = asyncio.get_running_loop()
+    blocks = _blocks.get(loop)
+    if blocks is None:
+        blocks = _blocks[loop] = weakref.WeakKeyDictionary()
+    return blocks
 
 
 def _let_go(held: list[Opened]) -> list[Opened]:

@@ -35,6 +35,8 @@ Notify: TypeAlias = Callable[[Event], None]
 # How long a cancelled tool may take to clean up before it is left alone, in seconds.
 CLEANUP_SECONDS = 5.0
 
+_MAX_ERROR_CHARS = 4_000
+
 _MEDIA = frozenset((Text, Image, Audio, File))
 
 
@@ -303,7 +305,7 @@ def _result_of_failure(
         ToolError: the model cannot mend it.
     """
     if isinstance(error, ModelRetry | _InvalidArgumentsError):
-        return _hand_back(turn.context, tool, call, words_of(error)[: tool.max_result_chars])
+        return _hand_back(turn.context, tool, call, _cut(words_of(error), tool))
     if isinstance(error, EndRun):
         turn.ended, turn.ended_by = error, call.id
         return _result(call, _safe_text(error.output))
@@ -314,7 +316,13 @@ def _result_of_failure(
             call, f"{tool.name} did not finish within {tool.timeout} seconds and was stopped.", "timeout"
         )
     words = f"{tool.name} failed: {type(error).__name__}: {words_of(error)}"
-    return _result(call, words[: tool.max_result_chars], "error")
+    return _result(call, _cut(words, tool), "error")
+
+
+def _cut(words: str, tool: Tool[..., Any]) -> str:
+    """Bound what a model is told of an error, which may repeat what was wrong with a huge argument."""
+    most = min(tool.max_result_chars, _MAX_ERROR_CHARS)
+    return words if len(words) <= most else f"{words[:most]} … ({len(words)} characters)"
 
 
 class _InvalidArgumentsError(Exception):
