@@ -74,7 +74,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
     journaled: OpenTurn = context.session.turn
     turn.results.update(journaled.results)
     if journaled.ended is not None:
-        turn.ended = EndRun(journaled.ended)
+        turn.ended, turn.ended_by = EndRun(journaled.ended.output), journaled.ended.result.call_id
     ready: list[ToolCall] = []
     for call in calls:
         if call.id in journaled.results:
@@ -86,7 +86,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
             decision = Deny("Nobody decided in time.")
         if call.id in journaled.started:
             if tool is not None and _goes_on(tool, call):
-                ready.append(_with_arguments(call, decision))
+                ready.append(_as_decided(call, journaled.shown.get(call.id), decision))
             else:
                 words = "The process ended while this tool ran; whether it took effect is unknown."
                 turn.finish(call, ToolResult(call.id, call.name, words, "unknown"))
@@ -111,7 +111,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
             else:
                 ready.append(call)
         else:
-            ready.append(_with_arguments(call, decision))
+            ready.append(_as_decided(call, journaled.shown.get(call.id), decision))
     return ready
 
 
@@ -216,7 +216,10 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     return policy(**(arguments if is_object(arguments) else msgspec.structs.asdict(arguments)))
 
 
-def _with_arguments(call: ToolCall, decision: Decision | None) -> ToolCall:
-    if isinstance(decision, Approve) and decision.args is not None:
+def _as_decided(call: ToolCall, shown: ToolCall | None, decision: Decision | None) -> ToolCall:
+    """Give a call as it was approved: with the arguments of whoever decided, or with those that they were shown."""
+    if not isinstance(decision, Approve):
+        return call
+    if decision.args is not None:
         return msgspec.structs.replace(call, arguments=msgspec.json.encode(decision.args).decode())
-    return call
+    return shown or call

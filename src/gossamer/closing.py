@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+import msgspec
+
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Message, Text, ToolCall, ToolResult
-from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord
+from gossamer.records import MessageRecord, PendingCall, RunFailedRecord, RunFinishedRecord, ViewMovedRecord
 from gossamer.result import Result, RunFinishReason
 from gossamer.schema import stored_value, words_of
 from gossamer.telemetry import metrics
@@ -20,14 +22,26 @@ from gossamer.view import MessageView
 
 NO_RESULTS: Mapping[str, ToolResult] = {}
 
-__all__ = ["fail", "finish", "leave_whole", "say", "say_results", "stopped_outside", "withdraw"]
+__all__ = [
+    "fail",
+    "finish",
+    "leave_whole",
+    "say",
+    "say_results",
+    "stopped_outside",
+    "withdraw",
+    "withhold_result",
+]
 
 
-def say(context: RunContext[Any], message: Message, usage: Usage | None = None) -> None:
-    """Add a message to the run, and to its session's journal."""
+def say(
+    context: RunContext[Any], message: Message, usage: Usage | None = None, *, repair: bool = False
+) -> None:
+    """Add a message to the run, and to its session's journal; see `MessageRecord`."""
     context.new.append(message)
     if context.session is not None:
-        context.session.record(MessageRecord(run=context.run_id, message=message, usage=usage))
+        record = MessageRecord(run=context.run_id, message=message, usage=usage, repair=repair)
+        context.session.record(record)
 
 
 def say_results(
@@ -49,6 +63,29 @@ def withdraw(context: RunContext[Any], message: Message, usage: Usage) -> None:
         return
     text = Message("assistant", (Text(message.text),), message.author, message.created)
     session.record(MessageRecord(run=context.run_id, message=text, usage=usage, withdrawn=True))
+
+
+def withhold_result(context: RunContext[Any], call_id: str, words: str) -> None:
+    """Let other words stand in the view for the result of a call in the last turn; the journal keeps it."""
+    session = context.session
+    if session is None:
+        return
+    journal = session.journal
+    place = max(
+        place
+        for place, record in enumerate(journal)
+        if isinstance(record, MessageRecord) and record.message.tool_calls
+    )
+    asking, results = session.messages[-2], session.messages[-1]
+    parts = tuple(
+        msgspec.structs.replace(part, content=words, outcome="error") if part.call_id == call_id else part
+        for part in results.parts
+        if isinstance(part, ToolResult)
+    )
+    insert = (asking, msgspec.structs.replace(results, parts=parts))
+    session.record(
+        ViewMovedRecord(run=context.run_id, reason="guardrail", begin=place, end=place + 1, insert=insert)
+    )
 
 
 def finish(

@@ -12,7 +12,7 @@ from gossamer.events import HandoffEvent
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.models.base import ModelSettings
 from gossamer.opening import tools_of
-from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
+from gossamer.records import HandoffRecord, MessageRecord, RunStartedRecord, ToolResultRecord
 from gossamer.setup import Setup, set_up
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -62,7 +62,7 @@ def handed_to(context: RunContext[Any], kit: Toolset) -> AgentLike | None:
         return None
     results: dict[str, ToolResult] = {}
     for record in reversed(context.session.journal):
-        if isinstance(record, HandoffRecord):
+        if isinstance(record, HandoffRecord | RunStartedRecord):
             return None
         if isinstance(record, ToolResultRecord):
             results[record.result.call_id] = record.result
@@ -99,10 +99,7 @@ async def take_over(
     context.session.hand_over(successor.name)
     if emit is not None:
         await emit(HandoffEvent(successor.name))
-    if setup.equipment is not None:
-        setup.equipment.release()
-        setup.equipment = None
-    ready = set_up(successor, context, output, settings, None, emit)
+    ready = set_up(successor, context, output, settings, None, emit, setup.equipment)
     setup.become(ready if isinstance(ready, Setup) else await ready)
     if setup.guards is not None:
         said = await setup.guards.said_before(context)

@@ -11,11 +11,18 @@ import msgspec
 from gossamer.approval import decide
 from gossamer.closing import say
 from gossamer.context import AgentLike, RunContext
-from gossamer.errors import ArgumentError, GossamerError, ResumeError
+from gossamer.errors import ArgumentError, EndRun, GossamerError, ResumeError
 from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
-from gossamer.records import Decision, MessageRecord, RunStartedRecord, ToolStartedRecord
+from gossamer.records import (
+    Decision,
+    HandoffRecord,
+    MessageRecord,
+    RunStartedRecord,
+    ToolResultRecord,
+    ToolStartedRecord,
+)
 from gossamer.schema import HostedTool
 from gossamer.session import Session
 from gossamer.spent import lost
@@ -29,6 +36,7 @@ from gossamer.usage import Usage
 __all__ = [
     "OnPending",
     "Prompt",
+    "Reopened",
     "as_messages",
     "asked_before",
     "budget_for",
@@ -186,14 +194,29 @@ def decided_by(decisions: Mapping[str, Decision] | None) -> dict[str, Decision]:
     return dict(decisions or {})
 
 
-def reopen_run(
-    context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset
-) -> tuple[int, Message | None]:
-    """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
+class Reopened(msgspec.Struct, frozen=True):
+    """Where an unfinished run stands.
 
-    Returns:
-        How many model calls the run has made, and the answer to go on from: one whose calls have no results yet, or a
-        last one after which nothing was recorded. None where the model is to be asked.
+    Attributes:
+        turns: how many model calls it has made.
+        message: the answer to go on from: one whose calls have no results yet, or a last one after which nothing was
+            recorded. None where the model is to be asked.
+        ended: what a tool ended it with, just before its process died; or None.
+        ended_by: the id of that tool's call.
+        answered: whether a model has answered since the run began, or since another agent took it over.
+        handed_over: whether another agent took it over.
+    """
+
+    turns: int
+    message: Message | None
+    ended: EndRun | None
+    ended_by: str
+    answered: bool
+    handed_over: bool
+
+
+def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset) -> Reopened:
+    """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
 
     Raises:
         ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
@@ -214,15 +237,25 @@ def reopen_run(
     context.run_id = run_id
     turns = 0
     answer: Message | None = None
+    ended: EndRun | None = None
+    ended_by = ""
+    answered = handed_over = False
     started: set[str] = set()
     for record in session.journal:
         if record.run != run_id:
             continue
         if isinstance(record, ToolStartedRecord):
             started.add(record.call_id)
+        elif isinstance(record, ToolResultRecord):
+            if record.ends_run:
+                ended, ended_by = EndRun(record.output), record.result.call_id
+        elif isinstance(record, HandoffRecord):
+            answered, handed_over = False, True
         elif isinstance(record, MessageRecord):
+            ended = None
             speaks = record.message.role == "assistant" and not record.withdrawn
             answer = record.message if speaks else None
+            answered = answered or speaks
             if record.usage is not None:
                 context.usage += record.usage
                 turns += 1
@@ -231,7 +264,9 @@ def reopen_run(
         own = [record for record in session.journal if record.run == run_id]
         context.budget.count_again(context.usage + lost(own))
     is_open = session.turn is not None or (answer is not None and not answer.tool_calls)
-    return turns, answer if is_open else None
+    if session.turn is not None:
+        ended = None
+    return Reopened(turns, answer if is_open else None, ended, ended_by, answered, handed_over)
 
 
 def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:

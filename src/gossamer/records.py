@@ -207,12 +207,14 @@ class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
         usage: what the model call behind it used.
         interrupted: the model was stopped while it spoke, and this is what had been finished.
         withdrawn: a guardrail stopped it, and it is not in the view.
+        repair: the loop asked for an answer to be mended; nobody else said this.
     """
 
     message: Message
     usage: Usage | None = None
     interrupted: bool = False
     withdrawn: bool = False
+    repair: bool = False
 
 
 class ToolStartedRecord(_Record, frozen=True, gc=False, tag="tool_started"):
@@ -227,10 +229,12 @@ class ToolResultRecord(_Record, frozen=True, gc=False, tag="tool_result"):
     Attributes:
         result: the result.
         ends_run: the tool ended the run with it.
+        output: what it ended the run with, as JSON data.
     """
 
     result: ToolResult
     ends_run: bool = False
+    output: Any = None
 
 
 class ApprovalAskedRecord(_Record, frozen=True, gc=False, tag="approval_asked"):

@@ -43,6 +43,7 @@ from gossamer.models.prices import TOLD_UNPRICED
 from gossamer.opening import (
     OnPending,
     Prompt,
+    Reopened,
     as_messages,
     budget_for,
     check_session,
@@ -122,6 +123,8 @@ async def execute(
     heard: list[str] = []
     message: Message | None = None
     turn: ToolTurn | None = None
+    reopened: Reopened | None = None
+    result: Result[Any] | None = None
     reason: FinishReason = "stop"
     context.new = new
     try:
@@ -129,16 +132,19 @@ async def execute(
             await session.holding.take(context)
             held = session.holding
             if session.answering is not None and session.answering != agent.name:
+                asked = agent
                 agent = await who_answers(agent, tools, context)
+                tools = tools if agent is asked else None
         ready = set_up(agent, context, output, settings, tools, emit)
         setup = ready if isinstance(ready, Setup) else await ready
         if session is None and context.session is not None:
             session = context.session
             held = session.holding
         if decisions is not None:
-            turns, message = reopen_run(context, decisions, setup.kit)
+            reopened = reopen_run(context, decisions, setup.kit)
+            turns, message = reopened.turns, reopened.message
         if setup.guards is not None:
-            new = await setup.guards.begin(context, new, resumed, on_pending)
+            new = await setup.guards.begin(context, new, reopened, on_pending)
             setup.beside = setup.guards.beside(context, new, setup.model)
         if decisions is None and session is not None:
             context.new = new = list(new)
@@ -150,9 +156,15 @@ async def execute(
         if resumed and message is None and (successor := handed_to(context, setup.kit)) is not None:
             # The process died between a handoff and its record.
             await take_over(context, setup, successor, output, settings, emit)
+        if reopened is not None and reopened.ended is not None:
+            # The process died between the end that a tool made and its record.
+            value = reopened.ended.output
+            if setup.guards is not None:
+                value = await setup.guards.ended(context, reopened.ended, reopened.ended_by)
+            result = finish(context, began, "ended_by_tool", answered_by, value)
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
-        while True:
+        while result is None:
             if message is None:
                 # Build a request.
                 if context.stopped is not None:  # and a tool went on regardless
@@ -236,7 +248,7 @@ async def execute(
                             raise does_not_fit(error, value) from error
                         repaired = True
                         message = None
-                        say(context, repair_request(error))
+                        say(context, repair_request(error), repair=True)
                         if emit is not None:
                             await emit(OutputRestarted(str(error)))
                         continue
@@ -267,7 +279,9 @@ async def execute(
             say_results(context, calls, turn.results)
             if turn.ended is not None:
                 context.usage += Usage(tool_calls=started)
-                value = turn.ended.output if guards is None else await guards.ended(turn)
+                value = turn.ended.output
+                if guards is not None:
+                    value = await guards.ended(context, turn.ended, turn.ended_by)
                 result = finish(context, began, "ended_by_tool", answered_by, value)
                 break
             if turn.refused:
@@ -281,14 +295,6 @@ async def execute(
             message = turn = None
             resumed = False
 
-    except LimitError as limit:
-        context.usage += Usage(tool_calls=started if turn is None else turn.started)
-        leave_whole(
-            context,
-            heard if setup is None else setup.kept(heard),
-            NO_RESULTS if turn is None else turn.results,
-        )
-        result = finish(context, began, "limit", answered_by, stopped=limit.with_traceback(None))
     except BaseException as error:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)
         leave_whole(
@@ -296,12 +302,15 @@ async def execute(
             heard if setup is None else setup.kept(heard),
             NO_RESULTS if turn is None else turn.results,
         )
-        if setup is not None and setup.guards is not None:
-            setup.guards.hide(error)
-        if context.stopped is None or not isinstance(error, asyncio.CancelledError):
+        stopped = error if isinstance(error, LimitError) else None
+        if isinstance(error, asyncio.CancelledError):
+            stopped = context.stopped
+        if stopped is None:
+            if setup is not None and setup.guards is not None:
+                setup.guards.hide(error)
             fail(context, error)
             raise
-        result = finish(context, began, "limit", answered_by, stopped=context.stopped)
+        result = finish(context, began, "limit", answered_by, stopped=stopped.with_traceback(None))
     finally:
         if held is not None:
             held.release()

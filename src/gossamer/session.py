@@ -261,7 +261,7 @@ class Session(Generic[State]):
                 self.turn.started.add(record.call_id)
         elif isinstance(record, ToolResultRecord):
             if record.ends_run and self.turn is not None:
-                self.turn.ended = record.result.text
+                self.turn.ended = record
             self._take_result(record.result, record.at)
         elif isinstance(record, RunStartedRecord):
             self._run = record
@@ -286,6 +286,8 @@ class Session(Generic[State]):
         elif isinstance(record, ApprovalDecidedRecord) and self.turn is not None:
             asked = self.turn.asked.pop(record.call_id, None)
             self.turn.decisions[record.call_id] = record.decision
+            if asked is not None:
+                self.turn.shown[record.call_id] = asked.call
             if asked is not None and (key := to_remember(asked, record.decision)) is not None:
                 self._remembered = {**self._remembered, key: (place, record.decision)}
 

@@ -82,6 +82,7 @@ def set_up(
     settings: ModelSettings | None,
     tools: Any,
     emit: Emit | None,
+    equipment: Equipment | None = None,
 ) -> Setup | Coroutine[Any, Any, Setup]:
     """Put together what a run needs of an agent; the run gets a session where its tools need one.
 
@@ -92,6 +93,7 @@ def set_up(
         settings: laid over the agent's.
         tools: in place of the agent's.
         emit: takes events, or None.
+        equipment: what the run holds open already, of an agent that hands over.
 
     Returns:
         All of it; or what to await for it, where functions of the agent are to be asked or toolkits to be looked at.
@@ -117,12 +119,12 @@ def set_up(
         layers(agent.middleware) if agent.middleware else None,
         guards,
         kit,
-        None,
+        equipment,
         instructions or None,
         instructions,
         emit if guards is None else guards.listener(emit),
     )
-    if not settled or kit.toolkits or kit.needs_session or callable(instructions):
+    if not settled or kit.toolkits or kit.needs_session or callable(instructions) or equipment is not None:
         return _complete(setup, context, None if settled else own)
     return setup
 
@@ -139,6 +141,8 @@ async def _complete(setup: Setup, context: RunContext[Any], tools: Any) -> Setup
     if callable(agent.instructions):
         setup.instructions = await instructions_of(agent, context)
     setup.words = _joined(setup.instructions, kit)
+    if setup.equipment is not None:
+        setup.equipment.serve(kit)
     if kit.toolkits:
         try:
             await setup.refresh(context)

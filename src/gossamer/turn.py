@@ -6,7 +6,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 from gossamer.messages import Message, ToolCall, ToolResult, check_message
-from gossamer.records import Decision, PendingCall
+from gossamer.records import Decision, PendingCall, ToolResultRecord
 
 __all__ = ["OpenTurn", "check_fits"]
 
@@ -22,7 +22,8 @@ class OpenTurn(msgspec.Struct, eq=False):
         results: results by call id.
         asked: calls that wait for a decision, by id.
         decisions: decisions made, by call id.
-        ended: what a tool ended the run with, or None.
+        shown: decided calls as they were shown to whoever decided, by id.
+        ended: the record of the result with which a tool ended the run, or None.
     """
 
     message: Message
@@ -32,7 +33,8 @@ class OpenTurn(msgspec.Struct, eq=False):
     results: dict[str, ToolResult]
     asked: dict[str, PendingCall]
     decisions: dict[str, Decision]
-    ended: str | None = None
+    shown: dict[str, ToolCall] = {}
+    ended: ToolResultRecord | None = None
 
     def take(self, result: ToolResult) -> bool:
         """Take the result of a call, its first one; tells whether all calls have theirs.

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 
 from gossamer.asking import Emit
-from gossamer.closing import withdraw
+from gossamer.closing import withdraw, withhold_result
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, GuardrailError, ModelError, ModelRetry
+from gossamer.errors import ArgumentError, EndRun, GuardrailError, ModelError, ModelRetry
 from gossamer.events import Event, OutputDelta, OutputRestarted, TextDelta
 from gossamer.guardrails.base import Guardrail, Place
 from gossamer.guardrails.beside import ModelBeside
 from gossamer.messages import Message, Refusal, Text, ToolCall, ToolResult
 from gossamer.middleware import Layers
 from gossamer.models.base import Model
-from gossamer.opening import OnPending, asked_before, open_run
+from gossamer.opening import OnPending, Reopened, asked_before, open_run
 from gossamer.records import ViewMovedRecord
 from gossamer.schema import encode_value, words_of
 from gossamer.telemetry import metrics
@@ -52,24 +52,28 @@ class Guards:
     # --- input ------------------------------------------------------------------------------------------------
 
     async def begin(
-        self, context: RunContext[Any], new: list[Message], resumed: bool, on_pending: OnPending
+        self, context: RunContext[Any], new: list[Message], reopened: Reopened | None, on_pending: OnPending
     ) -> list[Message]:
         """Check what the user says, before the model is asked.
 
         Args:
             context: the run.
             new: its prompt.
-            resumed: whether the run is resumed, and its prompt stands in the journal.
+            reopened: where the run stands, if it is resumed.
             on_pending: see `open_run`.
 
         Returns:
-            What the user says, with what was replaced.
+            What the user says, with what was replaced, that is still to be checked beside the model's call.
 
         Raises:
             GuardrailError: a guardrail stopped the run; the prompt stands in the journal, as that of any failed run.
         """
-        if resumed:
-            return await self.said_before(context)
+        if reopened is not None:  # what was recorded has passed, but that another agent took over
+            if reopened.answered:
+                return []
+            if reopened.handed_over:
+                return await self.said_before(context)
+            return [message for _, message in asked_before(context)]
         try:
             context.new = [await self._checked_input(context, message) for message in new]
         except GuardrailError:
@@ -79,7 +83,7 @@ class Guards:
         return context.new
 
     async def said_before(self, context: RunContext[Any]) -> list[Message]:
-        """Check what the user has said in a run that is begun: it is resumed, or taken over from another agent.
+        """Check what the user has said in a run that is taken over from another agent.
 
         Returns:
             What the user has said, with what was replaced, which leaves the view.
@@ -189,18 +193,21 @@ class Guards:
                 await emit(delta)
         return message, _with_judges(context, usage)
 
-    async def ended(self, turn: ToolTurn) -> Any:
+    async def ended(self, context: RunContext[Any], ended: EndRun, call_id: str) -> Any:
         """Check what a tool ended the run with, as a result and as an answer.
 
         Raises:
-            GuardrailError: a guardrail stopped the run.
+            GuardrailError: a guardrail stopped the run; the result stands in the journal and not in the view.
         """
-        assert turn.ended is not None
-        value = turn.ended.output
-        text = value if isinstance(value, str) else encode_value(value)
-        checked = text
-        for one in (*self._result, *self._output):
-            checked = await _check(one, turn.context, checked, "result" if one in self._result else "output")
+        value = ended.output
+        checked = text = value if isinstance(value, str) else encode_value(value)
+        try:
+            for one in (*self._result, *self._output):
+                place: Place = "result" if one in self._result else "output"
+                checked = await _check(one, context, checked, place)
+        except GuardrailError as error:
+            withhold_result(context, call_id, str(error))
+            raise
         return value if checked is text else checked
 
     # --- tools ------------------------------------------------------------------------------------------------
@@ -219,9 +226,10 @@ class Guards:
         if not self._call:
             return list(calls)
         session = turn.context.session
-        known: dict[str, ToolResult] = {}
+        # What has a result, or was shown to somebody who decides, was checked then.
+        known: set[str] = set()
         if session is not None and session.turn is not None:
-            known = session.turn.results
+            known = {*session.turn.results, *session.turn.asked, *session.turn.shown}
         allowed: list[ToolCall] = []
         for call in calls:
             checked = call

@@ -21,6 +21,10 @@ def needs_equipment(kit: Toolset, context: RunContext[Any]) -> bool:
     return not kit.settled or (context.session is not None and bool(context.session.switches))
 
 
+# What a kit is put together of before anything is switched or opened.
+_PLAIN: tuple[Any, ...] = ((),)
+
+
 class Equipment:
     """The toolkits of one run: holds open those that are on, and tells the tools as they are now.
 
@@ -29,7 +33,7 @@ class Equipment:
         kit: the toolset of its agent.
     """
 
-    __slots__ = ("_context", "_held", "_kit", "_known", "_own")
+    __slots__ = ("_closing", "_context", "_held", "_kit", "_known", "_own")
 
     def __init__(self, context: RunContext[Any], kit: Toolset) -> None:
         self._context = context
@@ -39,6 +43,11 @@ class Equipment:
         )  # what the kit was put together of: nothing switched, nothing opened
         self._held: dict[Toolkit, Opened] = {}
         self._own: OpenedToolkits = {}
+        self._closing: list[Opened] = []
+
+    def serve(self, kit: Toolset) -> None:
+        """Serve another agent of the run from here on; what is open stays open until the run ends."""
+        self._kit, self._known = kit, _PLAIN
 
     async def toolset(self) -> Toolset:
         """Give the tools as they are now, after opening what has been switched on. O(toolkits) where nothing changed.
@@ -75,16 +84,17 @@ class Equipment:
 
     def release(self) -> None:
         """Let go of everything, and begin to close what was opened for this run alone."""
-        for one in self._held.values():
+        for toolkit, one in self._held.items():
             one.users -= 1
-        for one in list(self._own.values()):
-            one.close()
+            if toolkit.scope == "run":
+                one.close()
+                self._closing.append(one)
+        self._held.clear()
 
     async def closed(self) -> None:
         """Wait until what was opened for this run alone is closed."""
-        for toolkit, one in self._held.items():
-            if toolkit.scope == "run":
-                await one.closed()
+        for one in self._closing:
+            await one.closed()
 
     def _scope(self, toolkit: Toolkit) -> OpenedToolkits:
         if toolkit.scope == "run":

@@ -16,7 +16,7 @@ from gossamer.errors import EndRun, GuardrailError, ModelRetry, ToolError
 from gossamer.events import Event, ToolCallFinished, ToolProgress
 from gossamer.messages import Audio, File, Image, Outcome, Text, ToolCall, ToolResult
 from gossamer.records import PendingCall, ToolResultRecord, ToolStartedRecord
-from gossamer.schema import encode_value, words_of
+from gossamer.schema import encode_value, stored_value, words_of
 from gossamer.telemetry import metrics
 from gossamer.tools.function import Tool
 from gossamer.tools.offload import Offload
@@ -81,7 +81,10 @@ class ToolTurn(msgspec.Struct, eq=False):
         context = self.context
         if context.session is not None and context.session.turn is not None:
             ends = self.ended is not None and self.ended_by == call.id
-            context.session.record(ToolResultRecord(run=context.run_id, result=result, ends_run=ends))
+            output = stored_value(self.ended.output) if self.ended is not None and ends else None
+            context.session.record(
+                ToolResultRecord(run=context.run_id, result=result, ends_run=ends, output=output)
+            )
         if self.notify is not None:
             self.notify(ToolCallFinished(call, result))
 
