@@ -110,7 +110,7 @@ def set_up(
     own: Any = agent.tools if tools is None else tools
     instructions = agent.instructions
     settled = own.__class__ is tuple and tools is None  # when the agent was built
-    kit = toolset(own) if settled else NO_TOOLS
+    kit = toolset(own) if settled and own else NO_TOOLS
     setup = Setup(
         agent,
         resolve(agent.model) if type(agent.model) is str else agent.model,
