@@ -13,7 +13,7 @@ from gossamer.messages import ToolCall, ToolResult
 from gossamer.models.base import ModelSettings
 from gossamer.opening import tools_of
 from gossamer.records import HandoffRecord, MessageRecord, RunStartedRecord, ToolResultRecord
-from gossamer.setup import Setup, set_up
+from gossamer.setting_up import Setup, set_up
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
 from gossamer.tools.toolkit import Toolkit

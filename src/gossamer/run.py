@@ -1,8 +1,9 @@
 """The loop: build a request, ask the model, run its tools, append, repeat.
 
 `execute` is the whole of it, with or without a listener: `agent.run` passes no `emit` and nothing is emitted,
-`agent.stream` passes one and events come out between the steps. Its three kinds of steps are files of their own:
-`opening` begins or resumes a run, `asking` makes one model call, `acting` runs one turn's tools.
+`agent.stream` passes one and events come out between the steps. Its steps are files of their own: `setting_up` puts
+together what a run needs of an agent, `opening` begins or resumes it, `asking` makes one model call, `acting` runs one
+turn's tools, `closing` ends it, and `handing_over` lets another agent go on.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from gossamer.opening import (
 from gossamer.records import Decision
 from gossamer.result import Result
 from gossamer.session import Session
-from gossamer.setup import Setup, set_up
+from gossamer.setting_up import Setup, set_up
 from gossamer.telemetry import metrics
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.toolset import Toolset
