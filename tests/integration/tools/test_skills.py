@@ -16,6 +16,7 @@ from gossamer import Agent, ToolCall, ToolResult
 from gossamer.errors import ArgumentError
 from gossamer.models import ScriptedModel
 from gossamer.tools import Toolkit, skills
+from gossamer.tools.builtin import FilesError
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "skills"
 
@@ -81,7 +82,7 @@ async def test_what_changes_later_is_read_fresh(tmp_path):
     assert (await call(toolkit, "read_skill_file", name="pdf", path="new.txt")).text == "new"
     (place / "SKILL.md").unlink()
     result = await call(toolkit, "read_skill", name="pdf")
-    assert (result.outcome, "there is no file 'SKILL.md'" in result.text) == ("error", True)
+    assert (result.outcome, "'SKILL.md': there is no such file" in result.text) == ("error", True)
 
 
 async def test_the_example_skills_keep_to_the_format():
@@ -147,31 +148,31 @@ async def test_many_files_are_listed_up_to_a_bound(tmp_path):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("../secret.txt", "leads out of the folder"),
-        ("a/../../secret.txt", "leads out of the folder"),
-        ("a/../inside.txt", "leads out of the folder"),
+        ("../secret.txt", "has '..' in it"),
+        ("a/../../secret.txt", "has '..' in it"),
+        ("a/../inside.txt", "has '..' in it"),
         ("/etc/passwd", "is absolute"),
         ("inside.txt\0.md", "NUL"),
-        ("", "names no file"),
-        (".", "names no file"),
-        ("a", "is no file"),
-        ("a/..", "leads out of the folder"),
-        ("nothing.txt", "there is no file 'nothing.txt'"),
-        ("inside.txt/more", "there is no file"),
+        ("", "the root folder itself"),
+        (".", "the root folder itself"),
+        ("a", "it is a folder"),
+        ("a/..", "has '..' in it"),
+        ("nothing.txt", "'nothing.txt': there is no such file or folder; read_skill tells which files"),
+        ("inside.txt/more", "a part of it is no folder"),
         ("..\\secret.txt", "is hidden"),
-        ("a\\..\\secret.txt", "there is no file"),
-        ("%2e%2e/secret.txt", "is hidden|there is no file"),
-        ("~/secret.txt", "there is no file"),
-        ("link.txt", "leads over the link 'link.txt'"),
-        ("linked/secret.txt", "leads over the link 'linked'"),
-        ("dangling", "leads over the link"),
-        ("pipe", "is no file"),
-        ("socket", "is no file|cannot be read"),
+        ("a\\..\\secret.txt", "there is no such file"),
+        ("%2e%2e/secret.txt", "is hidden|there is no such file"),
+        ("~/secret.txt", "there is no such file"),
+        ("link.txt", "is a symbolic link"),
+        ("linked/secret.txt", "or a symbolic link"),
+        ("dangling", "is a symbolic link"),
+        ("pipe", "not a regular file"),
+        ("socket", "not a regular file"),
         (".env", "is hidden"),
         ("a/.env", "is hidden"),
-        ("x" * 2000, "at most 1024 characters"),
-        ("x" * 300, "cannot be read"),
-        ("a/" * 100 + "b", "at most 32 parts"),
+        ("x" * 5000, "at most 4,096"),
+        ("x" * 300, "the name is too long"),
+        ("a/" * 100 + "b", "at most 32 components"),
     ],
 )
 async def test_paths_that_lead_elsewhere(tmp_path, path, says):
@@ -209,7 +210,38 @@ async def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
     (place / "SKILL.md").symlink_to(tmp_path / "secret.txt")
     result = await call(toolkit, "read_skill", name="pdf")
     assert result.outcome == "error"
-    assert "leads over the link" in result.text
+    assert "is a symbolic link" in result.text
+
+
+async def test_a_folder_that_was_replaced_is_not_followed(tmp_path):
+    elsewhere = write(tmp_path / "elsewhere", "pdf", body="SECRET")
+    (elsewhere / "secret.txt").write_text("SECRET")
+    for lay in (lambda place: place.symlink_to(elsewhere), lambda place: elsewhere.rename(place)):
+        place = write(tmp_path / "s", "pdf")
+        toolkit = skills(place)
+        place.rename(tmp_path / f"old-{len(list(tmp_path.iterdir()))}")
+        lay(place)
+        for result in (
+            await call(toolkit, "read_skill_file", name="pdf", path="secret.txt"),
+            await call(toolkit, "read_skill", name="pdf"),
+        ):
+            assert (result.outcome, "SECRET" in result.text) == ("error", False)
+            assert "replaced by another" in result.text
+        if place.is_symlink():
+            place.unlink()
+
+
+async def test_hidden_folders_are_not_gone_into_and_what_is_left_out_is_told(tmp_path):
+    place = write(tmp_path, "pdf")
+    (place / "note.txt").write_text("")
+    (place / ".git").mkdir()
+    for number in range(10_001):
+        (place / ".git" / str(number)).touch()
+    listed = (await call(skills(place), "read_skill", name="pdf")).text
+    assert listed.endswith("Files of this skill:\n- note.txt (0 bytes)")
+    (place / ".git").rename(place / "many")
+    listed = (await call(skills(place), "read_skill", name="pdf")).text
+    assert listed.endswith("- and more, not listed")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -233,7 +265,7 @@ def test_no_path_reads_what_lies_outside(tmp_path, parts):
     read = skills(place).tools[1]
     try:
         text = read("pdf", "/".join(parts))
-    except ArgumentError:
+    except FilesError:
         return
     assert "SECRET" not in text
 
@@ -316,12 +348,12 @@ def test_a_description_cannot_look_like_more_than_one_entry(tmp_path):
 def test_folders_that_hold_no_skill(tmp_path):
     with pytest.raises(ArgumentError, match="needs a folder"):
         skills()
-    with pytest.raises(ArgumentError, match=r"there is no folder '.*/nowhere'"):
+    with pytest.raises(ArgumentError, match=r"'.*/nowhere' must be a folder"):
         skills(tmp_path / "nowhere")
     with pytest.raises(ArgumentError, match="there is no skill in"):
         skills(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArgumentError, match="is no folder"):
+    with pytest.raises(ArgumentError, match="must be a folder"):
         skills(tmp_path / "file")
     for wrong in ("", 7, None, b"x", "a\0b"):
         with pytest.raises(ArgumentError, match="folder"):
@@ -336,15 +368,15 @@ def test_folders_that_hold_no_skill(tmp_path):
 
 def test_a_skill_whose_file_cannot_be_read(tmp_path):
     (tmp_path / "pdf" / "SKILL.md").mkdir(parents=True)
-    with pytest.raises(ArgumentError, match=r"pdf/SKILL\.md: 'SKILL\.md' is no file"):
+    with pytest.raises(ArgumentError, match=r"pdf/SKILL\.md: 'SKILL\.md': it is a folder"):
         skills(tmp_path)
     (tmp_path / "pdf" / "SKILL.md").rmdir()
     (tmp_path / "pdf" / "SKILL.md").symlink_to("/etc/hostname")
-    with pytest.raises(ArgumentError, match="leads over the link"):
+    with pytest.raises(ArgumentError, match="is a symbolic link"):
         skills(tmp_path)
     (tmp_path / "pdf" / "SKILL.md").unlink()
     os.mkfifo(tmp_path / "pdf" / "SKILL.md")
-    with pytest.raises(ArgumentError, match="is no file"):
+    with pytest.raises(ArgumentError, match="not a regular file"):
         skills(tmp_path)
 
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import msgspec
 
 from gossamer.errors import ArgumentError
-from gossamer.tools.builtin.rooted import FilesError, Found, Rooted, read_at
+from gossamer.tools import rooted_writes
 from gossamer.tools.function import NeedsApproval, Tool, tool
+from gossamer.tools.rooted import FilesError, Found, Rooted, read_at
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["FileMatch", "FoundText", "Listing", "files"]
@@ -40,7 +41,7 @@ class Listing(msgspec.Struct, frozen=True):
 
     Attributes:
         entries: in the order of their names, what is in a folder behind the folder.
-        more: whether there are more than may be listed.
+        more: whether there are more than may be listed, or some that cannot be read.
     """
 
     entries: list[Found]
@@ -68,7 +69,7 @@ class FoundText(msgspec.Struct, frozen=True):
         matches: in the order of the files.
         searched: how many files were read.
         passed_over: how many were not: binary, too large, or not readable.
-        stopped: why the search ended before all was searched; empty where it did not.
+        stopped: why not all was searched; empty where all was.
     """
 
     matches: list[FileMatch]
@@ -119,7 +120,9 @@ def files(
     for bound, value in bounds.items():
         if value < 1:
             raise ArgumentError(f"{bound} must be at least 1, not {value}")
-    work = _Files(Rooted(root), max_read, max_write, max_written, max_entries)
+    work = _Files(
+        Rooted(root, "list_files tells what there is"), max_read, max_write, max_written, max_entries
+    )
     tools: list[Tool[..., Any]] = [
         tool(idempotent=True, timeout=60)(work.list_files),
         tool(idempotent=True, timeout=60, max_result_chars=max_read + 1_000)(work.read_file),
@@ -163,11 +166,12 @@ class _Files:
             depth: how many levels to go down.
         """
         entries: list[Found] = []
-        for found, _, _ in self._rooted.walk(path, depth, self._max_entries + 1):
+        walk = self._rooted.walk(path, depth, self._max_entries)
+        for found, _, _ in walk:
             if len(entries) == self._max_entries:
                 return Listing(entries, more=True)
             entries.append(found)
-        return Listing(entries, more=False)
+        return Listing(entries, more=bool(walk.left_out))
 
     def read_file(
         self,
@@ -214,7 +218,8 @@ class _Files:
         matches: list[FileMatch] = []
         searched = passed_over = read = seen = 0
         stopped = ""
-        for found, folder, name in self._rooted.walk(path, MAX_LEVELS, self._max_entries + 1):
+        walk = self._rooted.walk(path, MAX_LEVELS, self._max_entries)
+        for found, folder, name in walk:
             seen += 1
             if seen > 20 * MAX_SEARCHED_FILES or searched == MAX_SEARCHED_FILES:
                 stopped = f"{searched} files were searched; search in a folder below"
@@ -236,6 +241,10 @@ class _Files:
                     f"there are more than {MAX_MATCHES} matches; search for a longer text or in fewer files"
                 )
                 break
+        if not stopped and walk.left_out:
+            stopped = f"not all could be searched: {walk.left_out}"
+        if not stopped and walk.deeper:
+            stopped = f"{walk.deeper!r} lies below {MAX_LEVELS} levels; search in it"
         return FoundText(matches[:MAX_MATCHES], searched, passed_over, stopped)
 
     def write_file(self, path: str, text: str) -> str:
@@ -261,7 +270,7 @@ class _Files:
                 content = self._content(path)
             except FilesError:
                 with self._rooted.parent(path) as (folder, name):
-                    if _there(folder, name):
+                    if _exists(folder, name):
                         raise
                 content = b""
             return self._write(path, content + addition)
@@ -304,7 +313,7 @@ class _Files:
         self._check(source)
         self._check(target)
         with self._lock:
-            self._rooted.move(source, target)
+            rooted_writes.move(self._rooted, source, target)
         return f"moved {source} to {target}"
 
     def delete_file(self, path: str) -> str:
@@ -315,7 +324,7 @@ class _Files:
         """
         self._check(path)
         with self._lock:
-            self._rooted.delete(path)
+            rooted_writes.delete(self._rooted, path)
         return f"deleted {path}"
 
     def make_folder(self, path: str) -> str:
@@ -327,7 +336,7 @@ class _Files:
         self._check(path)
         with self._lock:
             self._count(len(self._rooted.parts(path)) * _LEAST_COUNTED)
-            made = self._rooted.make_folder(path)
+            made = rooted_writes.make_folder(self._rooted, path)
         return f"made {path}" if made else f"{path} is there already"
 
     def _content(self, path: str) -> bytes:
@@ -341,7 +350,7 @@ class _Files:
             raise self._too_large(path)
         self._check(path)
         self._count(max(len(content), _LEAST_COUNTED))
-        self._rooted.replace(path, content)
+        rooted_writes.replace(self._rooted, path, content)
         return f"wrote {len(content)} bytes to {path}"
 
     def _check(self, path: str) -> None:
@@ -406,7 +415,7 @@ def _matches(path: str, content: bytes, needle: str, ignore_case: bool, most: in
     return matches
 
 
-def _there(folder: int, name: str) -> bool:
+def _exists(folder: int, name: str) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

@@ -17,6 +17,7 @@ import msgspec
 from gossamer.errors import ArgumentError
 from gossamer.tools.builtin.git_process import GitError, Output, Repository
 from gossamer.tools.builtin.stoppable import run_stoppable
+from gossamer.tools.checked_text import checked_text
 from gossamer.tools.function import NeedsApproval, Tool, tool
 from gossamer.tools.toolkit import Toolkit
 
@@ -384,14 +385,9 @@ class _Git:
 
 def _plain(text: str, what: str, *, lines: bool = False) -> str:
     """Give text as it is, where it can be an argument of a program."""
-    if len(text) > MAX_MESSAGE:
-        raise GitError(f"{what} has {len(text)} characters; at most {MAX_MESSAGE} are taken")
-    if "\0" in text or (not lines and "\n" in text):
-        raise GitError(f"{what} has neither a NUL nor a line break in it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise GitError(f"{what} has half of a surrogate pair, which is no character") from None
+    checked_text(text, what, MAX_MESSAGE, GitError)
+    if not lines and "\n" in text:
+        raise GitError(f"{what} has no line break in it")
     return text
 
 
