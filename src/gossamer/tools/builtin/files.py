@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import fnmatch
 import os
+import re
 from threading import Lock
 from typing import Annotated, Any
 
@@ -92,7 +93,8 @@ def files(
     """Make a toolkit with which a model works on the files of a folder, and on no others.
 
     Symbolic links in it are never followed, special files never opened. A file that is written has its old content or
-    all of its new one at any moment. Nothing is written below a `.git`: git would run it, later and as somebody else.
+    all of its new one at any moment. Nothing is changed in a `.git` or a bare repository, and none can be made: git would
+    run what its settings name, later and as somebody else.
 
     Args:
         root: the folder; it must be there.
@@ -310,9 +312,9 @@ class _Files:
             source: what to move, relative to the root.
             target: its new path; the folder it lies in must be there.
         """
-        self._check(source)
-        self._check(target)
         with self._lock:
+            self._check(source)
+            self._check(target)
             rooted_writes.move(self._rooted, source, target)
         return f"moved {source} to {target}"
 
@@ -322,8 +324,8 @@ class _Files:
         Args:
             path: what to delete, relative to the root.
         """
-        self._check(path)
         with self._lock:
+            self._check(path)
             rooted_writes.delete(self._rooted, path)
         return f"deleted {path}"
 
@@ -333,8 +335,8 @@ class _Files:
         Args:
             path: the folder, relative to the root.
         """
-        self._check(path)
         with self._lock:
+            self._check(path)
             self._count(len(self._rooted.parts(path)) * _LEAST_COUNTED)
             made = rooted_writes.make_folder(self._rooted, path)
         return f"made {path}" if made else f"{path} is there already"
@@ -354,8 +356,17 @@ class _Files:
         return f"wrote {len(content)} bytes to {path}"
 
     def _check(self, path: str) -> None:
-        if any(part.lower() == ".git" for part in self._rooted.parts(path)):
+        """Refuse what git would run, later and as somebody else: a change of a repository's own files, or into one.
+
+        Called with the lock, so that no two calls make a repository together.
+        """
+        if any(_is_git_folder(part) for part in self._rooted.parts(path)):
             raise FilesError(f"{path!r}: nothing is changed in a folder of git's own")
+        for folder, part in self._rooted.steps(path):
+            if _would_be_repository(folder, part):
+                raise FilesError(
+                    f"{path!r}: HEAD, objects and refs in one folder are a repository to git, and none may be made or changed"
+                )
 
     def _count(self, size: int) -> None:
         if self._written + size > self._max_written:
@@ -413,6 +424,29 @@ def _matches(path: str, content: bytes, needle: str, ignore_case: bool, most: in
         if len(matches) >= most:
             break
     return matches
+
+
+# --- what is git's --------------------------------------------------------------------------------------------------
+
+# Characters that a file system of Apple's passes over in a name.
+_PASSED_OVER = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+
+
+def _is_git_folder(name: str) -> bool:
+    """Tell whether a name is `.git` to some file system: Windows cuts dots, spaces and `:…` off and shortens names."""
+    plain = _PASSED_OVER.sub("", name).casefold()
+    pieces = [piece.partition(":")[0].rstrip(". ") for piece in plain.split("\\")]
+    return any(piece == ".git" or re.fullmatch(r"git~\d+", piece) for piece in pieces)
+
+
+def _would_be_repository(folder: int, name: str) -> bool:
+    """Tell whether git takes a folder for a repository, once it has that name in it: its settings can name programs."""
+
+    def has(one: str) -> bool:
+        return name.casefold() == one.casefold() or _exists(folder, one)
+
+    # With a `commondir`, objects and refs lie where that says.
+    return has("HEAD") and ((has("objects") and has("refs")) or has("commondir"))
 
 
 def _exists(folder: int, name: str) -> bool:
