@@ -131,6 +131,19 @@ async def test_a_search_is_bounded(root):
     assert found["passed_over"] == 1
 
 
+async def test_what_is_searched_for_is_bounded(root):
+    kit = files(root)
+    for name, size, bound in (("text", 1_001, "1,000"), ("files", 257, "256")):
+        for value in ("[" * size, "[" * 20_000):
+            told = await refused(kit, "search_files", **{"text": "two", name: value})
+            assert f"{name} has {len(value):,} characters; at most {bound} are taken" in told
+    assert "NUL" in await refused(kit, "search_files", text="a\0")
+    assert "NUL" in await refused(kit, "search_files", text="a", files="\0")
+    (root / ("[" * 200)).write_text("x" * 1_000)
+    found = await given(kit, "search_files", text="x" * 1_000, files="[" * 200)
+    assert len(found["matches"]) == 1
+
+
 # --- writing ----------------------------------------------------------------------------------------------------
 
 

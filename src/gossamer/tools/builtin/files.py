@@ -16,6 +16,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 from gossamer.tools import rooted_writes
+from gossamer.tools.checked_text import checked_text
 from gossamer.tools.function import NeedsApproval, Tool, tool
 from gossamer.tools.rooted import FilesError, Found, Rooted, read_at
 from gossamer.tools.toolkit import Toolkit
@@ -28,6 +29,10 @@ MAX_SEARCHED_BYTES = 64 * 1024 * 1024
 MAX_SEARCHED_FILE = 4 * 1024 * 1024
 MAX_MATCHES = 200
 MAX_LINE = 300
+
+# Characters of what it searches for. The time that a pattern takes grows with the square of its length.
+MAX_SEARCHED_TEXT = 1_000
+MAX_PATTERN = 256
 
 # Levels that list_files and search_files go down.
 MAX_LEVELS = 16
@@ -209,13 +214,15 @@ class _Files:
         """Search for a text in the files of a folder and of those below it. Binary and very large files are passed over.
 
         Args:
-            text: what to find, letter by letter, within one line.
+            text: what to find, letter by letter, within one line; at most 1,000 characters.
             path: the folder to search, relative to the root.
-            files: which files, by a pattern of their names such as "*.py".
+            files: which files, by a pattern of their names such as "*.py"; at most 256 characters.
             ignore_case: whether capital and small letters are the same.
         """
         if not text or "\n" in text:
             raise FilesError("text must not be empty and has no line break: the search goes line by line")
+        checked_text(text, "text", MAX_SEARCHED_TEXT, FilesError)
+        checked_text(files, "files", MAX_PATTERN, FilesError)
         needle = text.casefold() if ignore_case else text
         matches: list[FileMatch] = []
         searched = passed_over = read = seen = 0
