@@ -25,7 +25,8 @@ _FILE = "SKILL.md"
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_NAME_CHARS = 64
 _MAX_DESCRIPTION_CHARS = 1024
-_MAX_FRONT_MATTER_CHARS = 16 * 1024
+_MAX_FRONT_MATTER_CHARS = 4 * 1024
+_MAX_FRONT_MATTER_LEVELS = 16
 _MAX_ENTRIES = 10_000  # of a folder that holds skills
 _MAX_LISTED = 100  # files of one skill
 _MAX_LEVELS = 16
@@ -324,17 +325,33 @@ def _front_matter(head: str, file: str) -> dict[Any, Any]:
         import yaml
     except ImportError as error:
         raise ToolkitError("skills need PyYAML: pip install 'gossamer[skills]'") from error
+    level = 0
     try:
-        # A few lines of references to references would grow without bound.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head, Loader=yaml.SafeLoader)):
-            raise ArgumentError(f"{file}: the front matter refers to itself with '*'; write the text out")
-        data: Any = yaml.safe_load(head)
+        for event in yaml.parse(head, Loader=yaml.BaseLoader):
+            # A few lines of references to references would grow without bound.
+            if isinstance(event, yaml.AliasEvent):
+                raise ArgumentError(f"{file}: the front matter refers to itself with '*'; write the text out")
+            if getattr(event, "tag", None) is not None:
+                raise ArgumentError(
+                    f"{file}: the front matter has a '!' before a value; leave it out, or put the value into quotes"
+                )
+            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if level > _MAX_FRONT_MATTER_LEVELS:  # the time grows with the square of them
+                raise ArgumentError(
+                    f"{file}: the front matter has more than {_MAX_FRONT_MATTER_LEVELS} levels; it needs one"
+                )
+        # Every value is text with this one: nothing is made of any.
+        data: Any = yaml.load(head, Loader=yaml.BaseLoader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 2}"
         raise ArgumentError(
             f"{file}{line}: the front matter is no YAML: {error.problem}; put text with ': ' or '#' in it into quotes"
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # the last two of characters that there are not
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f"{file}: the front matter is no YAML: {str(error)[:200]}") from error
@@ -352,7 +369,7 @@ def _text(keys: dict[Any, Any], key: str, longest: int, file: str) -> str:
     if key not in keys:
         raise ArgumentError(f"{file}: the front matter has no {key}; add a line '{key}: …'")
     value = keys[key]
-    if value is None or value == "":
+    if value == "":
         raise ArgumentError(f"{file}: the {key} is empty; write it behind '{key}:'")
     if not isinstance(value, str):
         raise ArgumentError(f"{file}: the {key} must be text, not {value!r}; put it into quotes")

@@ -308,7 +308,8 @@ async def test_calls_that_do_not_fit(tmp_path, arguments, says):
         ("---\nname: pdf\n---\n", "has no description"),
         ("---\nname:\ndescription: x\n---\n", "the name is empty"),
         ("---\nname: pdf\ndescription: ' '\n---\n", "the description is empty"),
-        ("---\nname: 7\ndescription: x\n---\n", "the name must be text, not 7; put it into quotes"),
+        ("---\nname: 7\ndescription: x\n---\n", "called '7', its folder 'pdf'"),
+        ("---\nname: pdf\ndescription:\n---\n", "the description is empty"),
         ("---\nname: pdf\ndescription: [x]\n---\n", "the description must be text"),
         ("---\nname: PDF\ndescription: x\n---\n", "must be lower-case letters"),
         ("---\nname: -pdf\ndescription: x\n---\n", "must be lower-case letters"),
@@ -319,12 +320,20 @@ async def test_calls_that_do_not_fit(tmp_path, arguments, says):
         (f"---\nname: pdf\ndescription: {'x' * 1025}\n---\n", "1,025 characters, at most 1,024"),
         ("---\nname: pdf\ndescription: Use: this\n---\n", "line 3: the front matter is no YAML"),
         ("---\nname: pdf\ndescription: [\n---\n", "is no YAML"),
-        ("---\nname: pdf\ndescription: !!python/object:os.system x\n---\n", "is no YAML"),
+        ("---\nname: pdf\ndescription: !!python/object:os.system x\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!bool foo\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!int ''\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!timestamp foo\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: x\nk: !!set {a, b}\n---\n", "has a '!' before a value"),
+        ("---\n!!map\nname: pdf\ndescription: x\n---\n", "has a '!' before a value"),
+        ('---\nname: pdf\ndescription: "\\Uffffffff"\n---\n', "is no YAML"),
+        ("---\nname: pdf\ndescription: x\n? [a]\n: b\n---\n", "is no YAML"),
         ("---\nname: pdf\ndescription: \x07\n---\n", "is no YAML"),
-        ("---\nname: pdf\ndescription: x\nwhen: 2024-99-99\n---\n", "is no YAML"),
-        (f"---\nname: pdf\ndescription: x\ndeep: {'[' * 5000}\n---\n", "is no YAML"),
+        (f"---\nname: pdf\ndescription: x\ndeep: {'[' * 3000}\n---\n", "more than 16 levels"),
+        (f"---\nname: pdf\ndescription: x\ndeep: {'{a: ' * 900}\n---\n", "more than 16 levels"),
+        (f"---\nname: pdf\ndescription: x\ndeep:\n{'- ' * 1900}x\n---\n", "more than 16 levels"),
         ("---\na: &a [x]\nb: [*a, *a]\nname: pdf\ndescription: x\n---\n", "refers to itself"),
-        (f"---\nname: pdf\ndescription: x\n# {'x' * 20_000}\n---\n", "at most 16,384 may be"),
+        (f"---\nname: pdf\ndescription: x\n# {'x' * 20_000}\n---\n", "at most 4,096 may be"),
         (b"---\nname: pdf\ndescription: \xff\n---\n", "no text in UTF-8"),
         (b"---\nname: pdf\0\n---\n", "no text in UTF-8"),
     ],
@@ -338,6 +347,42 @@ def test_a_skill_that_does_not_keep_to_the_format_is_named(tmp_path, content, sa
         skills(tmp_path)
     assert str(caught.value).startswith(str(file))
     assert says in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *"[]{}:,-?!*&|>'\"%@`#\n \t\\",
+                "!!int ",
+                "!!bool ",
+                "a",
+                "9",
+                "<<: ",
+                "0x",
+                "...",
+                "\\U",
+                "name: ",
+            ]
+        ),
+        max_size=30,
+    ).map("".join)
+)
+def test_any_front_matter_is_read_or_refused(tmp_path, head):
+    place = tmp_path / "pdf"
+    place.mkdir(exist_ok=True)
+    (place / "SKILL.md").write_text(f"---\nname: pdf\ndescription: x\nk: {head}\n---\n")
+    try:
+        instructions = skills(place).instructions
+    except ArgumentError:
+        return
+    assert "- pdf: " in instructions
+
+
+def test_values_that_look_like_others_are_text(tmp_path):
+    write(tmp_path, "7", "name: 7\ndescription: 2024-99-99\nk: 0x\nn: " + "9" * 3_000)
+    assert skills(tmp_path).instructions.splitlines()[1:] == ["- 7: 2024-99-99"]
 
 
 def test_a_description_cannot_look_like_more_than_one_entry(tmp_path):
