@@ -1,233 +1,370 @@
-"""Reading below one folder and nowhere else, whatever path a model asks for."""
+"""Reading below one folder and nowhere else, whatever path a model asks for.
+
+Every step of a path is opened relative to the descriptor of the step before, and no step may be a symbolic link. There
+is no moment between a check and a use: what was opened is what is used, whatever somebody swaps meanwhile. Writing is in
+`rooted_writes`.
+"""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import stat
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from operator import itemgetter
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from gossamer.errors import ArgumentError, ToolkitError
+from gossamer.errors import ArgumentError, GossamerError, ToolkitError
+from gossamer.tools.checked_text import checked_text
 
-__all__ = ["FoundFile", "RootedFolder", "parts_of", "text_of"]
+__all__ = [
+    "MAX_COMPONENTS",
+    "MAX_PATH_CHARS",
+    "FilesError",
+    "Found",
+    "Rooted",
+    "Walk",
+    "kind_of",
+    "opened_file",
+    "read_at",
+    "regular",
+]
 
-_MAX_PATH_CHARS = 1024
-_MAX_PARTS = 32
-_MAX_DEPTH = 16
-_MAX_ENTRIES = 10_000
-_PIECE = 64 * 1024
+# Components of a path, and so descriptors that are open at once on the way to it.
+MAX_COMPONENTS = 32
+MAX_PATH_CHARS = 4_096
+
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_FOLDER = _READ | getattr(os, "O_DIRECTORY", 0)
+# Not blocking: a pipe would wait for somebody at its other end. No terminal: it would take over the process.
+_FILE = _READ | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 
-class FoundFile(msgspec.Struct, frozen=True):
-    """A file that was found.
+class FilesError(GossamerError):
+    """Something cannot be done with a file; the message names it and says why."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a folder holds.
 
     Attributes:
-        path: from the folder on, its parts separated by `/`.
-        size: in bytes.
+        path: relative to the root; bytes that are no UTF-8 are shown escaped.
+        kind: `file`, `folder`, `link` (never followed) or `special`.
+        size: bytes of a file; 0 for anything else.
     """
 
     path: str
-    size: int
+    kind: str
+    size: int = 0
 
 
-class RootedFolder(msgspec.Struct, frozen=True):
-    """A folder below which files are read. A value: it holds nothing open.
+class Rooted:
+    """A folder and what is below it. Safe across threads; holds nothing open between calls.
 
-    Every part of a path is opened by the descriptor of the part before it, and no link is followed, so that a path
-    cannot leave the folder, not even while somebody moves things about. A hard link is a file like any other.
+    Args:
+        root: the folder; it may be reached through links, for whoever names it is trusted. `~` stands for the home folder.
+        hint: what tells which files there are, for the message where one is not.
 
-    Attributes:
-        root: the folder itself, absolute and with its own links resolved.
+    Raises:
+        ArgumentError: there is no such folder.
+        ToolkitError: the system cannot open files relative to a folder.
     """
 
-    root: str
+    __slots__ = ("_hint", "_identity", "_root")
 
-    @classmethod
-    def at(cls, folder: str | Path) -> RootedFolder:
-        """Give the folder at a path; `~` stands for the home folder, and links on the way to it are followed.
-
-        Raises:
-            ArgumentError: there is no such folder.
-            ToolkitError: this system cannot open files by the descriptor of their folder.
-        """
-        if not isinstance(folder, str | Path) or not str(folder):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"a folder must be a path, as text or pathlib.Path, not {folder!r}")
+    def __init__(self, root: str | os.PathLike[str], hint: str = "") -> None:
         if os.open not in os.supports_dir_fd or not hasattr(os, "O_NOFOLLOW"):
-            raise ToolkitError("folders cannot be kept to on this system: it opens no file by its folder")
+            raise ToolkitError(
+                "files are kept to a folder on Linux, macOS and BSD only; this system cannot do it"
+            )
         try:
-            root = os.path.realpath(os.path.expanduser(folder), strict=True)  # noqa: PTH111 - pathlib raises RuntimeError
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"there is no folder {str(folder)!r}: {_reason(error)}") from error
-        if not Path(root).is_dir():
-            raise ArgumentError(f"{str(folder)!r} is no folder")
-        return cls(root)
+            if not os.fspath(root):
+                raise ValueError("it is empty")
+            self._root = Path(root).expanduser().resolve(strict=True)
+            self._identity = _identity(self._root.stat())
+            os.close(os.open(self._root, _FOLDER))
+        except (OSError, TypeError, ValueError, RuntimeError) as error:
+            shown = str(root) if isinstance(root, Path) else root
+            raise ArgumentError(f"{shown!r} must be a folder that can be read: {error}") from None
+        self._hint = hint
 
-    def read(self, path: str, max_bytes: int) -> bytes:
-        """Read a file as it is now.
+    @property
+    def path(self) -> Path:
+        """The folder, absolute and without links on the way."""
+        return self._root
 
-        Args:
-            path: from the folder on, its parts separated by `/`.
-            max_bytes: a longer file is not read at all.
+    @contextmanager
+    def folder(self, path: str) -> Generator[int]:
+        """Open a folder below the root and give its descriptor; "." is the root itself.
 
         Raises:
-            ArgumentError: the path leaves the folder, or leads over a link or to something that is no file; or the
-                file is missing, unreadable or too long.
+            FilesError: there is no such folder, it leads out, or a component is a link.
         """
-        parts = parts_of(path)
-        with ExitStack() as stack:
-            here = self._open_root(stack)
-            for part in parts[:-1]:
-                here = _open(stack, path, part, os.O_DIRECTORY, here)
-            # Not to wait: a pipe that nobody writes to would hold the thread for ever.
-            file = _open(stack, path, parts[-1], os.O_NONBLOCK, here)
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise ArgumentError(f"{path!r} is no file")
-            return _read(file, path, max_bytes)
+        with self.errors_of(path):
+            descriptor = self._open(self.parts(path))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
-    def files(self, max_files: int) -> tuple[list[FoundFile], bool]:
-        """List the files below the folder, by path. Links, hidden files and hidden folders are left out.
-
-        So are files whose name is not text that can be printed on one line, and folders that cannot be read.
-
-        Args:
-            max_files: how many to list at most. Below 16 folders, and after 10,000 entries, nothing is looked for.
-
-        Returns:
-            The files, and whether these are all.
+    @contextmanager
+    def parent(self, path: str) -> Generator[tuple[int, str]]:
+        """Open the folder that holds a path; give its descriptor and the last component.
 
         Raises:
-            ArgumentError: the folder cannot be read.
+            FilesError: as `folder`, and the path is that of the root.
         """
-        found: list[FoundFile] = []
-        seen = 0
-        whole = True
-
-        def look(folder: int, before: str, depth: int) -> None:
-            nonlocal seen, whole
-            with os.scandir(folder) as entries:
-                names: list[tuple[str, os.stat_result]] = []
-                for entry in entries:
-                    seen += 1
-                    if seen > _MAX_ENTRIES:
-                        whole = False
-                        break
-                    if not entry.name.startswith(".") and entry.name.isprintable():
-                        with suppress(FileNotFoundError):  # gone since it was seen
-                            names.append((entry.name, entry.stat(follow_symlinks=False)))
-            for name, status in sorted(names, key=itemgetter(0)):
-                if stat.S_ISREG(status.st_mode):
-                    if len(found) >= max_files:
-                        whole = False
-                        return
-                    found.append(FoundFile(before + name, status.st_size))
-                elif stat.S_ISDIR(status.st_mode):
-                    if depth >= _MAX_DEPTH:
-                        whole = False
-                        continue
-                    with ExitStack() as stack:
-                        try:
-                            below = _open(stack, before + name, name, os.O_DIRECTORY, folder)
-                        except ArgumentError:  # not to be read, or gone
-                            whole = False
-                            continue
-                        look(below, f"{before}{name}/", depth + 1)
-
-        with ExitStack() as stack:
-            top = self._open_root(stack)
-            try:
-                look(top, "", 1)
-            except OSError as error:
-                raise ArgumentError(f"the folder {self.root!r} cannot be read: {_reason(error)}") from error
-        return found, whole
-
-    def _open_root(self, stack: ExitStack) -> int:
+        parts = self.parts(path)
+        if not parts:
+            raise FilesError("the root folder itself cannot be meant here; name something in it")
+        with self.errors_of(path):
+            descriptor = self._open(parts[:-1])
         try:
-            folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            yield descriptor, parts[-1]
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: str, offset: int, length: int) -> tuple[bytes, int]:
+        """Read some bytes of a regular file; give them and the size of the whole.
+
+        Raises:
+            FilesError: there is no such file, or it is none.
+        """
+        with self.parent(path) as (folder, name), self.errors_of(path):
+            return read_at(folder, name, path, offset, length)
+
+    def steps(self, path: str) -> Iterator[tuple[int, str]]:
+        """Go down a path as far as it is there.
+
+        Yields:
+            The descriptor of a folder on the way, from the root on (good until the next step), and the component that
+            comes next in it, there or not.
+
+        Raises:
+            FilesError: the path is none, or the root folder has been replaced.
+        """
+        parts = self.parts(path)
+        with self.errors_of(path):
+            folder = self._open([])
+        try:
+            for part in parts:
+                yield folder, part
+                try:
+                    inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                except OSError:  # it ends here
+                    return
+                os.close(folder)
+                folder = inner
+        finally:
+            os.close(folder)
+
+    def walk(self, path: str, depth: int, most: int, *, hidden: bool = True) -> Walk:
+        """Go through a folder and those below it, each in the order of its names.
+
+        Args:
+            path: where to begin.
+            depth: how many levels to go down; 1 for the folder alone.
+            most: entries to read of each folder; those after are left out, and the walk tells so.
+            hidden: whether names that begin with a dot are given, and their folders gone into.
+        """
+        return Walk(self, path, depth, most, hidden=hidden)
+
+    def parts(self, path: str) -> list[str]:
+        """Split a path into its components.
+
+        Raises:
+            FilesError: it is absolute, has `..` or a NUL, or is too long or too deep.
+        """
+        checked_text(path, "a path", MAX_PATH_CHARS, FilesError)
+        if path.startswith("/"):
+            raise FilesError(
+                f"{path!r} is absolute; paths are relative to the root folder, such as 'notes/today.txt'"
+            )
+        parts = [part for part in path.split("/") if part not in {"", "."}]
+        if ".." in parts:
+            raise FilesError(f"{path!r} has '..' in it; name the path from the root folder down")
+        if len(parts) > MAX_COMPONENTS:
+            raise FilesError(f"a path has at most {MAX_COMPONENTS} components, not {len(parts)}")
+        return parts
+
+    @contextmanager
+    def errors_of(self, path: str) -> Generator[None]:
+        """Turn what the system says of a path into a `FilesError` that a model understands."""
+        try:
+            yield
         except OSError as error:
-            raise ArgumentError(f"the folder {self.root!r} cannot be opened: {_reason(error)}") from error
-        stack.callback(os.close, folder)
+            words = _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+            hint = f"; {self._hint}" if self._hint and error.errno == errno.ENOENT else ""
+            raise FilesError(f"{path!r}: {words}{hint}") from None
+
+    def _open(self, parts: list[str]) -> int:
+        folder = os.open(self._root, _FOLDER)
+        try:
+            if _identity(os.fstat(folder)) != self._identity:
+                raise FilesError("the root folder has been replaced by another since it was given")
+            for part in parts:
+                inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+        except BaseException:
+            os.close(folder)
+            raise
         return folder
 
 
-def parts_of(path: str) -> list[str]:
-    """Split a path into its parts.
+class Walk:
+    """A way through a folder and those below it; to be gone once, see `Rooted.walk`.
+
+    Each step gives what was found, the descriptor of its folder (good until the next step), and its name in it.
+
+    Attributes:
+        left_out: what was not gone through although it was asked for, the first of it; empty where there is nothing.
+        deeper: a folder that was not gone into, for it lies below the last level; empty where there is none.
+        seen: entries read so far, those that were not given among them.
+    """
+
+    __slots__ = ("_depth", "_hidden", "_most", "_path", "_rooted", "deeper", "left_out", "seen")
+
+    def __init__(self, rooted: Rooted, path: str, depth: int, most: int, *, hidden: bool) -> None:
+        self._rooted = rooted
+        self._path = path
+        self._depth = depth
+        self._most = most
+        self._hidden = hidden
+        self.left_out = ""
+        self.deeper = ""
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[tuple[Found, int, str]]:
+        with self._rooted.folder(self._path) as folder:
+            yield from self._through(folder, "/".join(self._rooted.parts(self._path)), self._depth)
+
+    def _through(self, folder: int, path: str, depth: int) -> Iterator[tuple[Found, int, str]]:
+        try:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in itertools.islice(entries, self._most + 1)]
+        except OSError as error:
+            self._leave_out(path, error.strerror or "it cannot be read")
+            return
+        if len(names) > self._most:
+            self._leave_out(path, f"it has more than {self._most:,} entries")
+            names.pop()
+        self.seen += len(names)
+        for name in sorted(names):
+            if not self._hidden and name.startswith("."):
+                continue
+            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+            where = f"{path}/{shown}" if path else shown
+            try:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:  # gone since the folder was read
+                continue
+            except OSError as error:
+                self._leave_out(where, error.strerror or "it cannot be read")
+                continue
+            kind = kind_of(status.st_mode)
+            yield Found(where, kind, status.st_size if kind == "file" else 0), folder, name
+            if kind != "folder":
+                continue
+            if depth <= 1:
+                self.deeper = self.deeper or where
+                continue
+            try:
+                inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            except OSError as error:  # not ours to read, or swapped for something else
+                self._leave_out(where, error.strerror or "it cannot be read")
+                continue
+            try:
+                yield from self._through(inner, where, depth - 1)
+            finally:
+                os.close(inner)
+
+    def _leave_out(self, path: str, why: str) -> None:
+        self.left_out = self.left_out or f"{path or '.'}: {why[0].lower()}{why[1:]}"
+
+
+def read_at(folder: int, name: str, path: str, offset: int, length: int) -> tuple[bytes, int]:
+    """Read some bytes of a regular file in an open folder; give them and the size of the whole.
 
     Raises:
-        ArgumentError: it leaves the folder, or is no path.
+        FilesError: it is no regular file.
+        OSError: it cannot be opened or read.
     """
-    if len(path) > _MAX_PATH_CHARS:
-        raise ArgumentError(f"a path has at most {_MAX_PATH_CHARS} characters, not {len(path)}")
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise ArgumentError(f"{path!r} is no path: it is not proper text") from error
-    if "\0" in path:
-        raise ArgumentError(f"{path!r} is no path: it holds a NUL character")
-    if path.startswith("/"):
-        raise ArgumentError(f"{path!r} is absolute; give the path from the folder on, as in 'notes/today.md'")
-    parts = [part for part in path.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise ArgumentError(f"{path!r} leads out of the folder; '..' is not allowed in a path")
-    if not parts:
-        raise ArgumentError(f"{path!r} names no file")
-    if len(parts) > _MAX_PARTS:
-        raise ArgumentError(f"a path has at most {_MAX_PARTS} parts, not {len(parts)}")
-    return parts
-
-
-def text_of(data: bytes) -> str | None:
-    """Give a file's bytes as text, without carriage returns at the ends of lines; None where they are no text in UTF-8."""
-    if b"\0" in data:
-        return None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None
-    return text.replace("\r\n", "\n")
-
-
-def _open(stack: ExitStack, path: str, part: str, flags: int, folder: int) -> int:
-    try:
-        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | flags, dir_fd=folder)
-    except OSError as error:
-        raise ArgumentError(_refusal(path, part, folder, error)) from error
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _refusal(path: str, part: str, folder: int, error: OSError) -> str:
-    try:
-        link = stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode)
-    except OSError:
-        link = False
-    if link:
-        return f"{path!r} leads over the link {part!r}; links are not followed"
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"there is no file {path!r}"
-    return f"{path!r} cannot be read: {_reason(error)}"
-
-
-def _read(file: int, path: str, max_bytes: int) -> bytes:
-    size = os.fstat(file).st_size
-    pieces: list[bytes] = []
-    left = max_bytes + 1
-    try:
-        # Read to the bound whatever its size is said to be: it may grow meanwhile.
-        while size <= max_bytes and left > 0 and (piece := os.read(file, min(left, _PIECE))):
+    with opened_file(folder, name, path) as (file, size):
+        pieces: list[bytes] = []
+        if offset < size:  # a place far behind the end is an error to the system
+            file.seek(offset)
+        else:
+            length = 0
+        while length > 0 and (piece := file.read(length)):
             pieces.append(piece)
-            left -= len(piece)
-    except OSError as error:
-        raise ArgumentError(f"{path!r} cannot be read: {_reason(error)}") from error
-    if size > max_bytes or left <= 0:
-        raise ArgumentError(f"{path!r} is too long: {size:,} bytes, at most {max_bytes:,} are read")
-    return b"".join(pieces)
+            length -= len(piece)
+        return b"".join(pieces), size
 
 
-def _reason(error: Exception) -> str:
-    """Say why, without the path: it stands in the message already."""
-    strerror: Callable[[], str] | str | None = getattr(error, "strerror", None)
-    return strerror if isinstance(strerror, str) else str(error)
+@contextmanager
+def opened_file(folder: int, name: str, path: str) -> Generator[tuple[FileIO, int]]:
+    """Open a regular file in an open folder; give it and its size.
+
+    Raises:
+        FilesError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    # Looked at before it is opened, for a device may act on that, and once more when it is.
+    regular(os.stat(name, dir_fd=folder, follow_symlinks=False), path)
+    with os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb", buffering=0) as file:
+        yield file, regular(os.fstat(file.fileno()), path).st_size
+
+
+def kind_of(mode: int) -> str:
+    """Name what a mode is that of: `file`, `folder`, `link` or `special`."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "link" if stat.S_ISLNK(mode) else "special"
+
+
+def regular(status: os.stat_result, path: str) -> os.stat_result:
+    """Give a status as it is, where it is that of a regular file.
+
+    Raises:
+        FilesError: it is that of something else.
+    """
+    kind = kind_of(status.st_mode)
+    if kind != "file":
+        words = {
+            "folder": "it is a folder",
+            "link": "it is a symbolic link, and those are not followed",
+            "special": "it is a pipe, a socket or a device, not a regular file",
+        }
+        raise FilesError(f"{path!r}: {words[kind]}")
+    return status
+
+
+_REASONS = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.ELOOP: "it is a symbolic link, and those are not followed",
+    errno.ENOTDIR: "a part of it is no folder, or a symbolic link, and those are not followed",
+    errno.EISDIR: "it is a folder",
+    errno.EEXIST: "it is there already",
+    errno.ENOTEMPTY: "the folder is not empty; delete what is in it first",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "the system does not permit it",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENXIO: "it is no regular file",
+    errno.EINVAL: "it cannot be there: a folder does not go into itself",
+    errno.EXDEV: "it lies on another file system",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+def _identity(status: Any) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -16,7 +16,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.function import Tool, tool
-from gossamer.tools.rooted import FoundFile, RootedFolder, parts_of, text_of
+from gossamer.tools.rooted import FilesError, Found, Rooted
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["skills"]
@@ -25,9 +25,12 @@ _FILE = "SKILL.md"
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _MAX_NAME_CHARS = 64
 _MAX_DESCRIPTION_CHARS = 1024
-_MAX_FRONT_MATTER_CHARS = 16 * 1024
+_MAX_FRONT_MATTER_CHARS = 4 * 1024
+_MAX_FRONT_MATTER_LEVELS = 16
 _MAX_ENTRIES = 10_000  # of a folder that holds skills
 _MAX_LISTED = 100  # files of one skill
+_MAX_LEVELS = 16
+_HINT = "read_skill tells which files there are"
 _LEAST_SUMMARY_CHARS = 40
 
 _HOW = (
@@ -73,12 +76,12 @@ def skills(
             raise ArgumentError(f"{bound} must be a whole number above 0, not {value!r}")
     found: dict[str, _Skill] = {}
     for folder in folders:
-        for place in _places(RootedFolder.at(folder), max_skills):
+        for place in _places(folder, max_skills):
             skill = _open_skill(place, max_file_bytes)
             other = found.get(skill.name)
             if other is not None:
                 raise ArgumentError(
-                    f"two skills are called {skill.name!r}: {other.folder.root} and {place.root}; "
+                    f"two skills are called {skill.name!r}: {other.folder.path} and {place.path}; "
                     "rename one, its folder too, or leave one out"
                 )
             if len(found) == max_skills:
@@ -95,7 +98,7 @@ def skills(
 class _Skill(msgspec.Struct, frozen=True):
     name: str
     description: str
-    folder: RootedFolder
+    folder: Rooted
 
 
 # --- what the model calls -----------------------------------------------------------------------------------
@@ -109,10 +112,10 @@ def _tools(found: Mapping[str, _Skill], max_file_bytes: int) -> tuple[Tool[..., 
             name: the skill's name, as listed.
         """
         skill = _known(found, name)
-        text = text_of(skill.folder.read(_FILE, max_file_bytes))
+        text = _text_of(_read(skill.folder, _FILE, max_file_bytes))
         if text is None:
-            raise ArgumentError(f"{_FILE} of the skill {name!r} is no text in UTF-8")
-        files, whole = skill.folder.files(_MAX_LISTED + 1)
+            raise FilesError(f"{_FILE} of the skill {name!r} is no text in UTF-8")
+        files, whole = _files(skill.folder)
         return f"{_split(text)[1].strip()}\n\n{_listed(files, whole)}"
 
     def read_skill_file(name: str, path: str) -> str:
@@ -123,10 +126,10 @@ def _tools(found: Mapping[str, _Skill], max_file_bytes: int) -> tuple[Tool[..., 
             path: the file's path within the skill, as read_skill lists it.
         """
         skill = _known(found, name)
-        if any(part.startswith(".") for part in parts_of(path)):
-            raise ArgumentError(f"{path!r} is hidden, and no file of the skill")
-        data = skill.folder.read(path, max_file_bytes)
-        text = text_of(data)
+        if any(part.startswith(".") for part in skill.folder.parts(path)):
+            raise FilesError(f"{path!r} is hidden, and no file of the skill")
+        data = _read(skill.folder, path, max_file_bytes)
+        text = _text_of(data)
         return f"{path} is no text: {len(data):,} bytes, not shown." if text is None else text
 
     return tool(idempotent=True)(read_skill), tool(idempotent=True)(read_skill_file)
@@ -140,7 +143,46 @@ def _known(found: Mapping[str, _Skill], name: str) -> _Skill:
     return skill
 
 
-def _listed(files: Sequence[FoundFile], whole: bool) -> str:
+def _read(folder: Rooted, path: str, max_bytes: int) -> bytes:
+    """Read a file as it is now.
+
+    Raises:
+        FilesError: there is no such file, or it is too long.
+    """
+    data, size = folder.read(path, 0, max_bytes + 1)
+    if len(data) > max_bytes:
+        size = max(size, len(data))  # it may grow meanwhile
+        raise FilesError(f"{path!r} is too long: {size:,} bytes, at most {max_bytes:,} are read")
+    return data
+
+
+def _text_of(data: bytes) -> str | None:
+    """Give a file's bytes as text, without carriage returns at the ends of lines; None where they are no text in UTF-8."""
+    if b"\0" in data:
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return text.replace("\r\n", "\n")
+
+
+def _files(folder: Rooted) -> tuple[list[Found], bool]:
+    """Find the files of a skill, and whether these are all.
+
+    Links and what is hidden are left out, and names that cannot be printed on one line.
+    """
+    found: list[Found] = []
+    walk = folder.walk(".", _MAX_LEVELS, _MAX_ENTRIES, hidden=False)
+    for one, _, name in walk:
+        if walk.seen > _MAX_ENTRIES or len(found) > _MAX_LISTED:
+            return found, False
+        if one.kind == "file" and name.isprintable() and one.path.isprintable():
+            found.append(one)
+    return found, not (walk.left_out or walk.deeper)
+
+
+def _listed(files: Sequence[Found], whole: bool) -> str:
     others = [file for file in files if file.path != _FILE]
     if not others and whole:
         return "This skill has no other files."
@@ -175,21 +217,23 @@ def _cut(text: str, longest: int) -> str:
 # --- finding skills -----------------------------------------------------------------------------------------
 
 
-def _places(folder: RootedFolder, max_skills: int) -> list[RootedFolder]:
+def _places(folder: str | Path, max_skills: int) -> list[Rooted]:
     """Give the folder where it is a skill, or those of the skills in it, by name.
 
     Raises:
         ArgumentError: there is none, or there are too many.
     """
+    rooted = Rooted(folder, _HINT)
+    root = str(rooted.path)
     try:
-        if _holds_skill(folder.root):
-            return [folder]
+        if _holds_skill(root):
+            return [rooted]
         places: list[str] = []
-        with os.scandir(folder.root) as entries:
+        with os.scandir(root) as entries:
             for count, entry in enumerate(entries):
                 if count == _MAX_ENTRIES:
                     raise ArgumentError(
-                        f"the folder {folder.root} has more than {_MAX_ENTRIES:,} entries; give the folder of the skills"
+                        f"the folder {root} has more than {_MAX_ENTRIES:,} entries; give the folder of the skills"
                     )
                 if entry.name.startswith(".") or not entry.is_dir() or not _holds_skill(entry.path):
                     continue
@@ -199,14 +243,12 @@ def _places(folder: RootedFolder, max_skills: int) -> list[RootedFolder]:
                     )
                 places.append(entry.path)
     except OSError as error:
-        raise ArgumentError(f"the folder {folder.root} cannot be read: {error.strerror}") from error
+        raise ArgumentError(f"the folder {root} cannot be read: {error.strerror}") from error
     if not places:
-        raise ArgumentError(f"there is no skill in {folder.root}: no folder in it has a file {_FILE}")
+        raise ArgumentError(f"there is no skill in {root}: no folder in it has a file {_FILE}")
     if len(places) > max_skills:
-        raise ArgumentError(
-            f"{folder.root} has {len(places)} skills, more than {max_skills}; raise max_skills"
-        )
-    return [RootedFolder(place) for place in sorted(places)]
+        raise ArgumentError(f"{root} has {len(places)} skills, more than {max_skills}; raise max_skills")
+    return [Rooted(place, _HINT) for place in sorted(places)]
 
 
 def _holds_skill(folder: str) -> bool:
@@ -223,16 +265,16 @@ def _holds_skill(folder: str) -> bool:
     return False
 
 
-def _open_skill(folder: RootedFolder, max_file_bytes: int) -> _Skill:
+def _open_skill(folder: Rooted, max_file_bytes: int) -> _Skill:
     """Read what the list tells of a skill.
 
     Raises:
         ArgumentError: it does not keep to the format.
     """
-    file = f"{folder.root}/{_FILE}"
+    file = f"{folder.path}/{_FILE}"
     try:
-        text = text_of(folder.read(_FILE, max_file_bytes))
-    except ArgumentError as error:
+        text = _text_of(_read(folder, _FILE, max_file_bytes))
+    except FilesError as error:
         raise ArgumentError(f"{file}: {error}") from error
     if text is None:
         raise ArgumentError(f"{file}: it is no text in UTF-8; save it as UTF-8")
@@ -251,9 +293,9 @@ def _open_skill(folder: RootedFolder, max_file_bytes: int) -> _Skill:
         raise ArgumentError(
             f"{file}: the name {name!r} must be lower-case letters, digits and single hyphens, as in 'pdf-forms'"
         )
-    if name != Path(folder.root).name:
+    if name != folder.path.name:
         raise ArgumentError(
-            f"{file}: the skill is called {name!r}, its folder {Path(folder.root).name!r}; give both one name"
+            f"{file}: the skill is called {name!r}, its folder {folder.path.name!r}; give both one name"
         )
     return _Skill(name, _text(keys, "description", _MAX_DESCRIPTION_CHARS, file), folder)
 
@@ -283,17 +325,33 @@ def _front_matter(head: str, file: str) -> dict[Any, Any]:
         import yaml
     except ImportError as error:
         raise ToolkitError("skills need PyYAML: pip install 'gossamer[skills]'") from error
+    level = 0
     try:
-        # A few lines of references to references would grow without bound.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head, Loader=yaml.SafeLoader)):
-            raise ArgumentError(f"{file}: the front matter refers to itself with '*'; write the text out")
-        data: Any = yaml.safe_load(head)
+        for event in yaml.parse(head, Loader=yaml.BaseLoader):
+            # A few lines of references to references would grow without bound.
+            if isinstance(event, yaml.AliasEvent):
+                raise ArgumentError(f"{file}: the front matter refers to itself with '*'; write the text out")
+            if getattr(event, "tag", None) is not None:
+                raise ArgumentError(
+                    f"{file}: the front matter has a '!' before a value; leave it out, or put the value into quotes"
+                )
+            level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if level > _MAX_FRONT_MATTER_LEVELS:  # the time grows with the square of them
+                raise ArgumentError(
+                    f"{file}: the front matter has more than {_MAX_FRONT_MATTER_LEVELS} levels; it needs one"
+                )
+        # Every value is text with this one: nothing is made of any.
+        data: Any = yaml.load(head, Loader=yaml.BaseLoader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 2}"
         raise ArgumentError(
             f"{file}{line}: the front matter is no YAML: {error.problem}; put text with ': ' or '#' in it into quotes"
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # the last two of characters that there are not
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f"{file}: the front matter is no YAML: {str(error)[:200]}") from error
@@ -311,7 +369,7 @@ def _text(keys: dict[Any, Any], key: str, longest: int, file: str) -> str:
     if key not in keys:
         raise ArgumentError(f"{file}: the front matter has no {key}; add a line '{key}: …'")
     value = keys[key]
-    if value is None or value == "":
+    if value == "":
         raise ArgumentError(f"{file}: the {key} is empty; write it behind '{key}:'")
     if not isinstance(value, str):
         raise ArgumentError(f"{file}: the {key} must be text, not {value!r}; put it into quotes")

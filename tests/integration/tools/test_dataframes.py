@@ -165,7 +165,7 @@ async def test_what_cannot_be_loaded_is_told(folder, make, told):
         ({'a"; DROP TABLE x; --': "x.csv"}, {}, "no name for a table"),
         ({"a": "x.csv", "A": "y.csv"}, {}, "two tables"),
         ({"a": "x.exe"}, {}, "must end in"),
-        ("/nowhere/at/all", {}, "root must be a folder"),
+        ("/nowhere/at/all", {}, "must be a folder"),
         ({"a": "x.csv"}, {"max_rows": 0}, "max_rows"),
         ({"a": "x.csv"}, {"max_bytes": 0}, "max_bytes"),
         ({"a": "x.csv"}, {"max_memory": 1}, "max_memory"),

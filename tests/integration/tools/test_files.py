@@ -102,6 +102,21 @@ async def test_searches(root):
     assert "must not be empty" in await refused(kit, "search_files", text="")
 
 
+async def test_what_is_left_out_is_told(root):
+    for number in range(5):
+        (root / "docs" / f"f{number}").write_text("needle")
+    kit = files(root, max_entries=6)
+    listing = await given(kit, "list_files", path="docs")
+    assert (len(listing["entries"]), listing["more"]) == (6, True)
+    found = await given(kit, "search_files", text="needle")
+    assert found["stopped"] == "not all could be searched: docs: it has more than 6 entries"
+    found = await given(files(root, max_entries=7), "search_files", text="needle")
+    assert (len(found["matches"]), found["stopped"]) == (5, "")
+    (root / "/".join("d" * 16)).mkdir(parents=True)
+    found = await given(files(root), "search_files", text="needle")
+    assert found["stopped"] == f"'{'/'.join('d' * 16)}' lies below 16 levels; search in it"
+
+
 async def test_a_search_is_bounded(root):
     (root / "many").write_text("needle\n" * 500)
     (root / "long-line").write_text("x" * 10_000 + "needle" + "y" * 10_000)
@@ -114,6 +129,19 @@ async def test_a_search_is_bounded(root):
     assert "needle" in match["text"]
     assert len(match["text"]) == 300
     assert found["passed_over"] == 1
+
+
+async def test_what_is_searched_for_is_bounded(root):
+    kit = files(root)
+    for name, size, bound in (("text", 1_001, "1,000"), ("files", 257, "256")):
+        for value in ("[" * size, "[" * 20_000):
+            told = await refused(kit, "search_files", **{"text": "two", name: value})
+            assert f"{name} has {len(value):,} characters; at most {bound} are taken" in told
+    assert "NUL" in await refused(kit, "search_files", text="a\0")
+    assert "NUL" in await refused(kit, "search_files", text="a", files="\0")
+    (root / ("[" * 200)).write_text("x" * 1_000)
+    found = await given(kit, "search_files", text="x" * 1_000, files="[" * 200)
+    assert len(found["matches"]) == 1
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -211,7 +239,7 @@ def test_a_bound_is_at_least_one(root, bound):
 
 @pytest.mark.parametrize("path", ["missing", "a.txt", "\0", 5, None])
 def test_the_root_must_be_a_folder(root, path):
-    with pytest.raises(ArgumentError, match="root must be a folder"):
+    with pytest.raises(ArgumentError, match="must be a folder"):
         files(root / path if isinstance(path, str) else path)
 
 

@@ -142,7 +142,21 @@ async def test_names_that_are_no_utf8_are_listed(root):
     assert [m["path"] for m in found["matches"]] == ["caf\\xe9"]
 
 
-@pytest.mark.parametrize("path", [".git/hooks/post-checkout", "inner/.GIT/config", ".git"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/hooks/post-checkout",
+        "inner/.GIT/config",
+        ".git",
+        "inner/git~1/config",
+        "inner/GIT~2",
+        "inner/.git. ./config",
+        "inner/.git::$INDEX_ALLOCATION/config",
+        "inner/.g\u200cit/config",
+        "inner\\.git",
+        "inner/.gi\ufefft",
+    ],
+)
 async def test_nothing_is_changed_that_git_would_run(root, path):
     (root / ".git" / "hooks").mkdir(parents=True)
     (root / ".git" / "config").write_text("[core]")
@@ -160,6 +174,57 @@ async def test_nothing_is_changed_that_git_would_run(root, path):
     assert (await given(kit, "read_file", path=".git/config")).endswith("[core]")
     assert list((root / ".git" / "hooks").iterdir()) == []
     assert not (root / "inner" / ".GIT").exists()
+
+
+@pytest.mark.parametrize("last", ["HEAD", "objects", "refs"])
+async def test_no_repository_can_be_made(root, last):
+    """Git would run what its settings name as soon as somebody asks for its status there."""
+    kit = files(root, writable=True)
+    made = {
+        "HEAD": ("write_file", {"path": "inner/HEAD", "text": "ref: refs/heads/main\n"}),
+        "objects": ("make_folder", {"path": "inner/objects"}),
+        "refs": ("make_folder", {"path": "inner/refs/heads"}),
+    }
+    name, arguments = made.pop(last)
+    for other, more in made.values():
+        await given(kit, other, **more)
+    assert "a repository to git" in await refused(kit, name, **arguments)
+    await given(kit, "make_folder", path="parked")
+    assert "a repository to git" in await refused(kit, "move_file", source="parked", target=f"inner/{last}")
+    assert not (root / "inner" / last).exists()
+    await given(kit, "move_file", source="a.txt", target="inner/a.txt")  # all else may be
+
+
+async def test_no_repository_can_be_made_whose_objects_lie_elsewhere(root):
+    kit = files(root, writable=True)
+    await given(kit, "write_file", path="inner/HEAD", text="ref: refs/heads/main\n")
+    assert "a repository to git" in await refused(kit, "write_file", path="inner/commondir", text="../a")
+    await given(kit, "make_folder", path="inner/objects")
+    assert "a repository to git" in await refused(kit, "make_folder", path="inner/Refs/heads")
+    await given(kit, "delete_file", path="inner/HEAD")
+    await given(kit, "make_folder", path="inner/refs")
+    assert "a repository to git" in await refused(kit, "append_file", path="inner/HEAD", text="x")
+
+
+async def test_nothing_is_changed_in_a_bare_repository(root):
+    bare = root / "inner" / "bare"
+    for name in ("objects", "refs/heads"):
+        (bare / name).mkdir(parents=True)
+    (bare / "HEAD").write_text("ref: refs/heads/main\n")
+    (bare / "config").write_text("[core]\n\tbare = false\n")
+    kit = files(root, writable=True)
+    for name, arguments in [
+        ("write_file", {"path": "inner/bare/config", "text": "evil"}),
+        ("append_file", {"path": "inner/bare/config", "text": "evil"}),
+        ("edit_file", {"path": "inner/bare/config", "old": "core", "new": "evil"}),
+        ("write_file", {"path": "inner/bare/refs/heads/main", "text": "evil"}),
+        ("move_file", {"source": "a.txt", "target": "inner/bare/config.worktree"}),
+        ("move_file", {"source": "inner/bare/config", "target": "b"}),
+        ("delete_file", {"path": "inner/bare/config"}),
+        ("make_folder", {"path": "inner/bare/hooks"}),
+    ]:
+        assert "a repository to git" in await refused(kit, name, **arguments)
+    assert (await given(kit, "read_file", path="inner/bare/config")).endswith("bare = false\n")
 
 
 async def test_a_root_below_a_link_is_where_it_was_when_it_was_given(root, outside):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import subprocess
 
@@ -16,7 +16,7 @@ from tests.services import require
 
 from gossamer import Agent, ArgumentError, ToolCall
 from gossamer.models import ScriptedModel
-from gossamer.tools.builtin import GitError, git
+from gossamer.tools.builtin import git
 
 
 @pytest.fixture
@@ -328,6 +328,22 @@ async def test_a_file_that_settings_name_is_not_quoted(repository, tmp_path):
     assert "the secret" not in (await call(git(repository), "git_blame", path="a.txt")).content
 
 
+async def test_blame_passes_over_listed_commits_and_reads_no_other_file(repository, tmp_path):
+    kit = git(repository)
+    for spelling in ("sum(1,2)\n", "sum(1, 2)\n"):
+        (repository / "a.txt").write_text(spelling)
+        run(repository, "commit", "--quiet", "-am", spelling)
+    before, last = run(repository, "rev-parse", "HEAD~1"), run(repository, "rev-parse", "HEAD")
+    assert (await given(kit, "git_blame", path="a.txt")).startswith(last[:7])
+    (repository / "listed").write_text(f"# of style alone\n{last}  # the last\n\n")
+    setting(repository, "blame.ignoreRevsFile", "listed")
+    assert (await given(kit, "git_blame", path="a.txt")).startswith(before[:7])
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("/dev/zero", str(tmp_path / "pipe"), "nowhere", "a.txt", "."):
+        setting(repository, "blame.ignoreRevsFile", name)
+        assert "is no list of commits" in await refused(kit, "git_blame", path="a.txt")
+
+
 @pytest.mark.parametrize(
     "revision",
     ["--output={outside}", "-O{outside}", "--all", "-p", "--", "", " ", "-", "HEAD\n--all", "HEAD\0", "x" * 300,
@@ -408,10 +424,52 @@ async def test_messages_are_checked(repository, message):
     assert "message" in await refused(git(repository, writable=True), "git_commit", message=message)
 
 
+async def test_settings_of_a_repository_do_not_make_calls_fail(repository):
+    for key in ("format.pretty", "log.date"):
+        setting(repository, key, "of no kind")
+    kit = git(repository, writable=True, author="Bot <bot@example.org>")
+    dirty(repository)
+    for one in CALLS:
+        result = await call(kit, one.name, **json.loads(one.arguments))
+        assert result.outcome == "ok", result.content
+
+
+async def test_what_is_done_is_no_failure_where_only_its_report_is_one(repository):
+    dirty(repository)
+    kit = git(repository, writable=True, author="Bot <bot@example.org>")
+    setting(repository, "status.showUntrackedFiles", "of no kind")
+    assert (await given(kit, "git_add", paths=["."])).startswith("staged; git cannot show it: ")
+    run(repository, "config", "--unset", "status.showUntrackedFiles")
+    setting(repository, "log.diffMerges", "of no kind")
+    assert (await given(kit, "git_commit", message="Six")).startswith("committed; git cannot show it: ")
+    run(repository, "config", "--unset", "log.diffMerges")
+    assert run(repository, "log", "-1", "--format=%s") == "Six"
+    assert run(repository, "status", "--short") == ""
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@for_any(text=st.text(min_size=1, max_size=20))
+@for_any(
+    text=st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), min_size=1, max_size=20)
+)
 async def test_any_text_is_searched_for_as_it_is(repository, text):
     log, grep = (next(t for t in git(repository).tools if t.name == name) for name in ("git_log", "git_grep"))
-    with contextlib.suppress(GitError):
-        assert await grep(text) == "no line has that text" or text in "two\n"
-        assert await log(search=text) == "no commit" or text.lower() in "begin\ngo on\n"
+    assert await grep(text) == ("a.txt:1:two" if text in "two" else "no line has that text")
+    found = [line for line in ("Go on", "Begin") if text.lower() in line.lower()]
+    told = (await log(search=text)).splitlines()
+    assert [line.partition(": ")[2] or line for line in told] == (found or ["no commit"])
+
+
+@pytest.mark.parametrize("text", ["t", "two", " ", "o", "O", "n", "--all", "[", "\\", "*", "%", "^two"])
+async def test_each_of_these_texts_is_searched_for_as_it_is(repository, text):
+    found = await given(git(repository), "git_grep", text=text)
+    assert found == ("a.txt:1:two" if text in "two" else "no line has that text")
+
+
+async def test_a_number_of_a_commit_within_a_line_stays(repository):
+    """The line names the commit that is searched; it can do so only because its files are replaced afterwards."""
+    commit = run(repository, "rev-parse", "HEAD")
+    (repository / "a.txt").write_text(f"in {commit}: two\n")
+    run(repository, "commit", "--quiet", "-am", "Name it")
+    run(repository, "replace", commit, "HEAD")
+    found = await given(git(repository), "git_grep", text="two", revision=commit)
+    assert found == f"a.txt:1:in {commit}: two"

@@ -16,6 +16,7 @@ from gossamer import Agent, ToolCall, ToolResult
 from gossamer.errors import ArgumentError
 from gossamer.models import ScriptedModel
 from gossamer.tools import Toolkit, skills
+from gossamer.tools.builtin import FilesError
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "skills"
 
@@ -81,7 +82,7 @@ async def test_what_changes_later_is_read_fresh(tmp_path):
     assert (await call(toolkit, "read_skill_file", name="pdf", path="new.txt")).text == "new"
     (place / "SKILL.md").unlink()
     result = await call(toolkit, "read_skill", name="pdf")
-    assert (result.outcome, "there is no file 'SKILL.md'" in result.text) == ("error", True)
+    assert (result.outcome, "'SKILL.md': there is no such file" in result.text) == ("error", True)
 
 
 async def test_the_example_skills_keep_to_the_format():
@@ -147,31 +148,31 @@ async def test_many_files_are_listed_up_to_a_bound(tmp_path):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("../secret.txt", "leads out of the folder"),
-        ("a/../../secret.txt", "leads out of the folder"),
-        ("a/../inside.txt", "leads out of the folder"),
+        ("../secret.txt", "has '..' in it"),
+        ("a/../../secret.txt", "has '..' in it"),
+        ("a/../inside.txt", "has '..' in it"),
         ("/etc/passwd", "is absolute"),
         ("inside.txt\0.md", "NUL"),
-        ("", "names no file"),
-        (".", "names no file"),
-        ("a", "is no file"),
-        ("a/..", "leads out of the folder"),
-        ("nothing.txt", "there is no file 'nothing.txt'"),
-        ("inside.txt/more", "there is no file"),
+        ("", "the root folder itself"),
+        (".", "the root folder itself"),
+        ("a", "it is a folder"),
+        ("a/..", "has '..' in it"),
+        ("nothing.txt", "'nothing.txt': there is no such file or folder; read_skill tells which files"),
+        ("inside.txt/more", "a part of it is no folder"),
         ("..\\secret.txt", "is hidden"),
-        ("a\\..\\secret.txt", "there is no file"),
-        ("%2e%2e/secret.txt", "is hidden|there is no file"),
-        ("~/secret.txt", "there is no file"),
-        ("link.txt", "leads over the link 'link.txt'"),
-        ("linked/secret.txt", "leads over the link 'linked'"),
-        ("dangling", "leads over the link"),
-        ("pipe", "is no file"),
-        ("socket", "is no file|cannot be read"),
+        ("a\\..\\secret.txt", "there is no such file"),
+        ("%2e%2e/secret.txt", "is hidden|there is no such file"),
+        ("~/secret.txt", "there is no such file"),
+        ("link.txt", "is a symbolic link"),
+        ("linked/secret.txt", "or a symbolic link"),
+        ("dangling", "is a symbolic link"),
+        ("pipe", "not a regular file"),
+        ("socket", "not a regular file"),
         (".env", "is hidden"),
         ("a/.env", "is hidden"),
-        ("x" * 2000, "at most 1024 characters"),
-        ("x" * 300, "cannot be read"),
-        ("a/" * 100 + "b", "at most 32 parts"),
+        ("x" * 5000, "at most 4,096"),
+        ("x" * 300, "the name is too long"),
+        ("a/" * 100 + "b", "at most 32 components"),
     ],
 )
 async def test_paths_that_lead_elsewhere(tmp_path, path, says):
@@ -209,7 +210,38 @@ async def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
     (place / "SKILL.md").symlink_to(tmp_path / "secret.txt")
     result = await call(toolkit, "read_skill", name="pdf")
     assert result.outcome == "error"
-    assert "leads over the link" in result.text
+    assert "is a symbolic link" in result.text
+
+
+async def test_a_folder_that_was_replaced_is_not_followed(tmp_path):
+    elsewhere = write(tmp_path / "elsewhere", "pdf", body="SECRET")
+    (elsewhere / "secret.txt").write_text("SECRET")
+    for lay in (lambda place: place.symlink_to(elsewhere), lambda place: elsewhere.rename(place)):
+        place = write(tmp_path / "s", "pdf")
+        toolkit = skills(place)
+        place.rename(tmp_path / f"old-{len(list(tmp_path.iterdir()))}")
+        lay(place)
+        for result in (
+            await call(toolkit, "read_skill_file", name="pdf", path="secret.txt"),
+            await call(toolkit, "read_skill", name="pdf"),
+        ):
+            assert (result.outcome, "SECRET" in result.text) == ("error", False)
+            assert "replaced by another" in result.text
+        if place.is_symlink():
+            place.unlink()
+
+
+async def test_hidden_folders_are_not_gone_into_and_what_is_left_out_is_told(tmp_path):
+    place = write(tmp_path, "pdf")
+    (place / "note.txt").write_text("")
+    (place / ".git").mkdir()
+    for number in range(10_001):
+        (place / ".git" / str(number)).touch()
+    listed = (await call(skills(place), "read_skill", name="pdf")).text
+    assert listed.endswith("Files of this skill:\n- note.txt (0 bytes)")
+    (place / ".git").rename(place / "many")
+    listed = (await call(skills(place), "read_skill", name="pdf")).text
+    assert listed.endswith("- and more, not listed")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -233,7 +265,7 @@ def test_no_path_reads_what_lies_outside(tmp_path, parts):
     read = skills(place).tools[1]
     try:
         text = read("pdf", "/".join(parts))
-    except ArgumentError:
+    except FilesError:
         return
     assert "SECRET" not in text
 
@@ -276,7 +308,8 @@ async def test_calls_that_do_not_fit(tmp_path, arguments, says):
         ("---\nname: pdf\n---\n", "has no description"),
         ("---\nname:\ndescription: x\n---\n", "the name is empty"),
         ("---\nname: pdf\ndescription: ' '\n---\n", "the description is empty"),
-        ("---\nname: 7\ndescription: x\n---\n", "the name must be text, not 7; put it into quotes"),
+        ("---\nname: 7\ndescription: x\n---\n", "called '7', its folder 'pdf'"),
+        ("---\nname: pdf\ndescription:\n---\n", "the description is empty"),
         ("---\nname: pdf\ndescription: [x]\n---\n", "the description must be text"),
         ("---\nname: PDF\ndescription: x\n---\n", "must be lower-case letters"),
         ("---\nname: -pdf\ndescription: x\n---\n", "must be lower-case letters"),
@@ -287,12 +320,20 @@ async def test_calls_that_do_not_fit(tmp_path, arguments, says):
         (f"---\nname: pdf\ndescription: {'x' * 1025}\n---\n", "1,025 characters, at most 1,024"),
         ("---\nname: pdf\ndescription: Use: this\n---\n", "line 3: the front matter is no YAML"),
         ("---\nname: pdf\ndescription: [\n---\n", "is no YAML"),
-        ("---\nname: pdf\ndescription: !!python/object:os.system x\n---\n", "is no YAML"),
+        ("---\nname: pdf\ndescription: !!python/object:os.system x\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!bool foo\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!int ''\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: !!timestamp foo\n---\n", "has a '!' before a value"),
+        ("---\nname: pdf\ndescription: x\nk: !!set {a, b}\n---\n", "has a '!' before a value"),
+        ("---\n!!map\nname: pdf\ndescription: x\n---\n", "has a '!' before a value"),
+        ('---\nname: pdf\ndescription: "\\Uffffffff"\n---\n', "is no YAML"),
+        ("---\nname: pdf\ndescription: x\n? [a]\n: b\n---\n", "is no YAML"),
         ("---\nname: pdf\ndescription: \x07\n---\n", "is no YAML"),
-        ("---\nname: pdf\ndescription: x\nwhen: 2024-99-99\n---\n", "is no YAML"),
-        (f"---\nname: pdf\ndescription: x\ndeep: {'[' * 5000}\n---\n", "is no YAML"),
+        (f"---\nname: pdf\ndescription: x\ndeep: {'[' * 3000}\n---\n", "more than 16 levels"),
+        (f"---\nname: pdf\ndescription: x\ndeep: {'{a: ' * 900}\n---\n", "more than 16 levels"),
+        (f"---\nname: pdf\ndescription: x\ndeep:\n{'- ' * 1900}x\n---\n", "more than 16 levels"),
         ("---\na: &a [x]\nb: [*a, *a]\nname: pdf\ndescription: x\n---\n", "refers to itself"),
-        (f"---\nname: pdf\ndescription: x\n# {'x' * 20_000}\n---\n", "at most 16,384 may be"),
+        (f"---\nname: pdf\ndescription: x\n# {'x' * 20_000}\n---\n", "at most 4,096 may be"),
         (b"---\nname: pdf\ndescription: \xff\n---\n", "no text in UTF-8"),
         (b"---\nname: pdf\0\n---\n", "no text in UTF-8"),
     ],
@@ -308,6 +349,42 @@ def test_a_skill_that_does_not_keep_to_the_format_is_named(tmp_path, content, sa
     assert says in str(caught.value)
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *"[]{}:,-?!*&|>'\"%@`#\n \t\\",
+                "!!int ",
+                "!!bool ",
+                "a",
+                "9",
+                "<<: ",
+                "0x",
+                "...",
+                "\\U",
+                "name: ",
+            ]
+        ),
+        max_size=30,
+    ).map("".join)
+)
+def test_any_front_matter_is_read_or_refused(tmp_path, head):
+    place = tmp_path / "pdf"
+    place.mkdir(exist_ok=True)
+    (place / "SKILL.md").write_text(f"---\nname: pdf\ndescription: x\nk: {head}\n---\n")
+    try:
+        instructions = skills(place).instructions
+    except ArgumentError:
+        return
+    assert "- pdf: " in instructions
+
+
+def test_values_that_look_like_others_are_text(tmp_path):
+    write(tmp_path, "7", "name: 7\ndescription: 2024-99-99\nk: 0x\nn: " + "9" * 3_000)
+    assert skills(tmp_path).instructions.splitlines()[1:] == ["- 7: 2024-99-99"]
+
+
 def test_a_description_cannot_look_like_more_than_one_entry(tmp_path):
     write(tmp_path, "pdf", 'name: pdf\ndescription: "One\\n- other: Two\\u2028- third: \\e[2J"')
     assert skills(tmp_path).instructions.splitlines()[1:] == ["- pdf: One - other: Two - third: [2J"]
@@ -316,12 +393,12 @@ def test_a_description_cannot_look_like_more_than_one_entry(tmp_path):
 def test_folders_that_hold_no_skill(tmp_path):
     with pytest.raises(ArgumentError, match="needs a folder"):
         skills()
-    with pytest.raises(ArgumentError, match=r"there is no folder '.*/nowhere'"):
+    with pytest.raises(ArgumentError, match=r"'.*/nowhere' must be a folder"):
         skills(tmp_path / "nowhere")
     with pytest.raises(ArgumentError, match="there is no skill in"):
         skills(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArgumentError, match="is no folder"):
+    with pytest.raises(ArgumentError, match="must be a folder"):
         skills(tmp_path / "file")
     for wrong in ("", 7, None, b"x", "a\0b"):
         with pytest.raises(ArgumentError, match="folder"):
@@ -336,15 +413,15 @@ def test_folders_that_hold_no_skill(tmp_path):
 
 def test_a_skill_whose_file_cannot_be_read(tmp_path):
     (tmp_path / "pdf" / "SKILL.md").mkdir(parents=True)
-    with pytest.raises(ArgumentError, match=r"pdf/SKILL\.md: 'SKILL\.md' is no file"):
+    with pytest.raises(ArgumentError, match=r"pdf/SKILL\.md: 'SKILL\.md': it is a folder"):
         skills(tmp_path)
     (tmp_path / "pdf" / "SKILL.md").rmdir()
     (tmp_path / "pdf" / "SKILL.md").symlink_to("/etc/hostname")
-    with pytest.raises(ArgumentError, match="leads over the link"):
+    with pytest.raises(ArgumentError, match="is a symbolic link"):
         skills(tmp_path)
     (tmp_path / "pdf" / "SKILL.md").unlink()
     os.mkfifo(tmp_path / "pdf" / "SKILL.md")
-    with pytest.raises(ArgumentError, match="is no file"):
+    with pytest.raises(ArgumentError, match="not a regular file"):
         skills(tmp_path)
 
 

@@ -10,7 +10,6 @@ from gossamer.tools.builtin.git import git
 from gossamer.tools.builtin.git_process import GitError
 from gossamer.tools.builtin.hacker_news import hacker_news
 from gossamer.tools.builtin.http_fetch import http_fetch
-from gossamer.tools.builtin.rooted import FilesError
 from gossamer.tools.builtin.rows import QueryError
 from gossamer.tools.builtin.sql import sql
 from gossamer.tools.builtin.web_search import (
@@ -22,6 +21,7 @@ from gossamer.tools.builtin.web_search import (
     web_search,
 )
 from gossamer.tools.builtin.wikipedia import wikipedia
+from gossamer.tools.rooted import FilesError
 
 __all__ = [
     "BraveSearch",

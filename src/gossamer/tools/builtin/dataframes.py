@@ -19,9 +19,9 @@ import msgspec
 
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, load_duckdb, query_duckdb
-from gossamer.tools.builtin.rooted import FilesError, Rooted, kind_of, opened_file
 from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
 from gossamer.tools.function import Tool, tool
+from gossamer.tools.rooted import FilesError, Rooted, kind_of, opened_file
 from gossamer.tools.threads import run_in_thread
 from gossamer.tools.toolkit import Toolkit
 
@@ -269,7 +269,8 @@ def _in_folder(folder: Source) -> _Find:
 
     def find(load: Callable[[str, str, _Copy], None]) -> None:
         taken: set[str] = set()
-        for found, descriptor, entry in rooted.walk(".", 1, 100 * MAX_TABLES):
+        walk = rooted.walk(".", 1, 100 * MAX_TABLES)
+        for found, descriptor, entry in walk:
             stem, suffix = os.path.splitext(entry)  # noqa: PTH122 - of a name, not of a path
             if found.kind != "file" or suffix.lower() not in _READERS:
                 continue
@@ -288,6 +289,8 @@ def _in_folder(folder: Source) -> _Find:
                     raise ToolkitError(f"{of!r} cannot be read: {error}") from None
 
             load(name, suffix.lower(), copy)
+        if walk.left_out:  # a table among it would be missed in silence
+            raise ToolkitError(f"the folder cannot be read in whole: {walk.left_out}")
 
     return find
 

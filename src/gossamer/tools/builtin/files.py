@@ -8,14 +8,17 @@ from __future__ import annotations
 import codecs
 import fnmatch
 import os
+import re
 from threading import Lock
 from typing import Annotated, Any
 
 import msgspec
 
 from gossamer.errors import ArgumentError
-from gossamer.tools.builtin.rooted import FilesError, Found, Rooted, read_at
+from gossamer.tools import rooted_writes
+from gossamer.tools.checked_text import checked_text
 from gossamer.tools.function import NeedsApproval, Tool, tool
+from gossamer.tools.rooted import FilesError, Found, Rooted, read_at
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["FileMatch", "FoundText", "Listing", "files"]
@@ -26,6 +29,10 @@ MAX_SEARCHED_BYTES = 64 * 1024 * 1024
 MAX_SEARCHED_FILE = 4 * 1024 * 1024
 MAX_MATCHES = 200
 MAX_LINE = 300
+
+# Characters of what it searches for. The time that a pattern takes grows with the square of its length.
+MAX_SEARCHED_TEXT = 1_000
+MAX_PATTERN = 256
 
 # Levels that list_files and search_files go down.
 MAX_LEVELS = 16
@@ -40,7 +47,7 @@ class Listing(msgspec.Struct, frozen=True):
 
     Attributes:
         entries: in the order of their names, what is in a folder behind the folder.
-        more: whether there are more than may be listed.
+        more: whether there are more than may be listed, or some that cannot be read.
     """
 
     entries: list[Found]
@@ -68,7 +75,7 @@ class FoundText(msgspec.Struct, frozen=True):
         matches: in the order of the files.
         searched: how many files were read.
         passed_over: how many were not: binary, too large, or not readable.
-        stopped: why the search ended before all was searched; empty where it did not.
+        stopped: why not all was searched; empty where all was.
     """
 
     matches: list[FileMatch]
@@ -91,7 +98,8 @@ def files(
     """Make a toolkit with which a model works on the files of a folder, and on no others.
 
     Symbolic links in it are never followed, special files never opened. A file that is written has its old content or
-    all of its new one at any moment. Nothing is written below a `.git`: git would run it, later and as somebody else.
+    all of its new one at any moment. Nothing is changed in a `.git` or a bare repository, and none can be made: git would
+    run what its settings name, later and as somebody else.
 
     Args:
         root: the folder; it must be there.
@@ -119,7 +127,9 @@ def files(
     for bound, value in bounds.items():
         if value < 1:
             raise ArgumentError(f"{bound} must be at least 1, not {value}")
-    work = _Files(Rooted(root), max_read, max_write, max_written, max_entries)
+    work = _Files(
+        Rooted(root, "list_files tells what there is"), max_read, max_write, max_written, max_entries
+    )
     tools: list[Tool[..., Any]] = [
         tool(idempotent=True, timeout=60)(work.list_files),
         tool(idempotent=True, timeout=60, max_result_chars=max_read + 1_000)(work.read_file),
@@ -163,11 +173,12 @@ class _Files:
             depth: how many levels to go down.
         """
         entries: list[Found] = []
-        for found, _, _ in self._rooted.walk(path, depth, self._max_entries + 1):
+        walk = self._rooted.walk(path, depth, self._max_entries)
+        for found, _, _ in walk:
             if len(entries) == self._max_entries:
                 return Listing(entries, more=True)
             entries.append(found)
-        return Listing(entries, more=False)
+        return Listing(entries, more=bool(walk.left_out))
 
     def read_file(
         self,
@@ -203,18 +214,21 @@ class _Files:
         """Search for a text in the files of a folder and of those below it. Binary and very large files are passed over.
 
         Args:
-            text: what to find, letter by letter, within one line.
+            text: what to find, letter by letter, within one line; at most 1,000 characters.
             path: the folder to search, relative to the root.
-            files: which files, by a pattern of their names such as "*.py".
+            files: which files, by a pattern of their names such as "*.py"; at most 256 characters.
             ignore_case: whether capital and small letters are the same.
         """
         if not text or "\n" in text:
             raise FilesError("text must not be empty and has no line break: the search goes line by line")
+        checked_text(text, "text", MAX_SEARCHED_TEXT, FilesError)
+        checked_text(files, "files", MAX_PATTERN, FilesError)
         needle = text.casefold() if ignore_case else text
         matches: list[FileMatch] = []
         searched = passed_over = read = seen = 0
         stopped = ""
-        for found, folder, name in self._rooted.walk(path, MAX_LEVELS, self._max_entries + 1):
+        walk = self._rooted.walk(path, MAX_LEVELS, self._max_entries)
+        for found, folder, name in walk:
             seen += 1
             if seen > 20 * MAX_SEARCHED_FILES or searched == MAX_SEARCHED_FILES:
                 stopped = f"{searched} files were searched; search in a folder below"
@@ -236,6 +250,10 @@ class _Files:
                     f"there are more than {MAX_MATCHES} matches; search for a longer text or in fewer files"
                 )
                 break
+        if not stopped and walk.left_out:
+            stopped = f"not all could be searched: {walk.left_out}"
+        if not stopped and walk.deeper:
+            stopped = f"{walk.deeper!r} lies below {MAX_LEVELS} levels; search in it"
         return FoundText(matches[:MAX_MATCHES], searched, passed_over, stopped)
 
     def write_file(self, path: str, text: str) -> str:
@@ -261,7 +279,7 @@ class _Files:
                 content = self._content(path)
             except FilesError:
                 with self._rooted.parent(path) as (folder, name):
-                    if _there(folder, name):
+                    if _exists(folder, name):
                         raise
                 content = b""
             return self._write(path, content + addition)
@@ -301,10 +319,10 @@ class _Files:
             source: what to move, relative to the root.
             target: its new path; the folder it lies in must be there.
         """
-        self._check(source)
-        self._check(target)
         with self._lock:
-            self._rooted.move(source, target)
+            self._check(source)
+            self._check(target)
+            rooted_writes.move(self._rooted, source, target)
         return f"moved {source} to {target}"
 
     def delete_file(self, path: str) -> str:
@@ -313,9 +331,9 @@ class _Files:
         Args:
             path: what to delete, relative to the root.
         """
-        self._check(path)
         with self._lock:
-            self._rooted.delete(path)
+            self._check(path)
+            rooted_writes.delete(self._rooted, path)
         return f"deleted {path}"
 
     def make_folder(self, path: str) -> str:
@@ -324,10 +342,10 @@ class _Files:
         Args:
             path: the folder, relative to the root.
         """
-        self._check(path)
         with self._lock:
+            self._check(path)
             self._count(len(self._rooted.parts(path)) * _LEAST_COUNTED)
-            made = self._rooted.make_folder(path)
+            made = rooted_writes.make_folder(self._rooted, path)
         return f"made {path}" if made else f"{path} is there already"
 
     def _content(self, path: str) -> bytes:
@@ -341,12 +359,21 @@ class _Files:
             raise self._too_large(path)
         self._check(path)
         self._count(max(len(content), _LEAST_COUNTED))
-        self._rooted.replace(path, content)
+        rooted_writes.replace(self._rooted, path, content)
         return f"wrote {len(content)} bytes to {path}"
 
     def _check(self, path: str) -> None:
-        if any(part.lower() == ".git" for part in self._rooted.parts(path)):
+        """Refuse what git would run, later and as somebody else: a change of a repository's own files, or into one.
+
+        Called with the lock, so that no two calls make a repository together.
+        """
+        if any(_is_git_folder(part) for part in self._rooted.parts(path)):
             raise FilesError(f"{path!r}: nothing is changed in a folder of git's own")
+        for folder, part in self._rooted.steps(path):
+            if _would_be_repository(folder, part):
+                raise FilesError(
+                    f"{path!r}: HEAD, objects and refs in one folder are a repository to git, and none may be made or changed"
+                )
 
     def _count(self, size: int) -> None:
         if self._written + size > self._max_written:
@@ -406,7 +433,30 @@ def _matches(path: str, content: bytes, needle: str, ignore_case: bool, most: in
     return matches
 
 
-def _there(folder: int, name: str) -> bool:
+# --- what is git's --------------------------------------------------------------------------------------------------
+
+# Characters that a file system of Apple's passes over in a name.
+_PASSED_OVER = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+
+
+def _is_git_folder(name: str) -> bool:
+    """Tell whether a name is `.git` to some file system: Windows cuts dots, spaces and `:…` off and shortens names."""
+    plain = _PASSED_OVER.sub("", name).casefold()
+    pieces = [piece.partition(":")[0].rstrip(". ") for piece in plain.split("\\")]
+    return any(piece == ".git" or re.fullmatch(r"git~\d+", piece) for piece in pieces)
+
+
+def _would_be_repository(folder: int, name: str) -> bool:
+    """Tell whether git takes a folder for a repository, once it has that name in it: its settings can name programs."""
+
+    def has(one: str) -> bool:
+        return name.casefold() == one.casefold() or _exists(folder, one)
+
+    # With a `commondir`, objects and refs lie where that says.
+    return has("HEAD") and ((has("objects") and has("refs")) or has("commondir"))
+
+
+def _exists(folder: int, name: str) -> bool:
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from gossamer.errors import ArgumentError
-from gossamer.tools.builtin.git_process import Gave, GitError, Repository
+from gossamer.tools.builtin.git_process import GitError, Output, Repository
 from gossamer.tools.builtin.stoppable import run_stoppable
+from gossamer.tools.checked_text import checked_text
 from gossamer.tools.function import NeedsApproval, Tool, tool
 from gossamer.tools.toolkit import Toolkit
 
@@ -220,7 +221,7 @@ class _Git:
         gave = await self._run(
             "ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, "--", *_paths(path)
         )
-        names = Gave(gave.output.replace(b"\n", b"\\n").replace(b"\0", b"\n"), gave.more, 0)
+        names = Output(gave.output.replace(b"\n", b"\\n").replace(b"\0", b"\n"), gave.more, 0)
         return self._text(names, "no file")
 
     async def git_read_file(
@@ -269,7 +270,8 @@ class _Git:
         arguments += ["--fixed-strings", *(["-i"] if ignore_case else []), "-e", _plain(text, "text")]
         commit = await self._commit(revision)
         gave = await self._run(*arguments, commit, "--", *_paths(path), good=(0, 1))
-        found = Gave(gave.output.replace(commit.encode() + b":", b""), gave.more, 0)
+        prefix = re.compile(rb"^" + commit.encode() + b":", re.MULTILINE)  # git's, not what stands in a line
+        found = Output(prefix.sub(b"", gave.output), gave.more, 0)
         return self._text(found, "no line has that text")
 
     async def git_add(self, paths: list[str]) -> str:
@@ -281,7 +283,7 @@ class _Git:
         if not 0 < len(paths) <= MAX_PATHS:
             raise GitError(f"paths must be 1 to {MAX_PATHS}, not {len(paths)}")
         await self._run("add", "--all", "--", *(one for path in paths for one in _paths(path)))
-        return await self.git_status()
+        return await self._reported("staged", self.git_status())
 
     async def git_commit(self, message: str) -> str:
         """Commit what is staged.
@@ -293,7 +295,7 @@ class _Git:
             raise GitError(f"message must have 1 to {MAX_MESSAGE} characters, not {len(message)}")
         arguments = ["commit", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace", "--quiet"]
         await self._run(*arguments, f"--message={_plain(message, 'message', lines=True)}")
-        return await self.git_log(limit=1)
+        return await self._reported("committed", self.git_log(limit=1))
 
     async def git_create_branch(self, name: str, start: str = "HEAD", switch: bool = True) -> str:
         """Make a branch.
@@ -316,6 +318,13 @@ class _Git:
         branch = await self._branch(name)
         await self._run("switch", "--no-guess", "--no-recurse-submodules", "--quiet", branch)
         return f"on branch {branch}"
+
+    async def _reported(self, done: str, report: Awaitable[str]) -> str:
+        """Give a report of what is done, which is no failure where only the report is one."""
+        try:
+            return await report
+        except GitError as error:
+            return f"{done}; git cannot show it: {error}"
 
     async def _commit(self, revision: str) -> str:
         """Turn a revision into the number of its commit: no option, and the same commit in every use."""
@@ -346,10 +355,10 @@ class _Git:
             raise GitError(f"{name!r} is no name for a branch") from None
         return asked
 
-    async def _run(self, *arguments: str, skip: int = 0, good: Sequence[int] = (0,)) -> Gave:
+    async def _run(self, *arguments: str, skip: int = 0, good: Sequence[int] = (0,)) -> Output:
         stopped = threading.Event()
 
-        def run() -> Gave:
+        def run() -> Output:
             return self._repository.run(
                 arguments,
                 stopped=stopped,
@@ -364,7 +373,7 @@ class _Git:
         except TimeoutError:
             raise GitError(f"git took longer than {self._timeout:g} seconds and was ended") from None
 
-    def _text(self, gave: Gave, nothing: str = "") -> str:
+    def _text(self, gave: Output, nothing: str = "") -> str:
         text = gave.output.decode("utf-8", "backslashreplace")
         if gave.more:
             text += f"\n[cut at {self._max_output} bytes; ask for less: a path, or fewer commits]"
@@ -376,14 +385,9 @@ class _Git:
 
 def _plain(text: str, what: str, *, lines: bool = False) -> str:
     """Give text as it is, where it can be an argument of a program."""
-    if len(text) > MAX_MESSAGE:
-        raise GitError(f"{what} has {len(text)} characters; at most {MAX_MESSAGE} are taken")
-    if "\0" in text or (not lines and "\n" in text):
-        raise GitError(f"{what} has neither a NUL nor a line break in it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise GitError(f"{what} has half of a surrogate pair, which is no character") from None
+    checked_text(text, what, MAX_MESSAGE, GitError)
+    if not lines and "\n" in text:
+        raise GitError(f"{what} has no line break in it")
     return text
 
 

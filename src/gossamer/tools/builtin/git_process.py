@@ -12,6 +12,7 @@ import re
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -24,7 +25,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError, GossamerError, ToolkitError
 
-__all__ = ["OLDEST", "Gave", "GitError", "Repository", "git_version"]
+__all__ = ["OLDEST", "GitError", "Output", "Repository", "git_version"]
 
 # The oldest git that keeps to all of the settings below.
 OLDEST = (2, 32)
@@ -34,6 +35,8 @@ _TERMINATE_SECONDS = 1.0  # for git to take its locks away, before it is killed
 _MAX_ERRORS = 8_192  # bytes of what git complains of
 _MAX_LISTED = 4_000_000  # bytes of the names of a repository's settings
 _MAX_SILENCED = 1_000
+_MAX_REVISIONS = 1_000_000  # bytes of a list of commits that blame passes over
+_REVISION = re.compile(rb"\s*([0-9a-fA-F]{40}([0-9a-fA-F]{24})?)?\s*(#.*)?")
 
 # Last parts of settings that are, or may become, a program's name or a file that is read and quoted in complaints.
 _PROGRAMS = frozenset(
@@ -83,6 +86,8 @@ _SETTINGS = {
     "diff.ignoreSubmodules": "all",
     "submodule.recurse": "false",
     "log.showSignature": "false",
+    "format.pretty": "medium",
+    "log.date": "default",
     "commit.gpgSign": "false",
     "tag.gpgSign": "false",
     "mailmap.file": "",
@@ -118,7 +123,7 @@ class GitError(GossamerError):
     """Git cannot do what was asked; the message is git's own, or says which argument or bound stands against it."""
 
 
-class Gave(msgspec.Struct, frozen=True):
+class Output(msgspec.Struct, frozen=True):
     """What git wrote.
 
     Attributes:
@@ -172,7 +177,7 @@ class Repository:
         skip: int = 0,
         good: Sequence[int] = (0,),
         environment: Mapping[str, str] | None = None,
-    ) -> Gave:
+    ) -> Output:
         """Run git with arguments, none of which may come from a model where git could take it for an option.
 
         Args:
@@ -190,6 +195,8 @@ class Repository:
         _check_version()
         for folder in self._folders:
             _check_links(folder)
+        if arguments[0] == "blame":
+            self._check_revisions(stopped)
         settings = {**_SETTINGS, **dict.fromkeys(self._programs(stopped), "")}
         numbered = {"GIT_CONFIG_COUNT": str(len(settings))}
         for number, (key, value) in enumerate(settings.items()):  # not by -c: a name may have a '=' in it
@@ -216,6 +223,21 @@ class Repository:
             raise GitError("the repository has more settings than can be made harmless")
         return sorted(found)
 
+    def _check_revisions(self, stopped: threading.Event) -> None:
+        """Refuse what blame would read in place of a list of commits: nothing that is set keeps it from that.
+
+        Raises:
+            GitError: the repository names something else as such a list.
+        """
+        asking = ["config", "--includes", "-z", "--path", "--get-all", "blame.ignoreRevsFile"]
+        gave = self._start(asking, self._environment, stopped, _MAX_LISTED, 0, (0, 1))
+        for name in filter(None, gave.output.decode("utf-8", "surrogateescape").split("\0")):
+            if not _is_list_of_commits(self._path / name):
+                raise GitError(
+                    f"blame.ignoreRevsFile of the repository is {name!r}, which is no list of commits; "
+                    "blame can be used when that file is mended or the setting taken away"
+                )
+
     def _start(
         self,
         arguments: Sequence[str],
@@ -224,7 +246,7 @@ class Repository:
         most: int,
         skip: int,
         good: Sequence[int],
-    ) -> Gave:
+    ) -> Output:
         try:
             process = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
                 ["git", *arguments],  # noqa: S607 - as found on PATH, which is the user's
@@ -256,6 +278,19 @@ class Repository:
             words = re.sub(r"(invalid object name): .*", r"\1", words)
             raise GitError(words or f"git failed with code {code}")
         return gave
+
+
+def _is_list_of_commits(path: Path) -> bool:
+    # Not waiting: a pipe would, for somebody at its other end.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return False
+            content = file.read(_MAX_REVISIONS + 1)
+    except OSError:
+        return False
+    return len(content) <= _MAX_REVISIONS and all(map(_REVISION.fullmatch, content.split(b"\n")))
 
 
 _SET = frozenset(name.lower() for name in _SETTINGS)
@@ -347,7 +382,7 @@ def _missing() -> ToolkitError:
 
 def _read(
     output: IO[bytes], errors: IO[bytes], stopped: threading.Event, most: int, skip: int
-) -> tuple[Gave, bytes]:
+) -> tuple[Output, bytes]:
     """Read what git writes until it ends, is stopped, or has written more than is taken."""
     taken, complaints = bytearray(), bytearray()
     skipped = 0
@@ -367,8 +402,8 @@ def _read(
                     skipped += passed
                     taken += piece[passed:]
                     if len(taken) > most:
-                        return Gave(bytes(taken[:most]), more=True, skipped=skipped), bytes(complaints)
-    return Gave(bytes(taken), more=False, skipped=skipped), bytes(complaints)
+                        return Output(bytes(taken[:most]), more=True, skipped=skipped), bytes(complaints)
+    return Output(bytes(taken), more=False, skipped=skipped), bytes(complaints)
 
 
 def _wait(process: subprocess.Popen[bytes], stopped: threading.Event) -> int | None:

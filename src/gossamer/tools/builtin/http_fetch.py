@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urljoin
 
 import msgspec
@@ -113,13 +113,13 @@ def http_fetch(
     check_library()
     bounds = {"max_bytes": (max_bytes, 1), "max_chars": (max_chars, 1), "max_redirects": (max_redirects, 0)}
     for name, (value, least) in bounds.items():
-        if value < least:
-            raise ArgumentError(f"{name} is {value!r}; give {least} or more")
+        if type(value) is not int or value < least:
+            raise ArgumentError(f"{name} is {value!r}; give a whole number, {least} or more")
     from gossamer.wire import Endpoint, Timeouts  # with what speaks HTTP, which other toolkits do not need
 
     rules = _Rules(
         allow_address=_rule(allow_private),
-        ports=frozenset(ports),
+        ports=_ports(ports),
         max_bytes=max_bytes,
         max_chars=max_chars,
         max_redirects=max_redirects,
@@ -179,12 +179,25 @@ def _rule(allow_private: bool | Sequence[str]) -> Callable[[str], bool] | None:
 
     if isinstance(allow_private, bool):
         return None if allow_private else is_public_address
-    if isinstance(allow_private, str):
-        raise ArgumentError("allow_private is text; give True, False or a list of networks")
+    # A number alone would be taken for an address.
+    if not _is_sequence_of(str, allow_private):
+        raise ArgumentError(f"allow_private is {allow_private!r}; give True, False or a list of networks")
     try:
         return _AlsoPrivate(tuple(ip_network(network) for network in allow_private))
     except ValueError as error:
         raise ArgumentError(f"allow_private: {error}; write a network as in 10.1.0.0/16") from None
+
+
+def _ports(ports: Sequence[int]) -> frozenset[int]:
+    if not _is_sequence_of(int, ports) or not all(0 < port < 65_536 for port in ports):
+        raise ArgumentError(f"ports is {ports!r}; give a list of whole numbers from 1 to 65,535")
+    return frozenset(ports)
+
+
+def _is_sequence_of(kind: type, value: object) -> bool:
+    if isinstance(value, str | bytes) or not isinstance(value, Collection):
+        return False
+    return all(type(one) is kind for one in cast("Collection[object]", value))
 
 
 def _check(url: str, rules: _Rules) -> URL:
@@ -208,7 +221,9 @@ def _written_address(host: str) -> str | None:
     if ":" in host:
         return host
     try:
-        return socket.inet_ntoa(socket.inet_aton(host))
+        return socket.inet_ntoa(
+            socket.inet_aton(host.rstrip("."))
+        )  # a dot at the end changes nothing of a name
     except OSError:
         return None
 
