@@ -197,9 +197,23 @@ async def test_values_that_json_cannot_hold(path):
         connection.execute("INSERT INTO customers (name) VALUES (CAST(x'ff41' AS TEXT))")
     connection.close()
     found = await given(
-        sql(f"sqlite:///{path}"), "query_sql", query="SELECT name, 9e999 FROM customers WHERE id = 3"
+        sql(f"sqlite:///{path}"),
+        "query_sql",
+        query="SELECT name, 9e999, -9e999, NULL FROM customers WHERE id = 3",
     )
-    assert found["rows"] == [["\ufffdA", None]]
+    assert found["rows"] == [["\ufffdA", "Infinity", "-Infinity", None]]
+
+
+async def test_names_of_columns_are_bounded_too(path):
+    kit = sql(f"sqlite:///{path}", max_cell=20)
+    long = "x" * 40_000
+    assert (await given(kit, "query_sql", query=f'SELECT 1 AS "{long}"'))["columns"] == [
+        "x" * 20 + "… [cut at 20 characters]"
+    ]
+    many = ", ".join(f"'{'y' * 20}' AS c{number}" for number in range(1_500))
+    wide = sql(f"sqlite:///{path}", max_cell=1_000)
+    found = await given(wide, "query_sql", query=f"SELECT {many}")
+    assert len(found["columns"]) == len(found["rows"][0]) == 1_500
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import msgspec
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, load_duckdb, query_duckdb
 from gossamer.tools.builtin.rooted import FilesError, Rooted, kind_of, opened_file
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
+from gossamer.tools.builtin.rows import MAX_QUERY, QueryBounds, QueryError, Rows, run_query
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.threads import run_in_thread
 from gossamer.tools.toolkit import Toolkit
@@ -32,8 +32,6 @@ __all__ = ["MAX_TABLES", "dataframes"]
 
 # Tables of one toolkit.
 MAX_TABLES = 100
-
-_MAX_QUERY = 50_000  # characters
 
 _READERS = {
     ".csv": "read_csv",
@@ -68,7 +66,7 @@ def dataframes(
             whose files of these kinds become tables named after them. Links in the folder are not followed.
         name: of the toolkit. Where a tool's name is taken, it is put before it.
         max_rows: rows that a call gives.
-        max_cell: characters of a cell; a longer one is cut and says so.
+        max_cell: characters of a cell and of a column's name; a longer one is cut and says so.
         timeout: seconds that a query may take.
         max_bytes: of all files together.
         max_memory: bytes that DuckDB may hold, tables and queries together.
@@ -159,8 +157,8 @@ class _Frames:
         Args:
             query: one SELECT in the SQL of DuckDB; tables by their names.
         """
-        if len(query) > _MAX_QUERY or "\0" in query:
-            raise QueryError(f"a query has at most {_MAX_QUERY} characters, and no NUL among them")
+        if len(query) > MAX_QUERY or "\0" in query:
+            raise QueryError(f"a query has at most {MAX_QUERY} characters, and no NUL among them")
         return await self._query(query)
 
     async def _query(self, query: str, bounds: QueryBounds | None = None) -> Rows:
