@@ -48,7 +48,7 @@ def sql(
         name: of the toolkit. Where a tool's name is taken, it is put before it, so that two databases can be given.
         max_rows: rows that a query gives.
         max_cell: characters of a cell and of a column's name; a longer one is cut and says so.
-        timeout: seconds that a query may take; the database stops it then.
+        timeout: seconds that a query may take; it is stopped then.
         max_connections: connections to Postgres at once, for each event loop; further queries wait.
         allow_superuser: let a read-only toolkit use a Postgres role that may read and write files of the server.
             A transaction is no bound for what such a role can do, so that it is refused.
