@@ -255,6 +255,35 @@ async def test_a_program_ends_well_that_closes_nothing(folder, toolkit, way):
         assert await asyncio.gather(end(), end()) == [(0, "")] * 2
 
 
+LOADS = """
+import asyncio, sys
+from gossamer import Agent
+from gossamer.models import ScriptedModel
+from gossamer.tools.builtin import dataframes
+
+async def main():
+    run = asyncio.create_task(Agent(ScriptedModel(["done"]), tools=[dataframes(sys.argv[1])]).run("go"))
+    await asyncio.wait({run}, timeout=float(sys.argv[2]))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_ends_well_while_its_tables_are_loaded(folder):
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT range, 'x' || range FROM range(1000000)) TO '{folder}/many.csv'")
+
+    async def end(seconds):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LOADS, str(folder), str(seconds)), stderr=asyncio.subprocess.PIPE
+        )
+        await process.communicate()
+        return process.returncode
+
+    for tenths in range(2, 12):
+        assert await asyncio.gather(end(tenths / 50), end(tenths / 45)) == [0, 0]
+
+
 async def test_a_query_that_is_over_time_is_told_so_and_gives_its_cursor_back(folder):
     kit = dataframes({"orders": folder / "orders.csv"}, timeout=0.2)
     slow = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range + b.range = -1"

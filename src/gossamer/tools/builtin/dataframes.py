@@ -217,7 +217,7 @@ def _open(
 
 
 def _close(kept: list[duckdb.DuckDBPyConnection]) -> None:
-    with inside_duckdb([]):
+    with inside_duckdb([], parked=False):
         kept.pop().close()
 
 

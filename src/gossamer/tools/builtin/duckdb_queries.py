@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Condition
-from time import monotonic
+from time import monotonic, sleep
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
@@ -180,12 +180,17 @@ class _Inside:
         self.threads: list[list[duckdb.DuckDBPyConnection]] = []
         self.ending = False
 
+    def leave(self, opened: list[duckdb.DuckDBPyConnection]) -> None:
+        with self.changed:
+            self.threads[:] = [one for one in self.threads if one is not opened]
+            self.changed.notify_all()
+
 
 _inside = _Inside()
 
 
 @contextmanager
-def inside_duckdb(opened: list[duckdb.DuckDBPyConnection]) -> Generator[None]:
+def inside_duckdb(opened: list[duckdb.DuckDBPyConnection], *, parked: bool = True) -> Generator[None]:
     """Say that this thread is in DuckDB, so that Python waits for it at its exit.
 
     A thread that comes back from C++ after Python has ended is ended by force there, which aborts the process. So does
@@ -193,6 +198,7 @@ def inside_duckdb(opened: list[duckdb.DuckDBPyConnection]) -> Generator[None]:
 
     Args:
         opened: the connections that are interrupted then; empty as long as there is none.
+        parked: whether the thread goes no further when Python ends; somebody may wait for its end where not.
     """
     inside = _inside
     with inside.changed:
@@ -204,11 +210,20 @@ def inside_duckdb(opened: list[duckdb.DuckDBPyConnection]) -> Generator[None]:
         while one is not None:
             clear_frames(one.__traceback__)
             one = one.__context__
+        if inside.ending and parked:
+            inside.leave(opened)
+            _stay()
         raise
     finally:
-        with inside.changed:
-            inside.threads[:] = [one for one in inside.threads if one is not opened]
-            inside.changed.notify_all()
+        inside.leave(opened)
+    if inside.ending and parked:
+        _stay()
+
+
+def _stay() -> None:
+    """Keep a daemon thread until Python ends it, so that nothing of DuckDB is dropped by it meanwhile."""
+    while True:
+        sleep(60)
 
 
 @atexit.register
