@@ -69,6 +69,11 @@ async def test_calculates(expression, value):
         ("(1/3) ** 10**9", "more than 1000 digits"),
         ("1e999999999", "more than 1000 digits"),
         ("2 ** -10**9", "more than 1000 digits"),
+        # Each number on the way counts, also where the value would be short.
+        ("sum(3**-2000, 7**-1100, -(3**-2000), -(7**-1100), 1)", "more than 1000 digits"),
+        ("mean(3**-2000, 7**-1100, -(3**-2000), -(7**-1100))", "more than 1000 digits"),
+        ("stdev(3**-2000, -(3**-2000))", "more than 1000 digits"),
+        ("stdev(3**-2000, 7**-1100, 11**-900)", "more than 1000 digits"),
         ("round(1, 10**9)", "at most 1000 digits"),
         ("*".join(["10**900"] * 50), "more than 1000 digits"),
         ("1" * 1001, "at most 1000 are taken"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 
 import duckdb
 import pytest
@@ -183,3 +185,109 @@ async def test_arguments_that_do_not_fit_are_told(folder, arguments):
     assert "Invalid arguments for head_dataframe" in await refused(
         dataframes(folder), "head_dataframe", **arguments
     )
+
+
+# --- what is left to others -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH x AS (DELETE FROM orders RETURNING *) SELECT * FROM x",
+        "WITH x AS (INSERT INTO orders SELECT 9, 9, 9 RETURNING *) SELECT * FROM x",
+        "WITH x AS (UPDATE orders SET total = 0 RETURNING *) SELECT * FROM x",
+        "EXPLAIN ANALYZE DELETE FROM orders",
+        "EXPLAIN ANALYZE INSERT INTO orders SELECT 9, 9, 9 FROM range(1000)",
+        "EXPLAIN ANALYZE UPDATE orders SET total = 0",
+        "EXPLAIN ANALYZE CREATE TABLE more AS SELECT 1",
+        "EXPLAIN ANALYZE CREATE MACRO more(x) AS x",
+        "EXPLAIN ANALYZE DROP TABLE orders",
+        "EXPLAIN ANALYZE TRUNCATE orders",
+        "EXPLAIN ANALYZE COMMIT",
+        "EXPLAIN SELECT 1",
+    ],
+)
+async def test_a_query_leaves_nothing_to_other_runs(folder, query):
+    kit = dataframes({"orders": folder / "orders.csv"})
+    there = "SELECT count(*), sum(total), (SELECT count(*) FROM duckdb_tables()) FROM orders"
+    async with Agent("offline", tools=[kit]):
+        assert "QueryError" in await refused(kit, "query_dataframes", query=query)
+        assert (await given(kit, "query_dataframes", query=there))["rows"] == [[3, 9.75, 1]]
+
+
+ENDS = """
+import asyncio, sys
+from gossamer import Agent, ToolCall
+from gossamer.models import ScriptedModel
+from gossamer.tools.builtin import dataframes, sql
+
+path, toolkit, way = sys.argv[1:]
+name = "query_dataframes" if toolkit == "dataframes" else "query_sql"
+query = "SELECT 1"
+if way == "stopped":
+    query = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range + b.range = -1"
+
+async def main():
+    kit = dataframes(path) if toolkit == "dataframes" else sql("duckdb:///" + path + "/some.db")
+    await Agent(ScriptedModel(["done"]), tools=[kit]).run("go")  # opens it
+    run = asyncio.create_task(Agent(ScriptedModel([ToolCall.of(name, query=query), "done"]), tools=[kit]).run("go"))
+    await asyncio.wait({run}, timeout=0.5 if way == "stopped" else None)
+    if run.done():
+        print((await run).new_messages[2].parts[0].content)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("way", ["done", "stopped"])
+@pytest.mark.parametrize("toolkit", ["dataframes", "sql"])
+async def test_a_program_ends_well_that_closes_nothing(folder, toolkit, way):
+    duckdb.connect(str(folder / "some.db")).close()
+
+    async def end():
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ENDS, str(folder), toolkit, way), stderr=asyncio.subprocess.PIPE
+        )
+        _, told = await process.communicate()
+        return process.returncode, told.decode()
+
+    for _ in range(4):
+        assert await asyncio.gather(end(), end()) == [(0, "")] * 2
+
+
+LOADS = """
+import asyncio, sys
+from gossamer import Agent
+from gossamer.models import ScriptedModel
+from gossamer.tools.builtin import dataframes
+
+async def main():
+    run = asyncio.create_task(Agent(ScriptedModel(["done"]), tools=[dataframes(sys.argv[1])]).run("go"))
+    await asyncio.wait({run}, timeout=float(sys.argv[2]))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_program_ends_well_while_its_tables_are_loaded(folder):
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT range, 'x' || range FROM range(1000000)) TO '{folder}/many.csv'")
+
+    async def end(seconds):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LOADS, str(folder), str(seconds)), stderr=asyncio.subprocess.PIPE
+        )
+        await process.communicate()
+        return process.returncode
+
+    for tenths in range(2, 12):
+        assert await asyncio.gather(end(tenths / 50), end(tenths / 45)) == [0, 0]
+
+
+async def test_a_query_that_is_over_time_is_told_so_and_gives_its_cursor_back(folder):
+    kit = dataframes({"orders": folder / "orders.csv"}, timeout=0.2)
+    slow = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range + b.range = -1"
+    async with Agent("offline", tools=[kit]):
+        told = await asyncio.gather(*(refused(kit, "query_dataframes", query=slow) for _ in range(4)))
+        assert all("longer than 0.2 seconds" in one for one in told)
+        assert (await given(kit, "query_dataframes", query="SELECT 1"))["rows"] == [[1]]

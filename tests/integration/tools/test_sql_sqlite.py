@@ -168,6 +168,55 @@ async def test_a_query_that_takes_too_long_is_stopped(path, query):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT instr(hex(zeroblob(4900000)), hex(zeroblob(2400000)) || '1')",
+        "SELECT replace(hex(zeroblob(4900000)), hex(zeroblob(2400000)) || '1', 'x')",
+    ],
+)
+@pytest.mark.parametrize("writable", [False, True])
+async def test_a_function_that_never_comes_back_is_stopped_too(path, query, writable):
+    kit, before = sql(f"sqlite:///{path}", writable=writable, timeout=0.2), content(path)
+    assert "longer than 0.2 seconds" in await refused(kit, "query_sql", query=query)
+    async with asyncio.timeout(20):
+        while thread_statistics().abandoned:
+            await asyncio.sleep(0.01)
+    assert content(path) == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT " + ", ".join(["hex(zeroblob(4900000))"] * 40),
+        FOREVER.replace("count(*)", "count(DISTINCT randomblob(1000000))"),
+        FOREVER.replace("count(*)", "i, randomblob(1000000)") + " ORDER BY 2",
+    ],
+)
+async def test_memory_is_bounded_and_no_disk_taken_for_it(path, tmp_path, monkeypatch, query):
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path / "none"))
+    assert "out of memory" in await refused(sql(f"sqlite:///{path}"), "query_sql", query=query)
+
+
+async def test_a_statement_that_is_stopped_takes_back_what_it_wrote(path, tmp_path):
+    kit, before = sql(f"sqlite:///{path}", writable=True, timeout=0.5), content(path)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n) INSERT INTO orders SELECT i, 1, 1 FROM n"
+    assert "longer than 0.5 seconds" in await refused(kit, "query_sql", query=endless)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]  # no journal that somebody must clear up
+    assert content(path) == before
+
+
+async def test_reads_a_file_with_a_log_of_its_writes(path):
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("INSERT INTO orders VALUES (3, 2, 5)")
+    try:
+        found = await given(sql(f"sqlite:///{path}"), "query_sql", query="SELECT count(*) FROM orders")
+        assert found["rows"] == [[3]]
+    finally:
+        writer.close()
+
+
 async def test_a_run_that_is_cancelled_stops_its_query(kit):
     agent = Agent(ScriptedModel([ToolCall.of("query_sql", query=FOREVER)]), tools=[kit])
     started = asyncio.Event()
@@ -197,9 +246,23 @@ async def test_values_that_json_cannot_hold(path):
         connection.execute("INSERT INTO customers (name) VALUES (CAST(x'ff41' AS TEXT))")
     connection.close()
     found = await given(
-        sql(f"sqlite:///{path}"), "query_sql", query="SELECT name, 9e999 FROM customers WHERE id = 3"
+        sql(f"sqlite:///{path}"),
+        "query_sql",
+        query="SELECT name, 9e999, -9e999, NULL FROM customers WHERE id = 3",
     )
-    assert found["rows"] == [["\ufffdA", None]]
+    assert found["rows"] == [["\ufffdA", "Infinity", "-Infinity", None]]
+
+
+async def test_names_of_columns_are_bounded_too(path):
+    kit = sql(f"sqlite:///{path}", max_cell=20)
+    long = "x" * 40_000
+    assert (await given(kit, "query_sql", query=f'SELECT 1 AS "{long}"'))["columns"] == [
+        "x" * 20 + "… [cut at 20 characters]"
+    ]
+    many = ", ".join(f"'{'y' * 20}' AS c{number}" for number in range(1_500))
+    wide = sql(f"sqlite:///{path}", max_cell=1_000)
+    found = await given(wide, "query_sql", query=f"SELECT {many}")
+    assert len(found["columns"]) == len(found["rows"][0]) == 1_500
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -288,7 +288,7 @@ def _mean(*values: Number) -> Number:
 def _sum(*values: Number) -> Number:
     total: Number = Fraction(0)
     for value in values:
-        total += value
+        total = _bounded(total + value)  # each on the way: a sum of fractions grows by all their denominators
     return total
 
 
@@ -299,8 +299,9 @@ def _median(*values: Number) -> Number:
 
 
 def _deviation(*values: Number) -> Number:
-    mean = _mean(*values)
-    squares = [(value - mean) * (value - mean) for value in values]
+    mean = _bounded(_mean(*values))
+    apart = [_bounded(value - mean) for value in values]
+    squares = [_bounded(one * one) for one in apart]
     return _root(_sum(*squares) / Fraction(len(values) - 1))
 
 

@@ -11,15 +11,22 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeAlias
 
 import msgspec
 
 from gossamer.errors import ArgumentError, ToolkitError
-from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, load_duckdb, query_duckdb
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
+from gossamer.tools.builtin.duckdb_queries import (
+    CONFIGURATION,
+    inside_duckdb,
+    load_duckdb,
+    query_duckdb,
+    run_duckdb,
+)
+from gossamer.tools.builtin.rows import MAX_QUERY, QueryBounds, QueryError, Rows
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.rooted import FilesError, Rooted, kind_of, opened_file
 from gossamer.tools.threads import run_in_thread
@@ -33,7 +40,8 @@ __all__ = ["MAX_TABLES", "dataframes"]
 # Tables of one toolkit.
 MAX_TABLES = 100
 
-_MAX_QUERY = 50_000  # characters
+# EXPLAIN is none of them: with ANALYZE it runs what it explains, and makes secrets, which no transaction bounds.
+_KINDS = frozenset(("SELECT",))
 
 _READERS = {
     ".csv": "read_csv",
@@ -68,7 +76,7 @@ def dataframes(
             whose files of these kinds become tables named after them. Links in the folder are not followed.
         name: of the toolkit. Where a tool's name is taken, it is put before it.
         max_rows: rows that a call gives.
-        max_cell: characters of a cell; a longer one is cut and says so.
+        max_cell: characters of a cell and of a column's name; a longer one is cut and says so.
         timeout: seconds that a query may take.
         max_bytes: of all files together.
         max_memory: bytes that DuckDB may hold, tables and queries together.
@@ -88,9 +96,16 @@ def dataframes(
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[list[Tool[..., Any]]]:
-        connection, names = await run_in_thread(lambda: _load(find, max_bytes, max_memory))
+        # Here alone the connection is kept, so that it is gone for all when it is closed.
+        kept: list[duckdb.DuckDBPyConnection] = []
+        dropped = Event()
         try:
-            work = _Frames(connection, names, bounds)
+            names = await run_in_thread(lambda: _open(kept, dropped, find, max_bytes, max_memory))
+        except BaseException:
+            dropped.set()
+            raise
+        try:
+            work = _Frames(kept, names, bounds)
             tools: list[Any] = [
                 work.list_dataframes,
                 work.describe_dataframe,
@@ -100,7 +115,7 @@ def dataframes(
             ]
             yield [tool(idempotent=True, timeout=timeout + 30)(one) for one in tools]
         finally:
-            await run_in_thread(connection.close)
+            await run_in_thread(lambda: _close(kept))
 
     return Toolkit(name, description="Look into tables, by SQL too.", open=opened, on_clash="rename")
 
@@ -108,8 +123,8 @@ def dataframes(
 class _Frames:
     """The tools' work."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, names: list[str], bounds: QueryBounds) -> None:
-        self._connection = connection
+    def __init__(self, kept: list[duckdb.DuckDBPyConnection], names: list[str], bounds: QueryBounds) -> None:
+        self._kept = kept
         self._names = names
         self._bounds = bounds
 
@@ -159,24 +174,24 @@ class _Frames:
         Args:
             query: one SELECT in the SQL of DuckDB; tables by their names.
         """
-        if len(query) > _MAX_QUERY or "\0" in query:
-            raise QueryError(f"a query has at most {_MAX_QUERY} characters, and no NUL among them")
+        if len(query) > MAX_QUERY or "\0" in query:
+            raise QueryError(f"a query has at most {MAX_QUERY} characters, and no NUL among them")
         return await self._query(query)
 
     async def _query(self, query: str, bounds: QueryBounds | None = None) -> Rows:
-        cursor = self._connection.cursor()  # its own, so that stopping it stops no other
+        def connect() -> duckdb.DuckDBPyConnection:
+            try:
+                cursor = self._kept[0].cursor()  # its own, so that stopping it stops no other
+            except IndexError:
+                raise QueryError("the tables are closed") from None
+            # What comes along with a SELECT may write too: `WITH x AS (DELETE … RETURNING …)`.
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            return cursor
 
-        def run() -> Rows:
-            return query_duckdb(cursor, query, bounds or self._bounds)
+        def work(cursor: duckdb.DuckDBPyConnection) -> Rows:
+            return query_duckdb(cursor, query, bounds or self._bounds, kinds=_KINDS)
 
-        def stop() -> None:
-            with suppress(Exception):  # it has ended just now
-                cursor.interrupt()
-
-        try:
-            return await run_query(run, stop, self._bounds.timeout)
-        finally:
-            cursor.close()
+        return await run_duckdb(connect, work, self._bounds.timeout)
 
     def _known(self, table: str) -> str:
         if table not in self._names:
@@ -191,7 +206,22 @@ _Copy: TypeAlias = Callable[[BinaryIO, int], None]
 _Find: TypeAlias = Callable[[Callable[[str, str, _Copy], None]], None]
 
 
-def _load(find: _Find, max_bytes: int, max_memory: int) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
+def _open(
+    kept: list[duckdb.DuckDBPyConnection], dropped: Event, find: _Find, max_bytes: int, max_memory: int
+) -> list[str]:
+    with inside_duckdb(kept):
+        names = _load(kept, find, max_bytes, max_memory)
+        if dropped.is_set():  # nobody waits for it any more
+            kept.pop().close()
+        return names
+
+
+def _close(kept: list[duckdb.DuckDBPyConnection]) -> None:
+    with inside_duckdb([], parked=False):
+        kept.pop().close()
+
+
+def _load(kept: list[duckdb.DuckDBPyConnection], find: _Find, max_bytes: int, max_memory: int) -> list[str]:
     """Load the files into a DuckDB in memory and shut it.
 
     Each is copied first, from its descriptor, to a name of ours: DuckDB takes `*` and `://` in a name for something else,
@@ -206,6 +236,7 @@ def _load(find: _Find, max_bytes: int, max_memory: int) -> tuple[duckdb.DuckDBPy
     names: list[str] = []
     settings = {**CONFIGURATION, "enable_external_access": True, "memory_limit": f"{max_memory}B"}
     connection = duckdb.connect(":memory:", config=settings)
+    kept.append(connection)
     left = max_bytes
     try:
         with tempfile.TemporaryDirectory(prefix="gossamer-") as folder:
@@ -234,9 +265,10 @@ def _load(find: _Find, max_bytes: int, max_memory: int) -> tuple[duckdb.DuckDBPy
             raise ToolkitError("there is no table: no file in the folder is of a known kind")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     except BaseException:
+        kept.clear()
         connection.close()
         raise
-    return connection, names
+    return names
 
 
 def _named(tables: Mapping[str, Source]) -> _Find:

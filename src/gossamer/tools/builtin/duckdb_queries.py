@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Condition
+from time import monotonic, sleep
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 from gossamer.errors import ToolkitError
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of, run_query
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["CONFIGURATION", "LOCK", "READING", "load_duckdb", "query_duckdb"]
+__all__ = ["CONFIGURATION", "LOCK", "READING", "inside_duckdb", "load_duckdb", "query_duckdb", "run_duckdb"]
 
 # How DuckDB is opened. Beside files and network this keeps it from secrets of the user and from variables of the
 # Python functions around the call, where it would look for tables by their names.
@@ -30,6 +36,9 @@ LOCK: dict[str, str | bool | int | float | list[str]] = {"lock_configuration": T
 
 # Kinds of statements, as DuckDB's own parser names them.
 READING = frozenset(("SELECT", "EXPLAIN"))
+
+# How long the exit of Python waits for threads to leave DuckDB.
+_EXIT_SECONDS = 10.0
 
 # Types whose values cannot be long; those of others are made text and cut by DuckDB, before Python holds them.
 _SHORT = frozenset(
@@ -53,6 +62,46 @@ def load_duckdb() -> None:
             "DuckDB is missing; install it with: pip install 'gossamer[sql]' (or 'gossamer[dataframes]')"
         ) from error
     del duckdb
+
+
+async def run_duckdb(
+    connect: Callable[[], duckdb.DuckDBPyConnection],
+    work: Callable[[duckdb.DuckDBPyConnection], Rows],
+    seconds: float,
+) -> Rows:
+    """Run work on a connection of its own in a thread, which closes it; interrupt it when nobody waits any more.
+
+    Args:
+        connect: makes the connection, in the thread.
+        work: what is done with it, in the thread.
+        seconds: how long it may take.
+
+    Raises:
+        QueryError: the work failed, or the time is over.
+    """
+    opened: list[duckdb.DuckDBPyConnection] = []
+
+    def run() -> Rows:
+        with inside_duckdb(opened):
+            if _inside.ending:
+                raise QueryError("Python is about to end, and no query is run any more")
+            return _on_connection(connect, work, opened)
+
+    return await run_query(run, lambda: _interrupt(opened), seconds)
+
+
+def _on_connection(
+    connect: Callable[[], duckdb.DuckDBPyConnection],
+    work: Callable[[duckdb.DuckDBPyConnection], Rows],
+    opened: list[duckdb.DuckDBPyConnection],
+) -> Rows:
+    connection = connect()
+    opened.append(connection)
+    try:
+        return work(connection)
+    finally:
+        opened.clear()  # before it is closed: nobody interrupts what is gone
+        connection.close()
 
 
 def query_duckdb(
@@ -118,3 +167,86 @@ def _short(message: str) -> str:
     """Leave out what DuckDB quotes of the query that we made around the model's."""
     message = message.partition("\n\nLINE ")[0].strip()
     return message if len(message) <= 2_000 else message[:2_000] + "…"
+
+
+# --- the exit of Python ---------------------------------------------------------------------------------------------
+
+
+class _Inside:
+    """What threads do in DuckDB at this time: for each its connections, which can be interrupted."""
+
+    def __init__(self) -> None:
+        self.changed = Condition()
+        self.threads: list[list[duckdb.DuckDBPyConnection]] = []
+        self.ending = False
+
+    def leave(self, opened: list[duckdb.DuckDBPyConnection]) -> None:
+        with self.changed:
+            self.threads[:] = [one for one in self.threads if one is not opened]
+            self.changed.notify_all()
+
+
+_inside = _Inside()
+
+
+@contextmanager
+def inside_duckdb(opened: list[duckdb.DuckDBPyConnection], *, parked: bool = True) -> Generator[None]:
+    """Say that this thread is in DuckDB, so that Python waits for it at its exit.
+
+    A thread that comes back from C++ after Python has ended is ended by force there, which aborts the process. So does
+    one that drops the last of a connection then: an error takes nothing of DuckDB with it in its frames.
+
+    Args:
+        opened: the connections that are interrupted then; empty as long as there is none.
+        parked: whether the thread goes no further when Python ends; somebody may wait for its end where not.
+    """
+    inside = _inside
+    with inside.changed:
+        inside.threads.append(opened)
+    try:
+        yield
+    except BaseException as error:
+        one: BaseException | None = error
+        while one is not None:
+            clear_frames(one.__traceback__)
+            one = one.__context__
+        if inside.ending and parked:
+            inside.leave(opened)
+            _stay()
+        raise
+    finally:
+        inside.leave(opened)
+    if inside.ending and parked:
+        _stay()
+
+
+def _stay() -> None:
+    """Keep a daemon thread until Python ends it, so that nothing of DuckDB is dropped by it meanwhile."""
+    while True:
+        sleep(60)
+
+
+@atexit.register
+def _leave() -> None:
+    inside, deadline = _inside, monotonic() + _EXIT_SECONDS
+    inside.ending = True
+    with inside.changed:
+        while inside.threads and monotonic() < deadline:
+            for opened in inside.threads:
+                _interrupt(opened)
+            inside.changed.wait(0.05)  # and again: what it was told may have come before its query
+
+
+def _interrupt(opened: list[duckdb.DuckDBPyConnection]) -> None:
+    for connection in opened.copy():  # its thread empties it meanwhile
+        with suppress(Exception):  # closed just now
+            connection.interrupt()
+
+
+def _renew() -> None:
+    global _inside  # noqa: PLW0603 - a forked child has none of its parent's threads
+    _inside = _Inside()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -1,4 +1,4 @@
-"""Rows of a query for a model: so many, each cell so long, within so many seconds."""
+"""Queries of a model and what they give: so many rows, each cell so long, within so many seconds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from gossamer.errors import ArgumentError, GossamerError
+from gossamer.tools.builtin.rows_cut import cut_names, cut_rows
 from gossamer.tools.builtin.stoppable import run_stoppable
 
-__all__ = ["QueryBounds", "QueryError", "Rows", "rows_of", "run_query"]
+__all__ = ["MAX_QUERY", "QueryBounds", "QueryError", "Rows", "rows_of", "run_query"]
 
-_MOST_CHARACTERS = 200_000  # of all cells together
-_LARGEST_INTEGER = 2**63
+# Characters of a query.
+MAX_QUERY = 50_000
 
 
 class QueryError(GossamerError):
@@ -24,8 +25,9 @@ class Rows(msgspec.Struct, frozen=True):
     """What a query gives.
 
     Attributes:
-        columns: their names.
-        rows: a list of cells for each row; a cell that is too long is cut and says so.
+        columns: their names; one that is too long is cut as a cell is.
+        rows: a list of cells for each row; a cell that is too long is cut and says so. A floating
+            number that is not finite is the text `Infinity`, `-Infinity` or `NaN`.
         more: whether there are rows that are left out.
     """
 
@@ -39,7 +41,7 @@ class QueryBounds(msgspec.Struct, frozen=True):
 
     Attributes:
         max_rows: rows that are given.
-        max_cell: characters of a cell.
+        max_cell: characters of a cell, and of a column's name.
         timeout: seconds.
 
     Raises:
@@ -67,15 +69,8 @@ def rows_of(columns: Sequence[str], found: Iterable[Sequence[Any]], bounds: Quer
         found: rows as the database gives them, one after the other.
         bounds: how many, and how long.
     """
-    rows: list[list[Any]] = []
-    size = 0
-    for row in found:
-        if len(rows) == bounds.max_rows or size > _MOST_CHARACTERS:
-            return Rows([*columns], rows, more=True)
-        cells = [_cell(value, bounds.max_cell) for value in row]
-        size += sum(len(cell) if isinstance(cell, str) else 8 for cell in cells)
-        rows.append(cells)
-    return Rows([*columns], rows)
+    rows, more = cut_rows(len(columns), found, bounds.max_rows, bounds.max_cell)
+    return Rows(cut_names(columns, bounds.max_cell), rows, more)
 
 
 async def run_query(work: Callable[[], Rows], stop: Callable[[], None], seconds: float) -> Rows:
@@ -90,15 +85,3 @@ async def run_query(work: Callable[[], Rows], stop: Callable[[], None], seconds:
         raise QueryError(
             f"the query took longer than {seconds:g} seconds and was stopped; ask for less"
         ) from None
-
-
-def _cell(value: Any, most: int) -> Any:
-    """Make a value one that JSON can hold, and no longer than may be."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if -_LARGEST_INTEGER <= value < _LARGEST_INTEGER else _cell(str(value), most)
-    text = f"{len(value)} bytes: {value[: most // 2 + 1].hex()}" if isinstance(value, bytes) else str(value)
-    if len(text) > most:
-        text = f"{text[:most]}… [cut at {most} characters]"
-    return text if text.isascii() else text.encode(errors="replace").decode()

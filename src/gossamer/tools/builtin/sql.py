@@ -9,14 +9,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from gossamer.errors import ArgumentError
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows
+from gossamer.tools.builtin.rows import MAX_QUERY, QueryBounds, QueryError, Rows
 from gossamer.tools.function import NeedsApproval, Tool, tool
 from gossamer.tools.toolkit import Toolkit
 
-__all__ = ["MAX_QUERY", "sql"]
-
-# Characters of a query.
-MAX_QUERY = 50_000
+__all__ = ["sql"]
 
 
 class _Database(Protocol):
@@ -50,8 +47,8 @@ def sql(
         needs_approval: whether a person decides before a query runs, where it may write.
         name: of the toolkit. Where a tool's name is taken, it is put before it, so that two databases can be given.
         max_rows: rows that a query gives.
-        max_cell: characters of a cell; a longer one is cut and says so.
-        timeout: seconds that a query may take; the database stops it then.
+        max_cell: characters of a cell and of a column's name; a longer one is cut and says so.
+        timeout: seconds that a query may take; it is stopped then.
         max_connections: connections to Postgres at once, for each event loop; further queries wait.
         allow_superuser: let a read-only toolkit use a Postgres role that may read and write files of the server.
             A transaction is no bound for what such a role can do, so that it is refused.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gossamer.tools.builtin.duckdb_queries import CONFIGURATION, LOCK, READING, load_duckdb, query_duckdb
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
+from gossamer.tools.builtin.duckdb_queries import (
+    CONFIGURATION,
+    LOCK,
+    READING,
+    load_duckdb,
+    query_duckdb,
+    run_duckdb,
+)
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -74,23 +80,7 @@ class DuckDBDatabase:
         )
 
     async def _run(self, work: Callable[[duckdb.DuckDBPyConnection], Rows]) -> Rows:
-        opened: list[duckdb.DuckDBPyConnection] = []
-
-        def run() -> Rows:
-            connection = self._connect()
-            opened.append(connection)
-            try:
-                return work(connection)
-            finally:
-                opened.clear()  # before it is closed: nobody interrupts what is gone
-                connection.close()
-
-        def stop() -> None:
-            for connection in opened.copy():  # the thread empties it meanwhile
-                with contextlib.suppress(Exception):  # closed just now
-                    connection.interrupt()
-
-        return await run_query(run, stop, self._bounds.timeout)
+        return await run_duckdb(self._connect, work, self._bounds.timeout)
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         load_duckdb()

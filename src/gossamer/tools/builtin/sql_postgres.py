@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of
+from gossamer.tools.builtin.rows_cut import cut_names
 from gossamer.tools.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class PostgresDatabase:
                     f"the query cannot be bounded: {self._words(error)}; give one SELECT with nothing behind it"
                 ) from None
         rows = await self._stream(connection, bounded, None)
-        return Rows(names, rows.rows, rows.more)
+        return Rows(cut_names(names, self._bounds.max_cell), rows.rows, rows.more)
 
     def _bounded(self, query: str, described: PGresult) -> str:
         """Put a query inside another that cuts rows and cells on the server: the client holds a cell as a whole."""

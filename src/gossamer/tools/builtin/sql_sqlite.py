@@ -1,24 +1,25 @@
-"""SQLite: a connection that is read-only, and a list of what a statement may do that SQLite itself holds to."""
+"""SQLite: a connection that is read-only, and a list of what a statement may do that SQLite itself holds to.
+
+Each call has a process of its own, see `sql_sqlite_process`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Generator, Sequence
+import subprocess
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, rows_of, run_query
+import msgspec
 
-if TYPE_CHECKING:
-    import sqlite3
+from gossamer.tools.builtin import sql_sqlite_process
+from gossamer.tools.builtin.rows import QueryBounds, QueryError, Rows, run_query
+from gossamer.tools.builtin.rows_cut import cut_names
 
 __all__ = ["SQLiteDatabase"]
 
-_STEPS = 1_000  # of SQLite's machine between two looks at whether to stop
-
-# What a query may make SQLite hold at once. A value longer than that cannot be read, nor made.
-_MAX_VALUE = 10_000_000
+_STOPS = 20  # how often a process that writes is told to end before it is killed: a second long
 
 _TABLES = """SELECT name AS "table", type FROM sqlite_master
 WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"""
@@ -28,24 +29,9 @@ CASE WHEN c.pk > 0 THEN 'primary key' ELSE (
     FROM pragma_foreign_key_list(?1) f WHERE f."from" = c.name
 ) END AS "key" FROM pragma_table_xinfo(?1) c ORDER BY c.cid"""
 
-# Told of a statement before it runs: everything else is denied, other files and settings among it.
-_READING = ("SELECT", "READ", "FUNCTION", "RECURSIVE")
-_WRITING = (
-    *("INSERT", "UPDATE", "DELETE", "ALTER_TABLE", "REINDEX", "ANALYZE"),
-    *("CREATE_TABLE", "CREATE_INDEX", "CREATE_VIEW", "CREATE_TRIGGER"),
-    *("DROP_TABLE", "DROP_INDEX", "DROP_VIEW", "DROP_TRIGGER"),
-)
-_PRAGMAS = frozenset(
-    ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list")
-)
-# load_extension runs a program, the others give at memory or files; most are not there to begin with.
-_DENIED_FUNCTIONS = frozenset(
-    ("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "fileio_ls")
-)
-
 
 class SQLiteDatabase:
-    """A file of SQLite; each call opens it anew, in a thread.
+    """A file of SQLite; each call opens it anew, in a process.
 
     Args:
         path: of the file, which must be there.
@@ -66,7 +52,7 @@ class SQLiteDatabase:
         Raises:
             QueryError: the file cannot be read.
         """
-        return await self._run(lambda connection: self._rows(connection, _TABLES))
+        return await self.query(_TABLES)
 
     async def describe(self, table: str) -> Rows:
         """Tell the columns of a table.
@@ -74,100 +60,61 @@ class SQLiteDatabase:
         Raises:
             QueryError: there is no such table.
         """
-        rows = await self._run(lambda connection: self._rows(connection, _COLUMNS, (table,)))
+        rows = await self.query(_COLUMNS, table)
         if not rows.rows:
             raise QueryError(f"there is no table {table!r}; list_tables tells what there is")
         return rows
 
-    async def query(self, query: str) -> Rows:
+    async def query(self, query: str, *parameters: str) -> Rows:
         """Run one statement, in a transaction of its own.
 
         Raises:
             QueryError: SQLite refused or failed to run it, or it took too long.
         """
-        return await self._run(lambda connection: self._rows(connection, query))
-
-    async def _run(self, work: Callable[[sqlite3.Connection], Rows]) -> Rows:
-        stopped = threading.Event()
-        opened: list[sqlite3.Connection] = []
-
-        def run() -> Rows:
-            with self._connected(stopped) as connection:
-                opened.append(connection)
-                return work(connection)
+        bounds = self._bounds
+        question = msgspec.json.encode(
+            {
+                "url": self._url,
+                "query": query,
+                "parameters": parameters,
+                "writable": self._writable,
+                "max_rows": bounds.max_rows,
+                "max_cell": bounds.max_cell,
+                "seconds": bounds.timeout,
+            }
+        )
+        started: list[subprocess.Popen[bytes]] = []
+        stops = 0
 
         def stop() -> None:
-            stopped.set()
-            for connection in opened:  # sooner than the next look, where single steps take long
-                with contextlib.suppress(Exception):  # closed just now
-                    connection.interrupt()
+            nonlocal stops
+            for process in started:
+                stops += 1
+                with contextlib.suppress(OSError):  # ended just now
+                    if self._writable and stops <= _STOPS:
+                        process.terminate()
+                    else:
+                        process.kill()
 
-        return await run_query(run, stop, self._bounds.timeout)
+        return await run_query(lambda: self._asked(question, started), stop, bounds.timeout)
 
-    @contextlib.contextmanager
-    def _connected(self, stopped: threading.Event) -> Generator[sqlite3.Connection]:
-        import sqlite3
-
+    def _asked(self, question: bytes, started: list[subprocess.Popen[bytes]]) -> Rows:
+        # Without the folders, variables and packages of this Python (-I, -S): the standard library is enough.
+        command = [sys.executable, "-I", "-S", sql_sqlite_process.__file__]
+        pipe = subprocess.PIPE
         try:
-            connection = sqlite3.connect(self._url, uri=True, isolation_level=None, timeout=5.0)
-            try:
-                self._guard(connection, stopped)
-                yield connection
-            finally:
-                connection.close()
-        except sqlite3.OperationalError as error:
-            if str(error) == "interrupted":
-                raise QueryError("the query was stopped") from None
-            raise QueryError(str(error)) from None
-        except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError) as error:
-            raise QueryError(self._explained(str(error))) from None
-
-    def _guard(self, connection: sqlite3.Connection, stopped: threading.Event) -> None:
-        import sqlite3
-
-        connection.text_factory = _decoded
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        # A long pattern takes time without a step of SQLite's machine, after which it could be stopped.
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200)
-        # A view of a hostile file calls no function that has effects.
-        connection.execute("PRAGMA trusted_schema=OFF")
-        if self._writable:
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("BEGIN IMMEDIATE")
-        else:
-            connection.execute("PRAGMA query_only=ON")
-        allowed = _READING + _WRITING if self._writable else _READING
-        codes = {getattr(sqlite3, f"SQLITE_{name}") for name in allowed}
-        pragma, function, update = sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_UPDATE
-
-        def authorise(action: int, first: str | None, second: str | None, *_: Any) -> int:
-            if action == pragma:
-                return sqlite3.SQLITE_OK if (first or "").lower() in _PRAGMAS else sqlite3.SQLITE_DENY
-            if action == function and (second or "").lower() in _DENIED_FUNCTIONS:
-                return sqlite3.SQLITE_DENY
-            if action == update and first == "sqlite_master":
-                # So SQLite asks when it meets json_each or an index of words. A statement of one's own that would
-                # change that table is refused by SQLite in any case.
-                return sqlite3.SQLITE_OK
-            return sqlite3.SQLITE_OK if action in codes else sqlite3.SQLITE_DENY
-
-        connection.set_authorizer(authorise)
-        connection.set_progress_handler(stopped.is_set, _STEPS)
-
-    def _rows(self, connection: sqlite3.Connection, query: str, parameters: Sequence[str] = ()) -> Rows:
-        cursor = connection.execute(query, parameters)
-        columns = [column[0] for column in cursor.description or ()]
-        rows = rows_of(columns, cursor, self._bounds)
-        cursor.close()
-        if self._writable:
-            connection.set_authorizer(None)
-            changed = connection.total_changes
-            connection.execute("COMMIT")
-            if not columns:
-                return Rows(["changed rows"], [[changed]])
-        return rows
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:  # noqa: S603 - nothing of the query is in it
+                started.append(process)
+                told, failed = process.communicate(question)
+        except OSError as error:
+            raise QueryError(f"no process could be started for the query: {error}") from None
+        if process.returncode != 0:
+            said = " ".join(failed[-300:].decode("utf-8", "replace").split())
+            raise QueryError(f"the process of the query ended with {process.returncode}: {said or 'no word'}")
+        answer: dict[str, Any] = msgspec.json.decode(told)
+        if "error" in answer:
+            raise QueryError(self._explained(answer["error"]))
+        return Rows(cut_names(answer["columns"], self._bounds.max_cell), answer["rows"], answer["more"])
 
     def _explained(self, message: str) -> str:
         if message == "not authorized" or "prohibited" in message:
@@ -176,7 +123,3 @@ class SQLiteDatabase:
             )
             return f"{message}: {what} may not be run; there is neither ATTACH nor a setting or transaction to make"
         return message
-
-
-def _decoded(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
