@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import EndRun, ResumeError
+from gossamer.errors import EndRun, ResumeError, ToolError
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.records import (
     Answer,
@@ -27,7 +27,7 @@ from gossamer.records import (
     PendingKind,
 )
 from gossamer.remembered import keys_of
-from gossamer.schema import encode_value, is_object
+from gossamer.schema import encode_value, is_object, words_of
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -147,8 +147,19 @@ def ask(turn: ToolTurn) -> None:
             context.session.record(ApprovalAskedRecord(run=context.run_id, pending=pending))
 
 
-def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]) -> None:
+def decide(
+    session: Session[Any],
+    run_id: str,
+    decisions: Mapping[str, Decision],
+    tools: Mapping[str, Tool[..., Any]],
+) -> None:
     """Record decisions about calls that wait.
+
+    Args:
+        session: the session.
+        run_id: the run that waits.
+        decisions: the decisions, by call id.
+        tools: the tools of its agent, by name.
 
     Raises:
         ResumeError: a call is unknown or not waiting, or a decision does not fit what was asked.
@@ -174,6 +185,8 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             raise ResumeError(f"call {call_id!r} wants Approve or Deny, not an Answer")
         if isinstance(decision, Approve) and not isinstance(decision.args, dict | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ResumeError(f"args of the Approve for {call_id!r} must be a dict, not {decision.args!r}")
+        if isinstance(decision, Deny) and not isinstance(decision.reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ResumeError(f"the reason of the Deny for {call_id!r} must be text, not {decision.reason!r}")
         if not isinstance(decision, Answer) and decision.remember not in {None, "tool", "arguments"}:
             raise ResumeError(f"remember must be 'tool', 'arguments' or None, not {decision.remember!r}")
         if not isinstance(decision, Answer) and decision.remember and pending.kind != "approval":
@@ -182,6 +195,8 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
             msgspec.json.encode(decision)  # it goes into the journal
         except (TypeError, ValueError) as error:
             raise ResumeError(f"the decision about {call_id!r} has no JSON form: {error}") from error
+        if isinstance(decision, Approve) and decision.args is not None and pending.run_id == run_id:
+            _check_arguments(tools.get(pending.call.name), decision.args)
     for call_id, decision in decisions.items():
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
 
@@ -191,6 +206,18 @@ def _goes_on(tool: Tool[..., Any], call: ToolCall) -> bool:
     return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(call.id))
 
 
+def _check_arguments(tool: Tool[..., Any] | None, arguments: dict[str, Any]) -> None:
+    """Check the arguments of whoever decided: the model is not to blame for them."""
+    if tool is None:
+        return
+    try:
+        tool.decode(msgspec.json.encode(arguments).decode())
+    except (ValueError, RecursionError) as error:
+        raise ResumeError(
+            f"the arguments given for {tool.name!r} do not fit: {error}; it still waits"
+        ) from error
+
+
 async def _must_wait(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> bool:
     if tool.run_by != "agent":
         return True
@@ -198,8 +225,19 @@ async def _must_wait(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> bo
     if verdict is None:
         verdict = _verdict(turn, tool, call)
     if inspect.isawaitable(verdict):
-        verdict = await verdict
-    return bool(verdict)
+        try:
+            verdict = await verdict
+        except Exception as error:
+            raise _failed(tool, error) from error
+    if not isinstance(verdict, bool):
+        raise ToolError(
+            f"needs_approval of {tool.name!r} gave {type(verdict).__name__}; it must give True or False"
+        )
+    return verdict
+
+
+def _failed(tool: Tool[..., Any], error: Exception) -> ToolError:
+    return ToolError(f"needs_approval of {tool.name!r} failed: {type(error).__name__}: {words_of(error)}")
 
 
 def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
@@ -213,7 +251,10 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
         # The call will be handed back to the model for its arguments, unless middleware mends them.
         return bool(turn.interceptions)
     turn.decoded = tool, call.arguments, arguments
-    return policy(**(arguments if is_object(arguments) else msgspec.structs.asdict(arguments)))
+    try:
+        return policy(**(arguments if is_object(arguments) else msgspec.structs.asdict(arguments)))
+    except Exception as error:
+        raise _failed(tool, error) from error
 
 
 def _as_decided(call: ToolCall, shown: ToolCall | None, decision: Decision | None) -> ToolCall:

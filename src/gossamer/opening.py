@@ -233,7 +233,7 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit:
             raise ResumeError(
                 f"call {call.id!r} waits for {call.name!r}, which is no tool of agent {context.agent!r}"
             )
-    decide(session, run_id, decisions)
+    decide(session, run_id, decisions, kit.by_name)
     context.run_id = run_id
     turns = 0
     answer: Message | None = None
@@ -332,6 +332,11 @@ def as_tools(tools: Any) -> tuple[AgentTool, ...]:
             f"tools must be a list of tools or a function of the context, not {type(tools).__name__}"
         )
     items: list[Any] = list(tools)
+    for item in items:
+        if hasattr(item, "as_tool"):
+            raise ArgumentError(
+                f"agent {item.name!r} is no tool; give agent.as_tool(name, description) or handoff(agent, description)"
+            )
     return tuple(
         item if item.__class__ in _TOOLS or isinstance(item, Toolkit) else as_tool(item) for item in items
     )

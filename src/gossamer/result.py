@@ -60,6 +60,10 @@ class Result(msgspec.Struct, Generic[OutputT], frozen=True, eq=False):
     stopped: LimitError | None = None
     agent: str = ""
 
+    def __repr__(self) -> str:
+        value = f"{self.value!r:.200}"
+        return f"Result({self.finish_reason}: {value}, {len(self.new)} new messages, run_id={self.run_id!r})"
+
     @property
     def output(self) -> OutputT:
         """The answer: text, or a value of the output type.

@@ -524,6 +524,8 @@ class Session(Generic[State]):
         Raises:
             DecodeError: damaged, or written with a newer schema.
         """
+        if not isinstance(data, bytes | str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"data must be the JSON that export() gave, not {type(data).__name__}")
         return cls._imported(decode_as(data, ExportedSession), state, merge)
 
     def _exported(self) -> ExportedSession:

@@ -159,6 +159,9 @@ def test_approvals_at_the_prompt(app):
         chat.say("{broken")
         chat.expect("no JSON object")
         chat.expect("(d)eny: ")
+        chat.say('e {"amount": "five"}')
+        chat.expect("do not fit")
+        chat.expect("(d)eny: ")
         chat.say('e {"amount": 5}')
         chat.expect("← pay: paid 5")
         chat.expect("> ")
@@ -249,7 +252,8 @@ def test_lines_from_a_pipe(app):
 
 def test_input_that_ends_at_a_question_ends_the_chat(app):
     ran = piped("app.py:agent", lines=["pay 7"], cwd=app)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "left while the run waits for a decision" in ran.stdout
     assert "waits for your approval" in ran.stdout
     assert "paid" not in ran.stdout
 

@@ -378,3 +378,14 @@ async def test_nothing_but_gossamers_errors_and_the_models_own_come_out():
 def test_structs_of_an_agent_stay_small():
     agent = Agent("offline")
     assert msgspec.structs.asdict(agent)["tools"] == ()
+
+
+def test_an_agent_is_no_tool_and_says_how_it_becomes_one():
+    with pytest.raises(ArgumentError, match=r"agent 'helper' is no tool; give agent\.as_tool"):
+        Agent("offline", tools=[Agent("offline", name="helper")])
+
+
+async def test_a_result_says_the_essence_of_itself():
+    result = await Agent("offline").run("hi")
+    assert repr(result).startswith("Result(stop: 'You said: hi")
+    assert len(repr(result)) < 300

@@ -17,6 +17,7 @@ from gossamer import (
     RunPausedError,
     Session,
     ToolCall,
+    ToolError,
     Toolkit,
     tool,
 )
@@ -298,10 +299,51 @@ async def test_a_tool_that_needs_approval_only_now_is_asked_about():
     assert [pending.call.name for pending in result.pending] == ["pay"]
 
 
-async def test_edited_arguments_that_do_not_fit_go_back_to_the_model():
+async def test_edited_arguments_that_do_not_fit_leave_the_call_waiting():
     agent, session = await paused()
-    await decide(agent, session, Approve({"amount": "much"}))
-    assert "Invalid arguments for pay" in results(session)[0]
+    with pytest.raises(ResumeError, match="arguments given for 'pay' do not fit: Expected `int`"):
+        await decide(agent, session, Approve({"amount": "much"}))
+    assert len(session.pending) == 1
+    assert (await decide(agent, session, Approve({"amount": 2}))).output == "done"
+    assert results(session) == ["paid 2 to ada"]
+
+
+async def test_a_reason_is_text():
+    agent, session = await paused()
+    with pytest.raises(ResumeError, match="must be text, not 3"):
+        await decide(agent, session, Deny(3))
+
+
+# --- policies that are none -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [None, "", "yes", 1])
+def test_a_policy_is_true_false_or_a_function(wrong):
+    with pytest.raises(ArgumentError, match="needs_approval must be True, False or a function"):
+        pay.replace(needs_approval=wrong)
+
+
+def test_a_policy_takes_the_arguments_of_its_tool():
+    def spend(amount: int) -> str:
+        """Spend."""
+
+    with pytest.raises(ArgumentError, match=r"needs_approval of 'spend' is called .* \(amount\)"):
+        tool(needs_approval=lambda amnt: True)(spend)
+    assert tool(needs_approval=lambda **arguments: True)(spend).name == "spend"
+
+
+async def returning(value):
+    return value
+
+
+@pytest.mark.parametrize(
+    "policy", [lambda **_: None, lambda **_: 1, lambda **_: returning(None), lambda **_: 1 / 0]
+)
+async def test_a_policy_that_does_not_say_yes_or_no_lets_nothing_run(policy):
+    agent, session = Agent(ScriptedModel([ToolCall.of("pay", amount=1)])), Session()
+    with pytest.raises(ToolError, match="needs_approval of 'pay'"):
+        await agent.run("x", session=session, tools=[pay.replace(needs_approval=policy)])
+    assert "paid" not in str(results(session))
 
 
 # --- what calls and decisions must not be mistaken for --------------------------------------------------------------

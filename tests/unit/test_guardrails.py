@@ -590,6 +590,7 @@ async def test_the_guardrail_of_an_inner_agent_tells_the_outer_model():
     [
         ({"name": ""}, "name of a guardrail"),
         ({"check": 3}, "must be a function"),
+        ({"check": lambda text: None}, "must take the run's context and a text"),
         ({"on": ()}, "must be some of"),
         ({"on": "everything"}, "must be some of"),
         ({"on": "output", "beside": True}, "only input"),

@@ -583,3 +583,8 @@ Conversations.TestCase.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestConversations = Conversations.TestCase
+
+
+def test_an_import_takes_the_json_of_an_export_alone():
+    with pytest.raises(ArgumentError, match="the JSON that export"):
+        Session.from_export({"a": 1})

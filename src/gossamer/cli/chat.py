@@ -46,7 +46,7 @@ def chat(target: str | None = None, /, *, model: str | None = None, instructions
         instructions: the system prompt; in place of the agent's.
 
     Returns:
-        The exit code.
+        The exit code: 1 where the input ended while a run waited for a decision.
 
     Raises:
         GossamerError: the agent cannot be had. What goes wrong in a run is told, and the chat goes on.
@@ -55,8 +55,9 @@ def chat(target: str | None = None, /, *, model: str | None = None, instructions
     if isinstance(agent.model, str):
         resolve(agent.model)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        _Chat(agent, runner).talk()
-    return 0
+        one = _Chat(agent, runner)
+        one.talk()
+    return 1 if one.left_undecided else 0
 
 
 class _Left(Exception):  # noqa: N818 - no error: the user has left
@@ -70,6 +71,7 @@ class _Chat:
         self.screen = Screen()
         self.lines = _Lines(self.screen)
         self.session: Session[Any] = Session()
+        self.left_undecided = False
         self.spent = Usage()  # by runs that have ended
         self.running = Usage()  # by the last run, which a decision may take further
 
@@ -105,7 +107,10 @@ class _Chat:
             if decisions is None:
                 self.screen.note("not decided; your next message denies what waits")
                 return
-            result = self.follow(lambda chosen=decisions: self.agent.resume_stream(self.session, chosen))
+            went_on = self.follow(lambda chosen=decisions: self.agent.resume_stream(self.session, chosen))
+            if went_on is None and self.session.pending:  # a decision did not fit, which has been told
+                continue
+            result = went_on
         if result is not None and result.stopped is not None:
             self.screen.note(f"stopped: {result.stopped}")
 
@@ -164,6 +169,10 @@ class _Chat:
                 )
         except KeyboardInterrupt:
             return None
+        except _Left:
+            self.left_undecided = True
+            self.screen.line("left while the run waits for a decision; nothing was started", "yellow")
+            raise
         return decisions
 
     def approve(self, waiting: PendingCall) -> Decision:

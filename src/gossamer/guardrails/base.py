@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeAlias, get_args, overload
 
@@ -52,6 +53,14 @@ class Guardrail(msgspec.Struct, frozen=True, eq=False):
             raise ArgumentError(
                 f"check of guardrail {self.name!r} must be a function, not {type(self.check).__name__}"
             )
+        try:
+            inspect.signature(self.check).bind(None, "")
+        except ValueError:  # of something built in, which does not tell
+            pass
+        except TypeError as error:
+            raise ArgumentError(
+                f"check of guardrail {self.name!r} must take the run's context and a text: {error}"
+            ) from error
         on: Any = self.on
         places = (on,) if isinstance(on, str) else tuple(on)
         if not places or any(place not in get_args(Place) for place in places):

@@ -86,6 +86,10 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         _check_name(self.schema.name)
         if self.run_by not in get_args(RunBy):
             raise ArgumentError(f"run_by must be 'agent', 'caller' or 'person', not {self.run_by!r}")
+        if not isinstance(self.needs_approval, bool) and not callable(self.needs_approval):
+            raise ArgumentError(
+                f"needs_approval must be True, False or a function of the arguments, not {self.needs_approval!r}"
+            )
         for name in ("timeout", "decide_within"):
             seconds = getattr(self, name)
             if seconds is not None and not seconds > 0:
@@ -217,6 +221,8 @@ def tool(
         raise ArgumentError(f"{function.name!r} is a tool already; change it with .replace()")
     signature = _read_signature(function, dict(preset or {}))
     kind = _kind_of(function, inline)
+    if callable(needs_approval):
+        _check_policy(needs_approval, name or _name_of(function), signature.names)
     schema = ToolSchema(
         name=name or _name_of(function),
         description=description if description is not None else signature.description,
@@ -256,6 +262,7 @@ def _as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
 
 class _Signature(msgspec.Struct, frozen=True):
     description: str
+    names: tuple[str, ...]
     parameters: dict[str, Any]
     decode: Callable[[str], Any]
     invoke: Callable[[RunContext[Any], Any], Any]
@@ -309,6 +316,7 @@ def _read_signature(function: Callable[..., Any], preset: dict[str, Any]) -> _Si
     names = tuple(field[0] for field in fields)
     return _Signature(
         description=description,
+        names=names,
         parameters=schema,
         decode=decode,
         invoke=_straight_invoker(function, context_name)
@@ -412,6 +420,18 @@ def _name_of(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", None) or type(function).__name__
+
+
+def _check_policy(policy: Callable[..., Any], name: str, names: tuple[str, ...]) -> None:
+    """Check that a policy takes the arguments of its tool, by name."""
+    try:
+        inspect.signature(policy).bind(**dict.fromkeys(names))
+    except ValueError:  # of something built in, which does not tell
+        return
+    except TypeError as error:
+        raise ArgumentError(
+            f"needs_approval of {name!r} is called with its arguments by name ({', '.join(names) or 'none'}): {error}"
+        ) from error
 
 
 def _check_name(name: str) -> None:
