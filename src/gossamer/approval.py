@@ -85,7 +85,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
         if asked is not None and asked.expired:
             decision = Deny("Nobody decided in time.")
         if call.id in journaled.started:
-            if tool is not None and _goes_on(tool, call):
+            if tool is not None and _goes_on(tool, context.run_id, call):
                 ready.append(_with_arguments(call, decision))
             else:
                 words = "The process ended while this tool ran; whether it took effect is unknown."
@@ -186,9 +186,9 @@ def decide(session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
 
 
-def _goes_on(tool: Tool[..., Any], call: ToolCall) -> bool:
+def _goes_on(tool: Tool[..., Any], run_id: str, call: ToolCall) -> bool:
     """Whether a call that was started may be started again."""
-    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(call.id))
+    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(run_id, call.id))
 
 
 async def _must_wait(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> bool:

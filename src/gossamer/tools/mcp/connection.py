@@ -119,7 +119,7 @@ class Connection:
         """
         call = context.call
         assert call is not None, "the tool of a server runs inside a call"
-        ongoing = self._parked.take(call.id)
+        ongoing = self._parked.take((context.run_id, call.id))
         if ongoing is None:
             ongoing = Ongoing(call, context.run_id, self._settings.answer_timeout)
             self._begin(ongoing, name, arguments)
@@ -132,7 +132,7 @@ class Connection:
                 if ongoing.task.done():
                     break
                 if pending := ongoing.pending:
-                    self._parked.put(call.id, ongoing)
+                    self._parked.put((context.run_id, call.id), ongoing)
                     raise CallPaused(pending)
                 await ongoing.news()
         except (asyncio.CancelledError, GeneratorExit):
@@ -190,9 +190,9 @@ class Connection:
                 raise self._overdue(what) from None
             raise
 
-    def is_parked(self, call_id: str) -> bool:
-        """Tell whether a call waits for a person's answer, or has gone on after it."""
-        return call_id in self._parked
+    def is_parked(self, run_id: str, call_id: str) -> bool:
+        """Tell whether a call of a run waits for a person's answer, or has gone on after it."""
+        return (run_id, call_id) in self._parked
 
     def _begin(self, ongoing: Ongoing, name: str, arguments: dict[str, Any]) -> None:
         self._ongoing[ongoing] = None
