@@ -301,7 +301,11 @@ def _name_of(command: Sequence[str], url: str) -> str:
         words = (
             re.sub(r"(?<=.)@[^/@]*$|\.(py|js|ts|sh|exe)$", "", word).rpartition("/")[2]
             for word in command
-            if not word.startswith("-") and word not in _LAUNCHER_WORDS and Path(word).stem not in _LAUNCHERS
+            # A variable set before the program may be a key.
+            if not word.startswith("-")
+            and "=" not in word
+            and word not in _LAUNCHER_WORDS
+            and Path(word).stem not in _LAUNCHERS
         )
     said = next(words, Path(command[0]).name if command else "mcp")
     return re.sub(r"[^A-Za-z0-9_-]+", "_", said)[:40].strip("_") or "mcp"
