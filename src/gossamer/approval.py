@@ -142,6 +142,7 @@ def ask(turn: ToolTurn) -> None:
     """Record the calls that wait, those of inner runs included, unless they have been asked about before."""
     context = turn.context
     asked = context.session.turn.asked
+    turn.pending = list({one.call_id: one for one in turn.pending}.values())  # calls may wait for the same
     for pending in turn.pending:
         if pending.call_id not in asked:
             context.session.record(ApprovalAskedRecord(run=context.run_id, pending=pending))

@@ -73,10 +73,22 @@ def tools() -> list:
     return [TOOL]
 
 
+def ask(number: int) -> None:
+    """Ask a person; the answer comes as a message without a method."""
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    params = {"message": f"Who is {number}?", "requestedSchema": schema}
+    send({"id": f"q{number}", "method": "elicitation/create", "params": params})
+
+
 def call(message: dict) -> None:
     name = message["params"]["name"]
     if MODE == "deaf":
         note("called")
+        return
+    if MODE == "asks":
+        number = message["params"]["arguments"]["n"]
+        for one in range(number):
+            ask(one)
         return
     if MODE == "dies":
         print("out of memory", file=sys.stderr, flush=True)
@@ -193,6 +205,8 @@ for line in sys.stdin:
         call(incoming)
     elif method == "notifications/cancelled":
         note("cancelled")
+    elif method is None:
+        note(f"{incoming['id']} {incoming['result']['action']}")
 
 if MODE == "stubborn":
     time.sleep(3600)

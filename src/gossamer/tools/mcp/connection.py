@@ -20,7 +20,7 @@ from gossamer.telemetry.logging import logger
 from gossamer.tools.execution import LastWord
 from gossamer.tools.function import Tool
 from gossamer.tools.mcp.asking import call_tool, followed, list_all
-from gossamer.tools.mcp.calls import Ongoing, current
+from gossamer.tools.mcp.calls import Ongoing, ask, current
 from gossamer.tools.mcp.content import Content
 from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
@@ -402,18 +402,25 @@ class Connection:
     ) -> types.ElicitResult | types.ErrorData:
         """Find the call in the middle of which a server asks, and ask."""
         ongoing = current.get()
-        if ongoing is None:  # standard streams do not tell: it can be but one of those under way
-            under_way = [one for one in self._ongoing if not one.task.done()]
-            if not self._others and len({one.run_id for one in under_way}) == 1:
-                ongoing = under_way[-1]
-        if ongoing is None:
+        calls = (ongoing,) if ongoing is not None else self._may_ask()
+        if not calls:
             logger.warning(
                 "MCP server %s asks for a person's answer, and calls of several runs are under way: it does not say "
                 "which it means. Give the MCPServer scope='session'",
                 self._settings.name,
             )
             return types.ElicitResult(action="cancel")
-        return await ongoing.ask(params, self._settings.name)
+        return await ask(calls, params, self._settings.name)
+
+    def _may_ask(self) -> tuple[Ongoing, ...]:
+        """Give the calls that a question over standard streams may belong to; none where they are of several runs.
+
+        A call that waits for an answer of its own asks nothing else, unless it is alone.
+        """
+        sent = [one for one in self._ongoing if one.is_sent and not one.task.done()]
+        calls = [one for one in sent if not one.waits_for_answer] or sent
+        same = not self._others and len({one.run_id for one in calls}) == 1
+        return tuple(calls) if same else ()
 
     def _expired(self) -> None:
         """Make the connection anew, as the server does not know it any more; those who asked are told so first."""
