@@ -24,7 +24,7 @@ from gossamer.tools.mcp.calls import Ongoing, ask, current
 from gossamer.tools.mcp.content import Content
 from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
-from gossamer.tools.mcp.parked import Parked
+from gossamer.tools.mcp.parked import Parked, Waiting
 from gossamer.tools.mcp.session import Session
 from gossamer.tools.mcp.settings import EXPIRED, UNREACHED, NotSentError, Settings
 
@@ -132,7 +132,7 @@ class Connection:
                 if ongoing.task.done():
                     break
                 if pending := ongoing.pending:
-                    self._parked.put((context.run_id, call.id), ongoing)
+                    self._parked.put((context.run_id, call.id), ongoing, Waiting(context, call.id))
                     raise CallPaused(pending)
                 await ongoing.news()
         except (asyncio.CancelledError, GeneratorExit):
