@@ -259,3 +259,11 @@ async def test_it_is_said_when_an_answer_comes_too_late():
         while (result := await agent.resume(session, {})).pending:
             await asyncio.sleep(0.01)
     assert results(result)[0].content == "nobody: cancel"
+
+
+async def test_a_server_that_a_pause_closes_may_not_ask():
+    agent = calling(ToolCall.of("greet"), tools=[MCPServer(command=PLAIN, scope="run")])
+    result = await agent.run("x", session=Session())
+    assert not result.pending
+    (told,) = results(result)
+    assert told.outcome == "error"

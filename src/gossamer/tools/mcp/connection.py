@@ -44,6 +44,9 @@ _CLOSING_SECONDS = 4.0
 # How long calls under way may take to be refused by a server that has forgotten the session, in seconds.
 _REFUSAL_SECONDS = 1.0
 
+# How long the result of a call waits for tools that the server changed before it answered, in seconds.
+_REFRESH_SECONDS = 1.0
+
 # How much of a server's instructions goes into the prompt.
 _INSTRUCTION_CHARS = 20_000
 
@@ -55,8 +58,18 @@ for _name in ("mcp", "client"):
 class Connection:
     """What an opened `MCPServer` gives: tells its tools, calls them, asks for resources and prompts.
 
-    An async context manager. One task enters and leaves what the official package holds open. When the connection
-    breaks, the calls under way fail, and the next one has it made again.
+    An async context manager. One task, the owner, enters and leaves what the official package holds open. When the
+    connection breaks, the calls under way fail, and the next one has it made again. The owner goes through these states:
+
+    | state | told by | leads to |
+    |---|---|---|
+    | connecting | no `_session`, not `_served` | up; idle after a failure, which those who wait are told |
+    | up | `_session`, `_served`, `_ready` has it | lost when the server ends, forgets the session or takes no request |
+    | lost | `_served`, no `_session`, a new `_ready` | unwinding once `_down` is set: at the end of the stream, by the last call |
+    | | | that asked the lost session, or a second after it was lost |
+    | unwinding | `_down` is set, `_unwound` is not | idle; calls under way are told that the connection broke |
+    | idle | `_unwound` is set | connecting, after a pause, once `_wanted` is set by whoever needs the session |
+    | closed | `_closing` is set, the owner has ended | nothing: those who wait are told so |
 
     Args:
         settings: how to reach the server.
@@ -119,6 +132,7 @@ class Connection:
         """
         call = context.call
         assert call is not None, "the tool of a server runs inside a call"
+        began = asyncio.get_running_loop().time()
         ongoing = self._parked.take((context.run_id, call.id))
         if ongoing is None:
             ongoing = Ongoing(call, context.run_id, self._settings.answer_timeout)
@@ -140,7 +154,7 @@ class Connection:
             raise
         result = self._result_of(ongoing)
         if self._refreshing is not None:  # the server changed its tools before it answered
-            await asyncio.wait((self._refreshing,), timeout=self._settings.connect_timeout)
+            await asyncio.wait((self._refreshing,), timeout=self._patience(began))
         yield LastWord(result)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Content:
@@ -285,6 +299,13 @@ class Connection:
         finally:
             self._refreshing = None
 
+    def _patience(self, began: float) -> float:
+        """Tell how long the result of a call may wait for the tools as they are now: never so long that it is late."""
+        if self._settings.timeout is None:
+            return _REFRESH_SECONDS
+        left = began + self._settings.timeout - asyncio.get_running_loop().time()
+        return max(0.0, min(_REFRESH_SECONDS, left / 2))
+
     async def _relist(self, session: Session) -> None:
         self._stale = False
         listed = await list_all(session.list_tools, lambda page: page.tools)
@@ -338,7 +359,11 @@ class Connection:
                         wait.cancel()
         finally:
             if not self._ready.done():
-                self._ready.cancel()
+                closed = MCPConnectionError(
+                    self._words("the connection was closed"), server=self._settings.name
+                )
+                self._ready.set_exception(closed)
+                self._ready.exception()  # marks it as seen: perhaps nobody waits
 
     async def _connection(self) -> None:
         """Make one connection and keep it until it breaks, or is to be closed."""
@@ -360,6 +385,8 @@ class Connection:
             self._served = True
             self._wanted.clear()
             self._ready.set_result(session)
+            if self._stale:  # they have changed since they were listed a moment ago
+                self._changed()
             try:
                 if not self._closing.is_set():
                     await self._down.wait()
