@@ -221,7 +221,7 @@ for line in sys.stdin:
         call(incoming)
     elif method == "notifications/cancelled":
         note("cancelled")
-    elif method is None:
+    elif method is None and "result" in incoming and MODE == "asks":
         note(f"{incoming['id']} {incoming['result']['action']}")
 
 if MODE == "stubborn":
