@@ -85,7 +85,7 @@ async def admit(turn: ToolTurn, calls: Sequence[ToolCall]) -> list[ToolCall]:
         if asked is not None and asked.expired:
             decision = Deny("Nobody decided in time.")
         if call.id in journaled.started:
-            if tool is not None and _goes_on(tool, call):
+            if tool is not None and _goes_on(tool, context.run_id, call):
                 ready.append(_as_decided(call, journaled.shown.get(call.id), decision))
             else:
                 words = "The process ended while this tool ran; whether it took effect is unknown."
@@ -142,6 +142,7 @@ def ask(turn: ToolTurn) -> None:
     """Record the calls that wait, those of inner runs included, unless they have been asked about before."""
     context = turn.context
     asked = context.session.turn.asked
+    turn.pending = list({one.call_id: one for one in turn.pending}.values())  # calls may wait for the same
     for pending in turn.pending:
         if pending.call_id not in asked:
             context.session.record(ApprovalAskedRecord(run=context.run_id, pending=pending))
@@ -201,9 +202,9 @@ def decide(
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
 
 
-def _goes_on(tool: Tool[..., Any], call: ToolCall) -> bool:
+def _goes_on(tool: Tool[..., Any], run_id: str, call: ToolCall) -> bool:
     """Whether a call that was started may be started again."""
-    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(call.id))
+    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(run_id, call.id))
 
 
 def _check_arguments(tool: Tool[..., Any] | None, arguments: dict[str, Any]) -> None:

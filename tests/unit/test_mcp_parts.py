@@ -84,6 +84,18 @@ def test_what_is_checked_and_what_is_left_to_the_server(schema, value, words):
     assert found is None if words is None else words in found
 
 
+def test_references_that_double_are_left_to_the_server():
+    many = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$defs": {**many, "d40": {"type": "object"}}, "allOf": [{"$ref": "#/$defs/d0"}]}
+    assert checker(schema)({"n": 1}) is None
+    few = {"$defs": {"one": {"type": "string"}}, "allOf": [{"$ref": "#/$defs/one"}] * 2}
+    assert "is not of type 'string'" in checker(few)({"n": 1})
+
+
+def test_a_number_too_large_to_reckon_with_is_left_to_the_server():
+    assert checker({"properties": {"n": {"multipleOf": 0.1}}})({"n": 10**400}) is None
+
+
 def test_long_words_about_arguments_are_cut():
     assert len(checker({"properties": {"a": {"type": "integer"}}})({"a": "x" * 10_000})) < 600
 
@@ -113,7 +125,14 @@ def test_contents():
     picture = {"type": "image", "data": data, "mimeType": "image/webp"}
     assert read(picture) == (Image(data=b"bytes", media_type="image/webp"),)
     clipped, _ = read(text, picture)
-    assert clipped == Text("x" * 10 + "\n[… 20 characters in all, the rest was left out]")
+    assert clipped == Text("x" * 10 + "\n[… 20 characters of text in all, the rest was left out]")
+    short = {"type": "text", "text": "y" * 6}
+    assert read(short, picture, short, short, picture) == (
+        Text("y" * 6),
+        Image(data=b"bytes", media_type="image/webp"),
+        Text("yyyy\n[… 18 characters of text in all, the rest was left out]"),
+        Image(data=b"bytes", media_type="image/webp"),
+    )
     assert read({"type": "resource", "resource": held}) == (
         File(data=b"bytes", media_type="application/octet-stream", name="b.bin"),
     )

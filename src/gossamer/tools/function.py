@@ -59,8 +59,8 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         exclusive: runs alone, after the other calls of its turn.
         idempotent: may run again when it is not known how an earlier start ended.
         delegates: starts a run that keeps its own journal and is resumed rather than repeated.
-        goes_on: tells, by a call's id, whether what an earlier start of it began is still under way, so that calling
-            it again goes on with that; None for a tool that begins anew each time.
+        goes_on: tells, by the ids of a run and of its call, whether what an earlier start of it began is still under
+            way, so that calling it again goes on with that; None for a tool that begins anew each time.
         hands_to: gives the agent that answers from here on, where the tool hands the conversation over; else None.
         max_result_chars: a longer result is kept aside and referred to.
     """
@@ -78,7 +78,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     exclusive: bool = False
     idempotent: bool = False
     delegates: bool = False
-    goes_on: Callable[[str], bool] | None = None
+    goes_on: Callable[[str, str], bool] | None = None
     hands_to: Callable[[], Any] | None = None
     max_result_chars: int = 50_000
 

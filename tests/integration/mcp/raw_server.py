@@ -12,6 +12,9 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 TOOL = {"name": "echo", "description": "Say n.", "inputSchema": SCHEMA}
 
 
+listed: list[int] = []
+
+
 def send(message: object) -> None:
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     sys.stdout.flush()
@@ -65,6 +68,9 @@ def tools() -> list:
             {"inputSchema": SCHEMA},
             "not even an object",
         ]
+    if MODE == "late-tool":
+        listed.append(1)
+        return [TOOL] if len(listed) == 1 else [TOOL, {**TOOL, "name": "second"}]
     if MODE == "twins":
         return [TOOL, {**TOOL, "description": "another"}]
     if MODE == "patterns":
@@ -73,10 +79,24 @@ def tools() -> list:
     return [TOOL]
 
 
+def ask(number: int) -> None:
+    """Ask a person; the answer comes as a message without a method."""
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    params = {"message": f"Who is {number}?", "requestedSchema": schema}
+    send({"id": f"q{number}", "method": "elicitation/create", "params": params})
+
+
 def call(message: dict) -> None:
     name = message["params"]["name"]
     if MODE == "deaf":
         note("called")
+        return
+    if MODE == "lists-once":
+        send({"method": "notifications/tools/list_changed"})
+    if MODE == "asks":
+        number = message["params"]["arguments"]["n"]
+        for one in range(number):
+            ask(one)
         return
     if MODE == "dies":
         print("out of memory", file=sys.stderr, flush=True)
@@ -188,11 +208,21 @@ for line in sys.stdin:
     elif method == "initialize":
         initialize(incoming)
     elif method == "tools/list":
-        send({"id": incoming["id"], "result": {"tools": tools()}})
+        if MODE == "lists-once":
+            listed.append(1)
+            if len(listed) > 1:
+                continue
+        answer = {"jsonrpc": "2.0", "id": incoming["id"], "result": {"tools": tools()}}
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        both = [answer, changed] if MODE == "late-tool" and len(listed) == 1 else [answer]
+        sys.stdout.write("".join(json.dumps(one) + "\n" for one in both))  # at once, as a pipe may give them
+        sys.stdout.flush()
     elif method == "tools/call":
         call(incoming)
     elif method == "notifications/cancelled":
         note("cancelled")
+    elif method is None and "result" in incoming and MODE == "asks":
+        note(f"{incoming['id']} {incoming['result']['action']}")
 
 if MODE == "stubborn":
     time.sleep(3600)

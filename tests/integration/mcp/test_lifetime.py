@@ -15,8 +15,9 @@ import pytest
 import uvloop
 from tests.integration.mcp.serving import PLAIN, calling, gone, is_alive, raw, results, until
 
-from gossamer import Session, ToolCall
+from gossamer import Agent, Session, ToolCall
 from gossamer.errors import MCPConnectionError, MCPError
+from gossamer.models import ScriptedModel
 from gossamer.tools.mcp import MCPServer
 
 
@@ -276,3 +277,31 @@ def only_child() -> int | None:
     return next(
         (one for one, parent, _, said in processes() if parent == os.getpid() and "raw_server" in said), None
     )
+
+
+async def test_tools_that_change_while_it_connects_are_there():
+    model = ScriptedModel(lambda request: "done")
+    agent = Agent(model, tools=[MCPServer(command=raw("late-tool"))])
+    async with agent, asyncio.timeout(20):
+        while True:
+            await agent.run("x")
+            if [one.name for one in model.requests[-1].tools] == ["echo", "second"]:
+                break
+            await asyncio.sleep(0.01)
+
+
+async def test_an_answer_does_not_wait_for_tools_that_never_come():
+    agent = calling(ToolCall.of("echo", n=1), tools=[MCPServer(command=raw("lists-once"), timeout=2)])
+    async with agent:
+        (told,) = results(await agent.run("x"))
+    assert (told.outcome, told.content) == ("ok", "1")
+
+
+async def test_who_waits_for_a_connection_that_is_closed_is_told():
+    async with MCPServer(command=PLAIN).open() as connection:
+        with pytest.raises(MCPConnectionError):
+            await connection.call("die", {})
+        asking = asyncio.ensure_future(connection.ask("prompts", lambda session: session.list_prompts()))
+        await asyncio.sleep(0)  # it has begun to wait for the next connection
+    with pytest.raises(MCPConnectionError, match="the connection was closed"):
+        await asking

@@ -6,9 +6,10 @@ import asyncio
 import json
 
 import pytest
-from tests.integration.mcp.serving import PLAIN, calling, http_server, raw, results
+from tests.integration.mcp.serving import PLAIN, calling, http_server, raw, results, until
 
 from gossamer import Agent, Answer, Approve, Deny, Session, ToolCall
+from gossamer.errors import ResumeError
 from gossamer.events import ApprovalNeeded
 from gossamer.models import ScriptedModel
 from gossamer.tools.mcp import MCPServer
@@ -203,3 +204,66 @@ async def test_the_protocol_without_a_handshake(answer):
         (pending,) = (await agent.run("x", session=session)).pending
         result = await agent.resume(session, {pending.call_id: answer})
     assert results(result)[0].content == ("kept Ada" if isinstance(answer, Answer) else "kept decline")
+
+
+async def test_calls_of_one_run_do_not_mix_up_their_questions():
+    server = MCPServer(command=PLAIN, name="plain", timeout=20)
+    calls = [ToolCall.of("greet"), ToolCall.of("slow", seconds=0.3)]
+    agent = Agent(ScriptedModel([calls, "done"]), tools=[server])
+    session = Session()
+    async with agent:
+        paused = await agent.run("x", session=session)
+        (pending,) = paused.pending
+        assert pending.call.name == "plain"  # standard streams do not tell which of the two asks
+        assert asked(pending)["message"] == "Who are you?"
+        assert (await agent.resume(session, {})).pending == (pending,)
+        result = await agent.resume(session, {pending.call_id: Answer("Ada")})
+    assert [one.content for one in results(result)] == ["Hello Ada", "done"]
+
+
+async def test_calls_of_one_tool_each_get_an_answer():
+    agent = Agent(
+        ScriptedModel([[ToolCall.of("greet"), ToolCall.of("greet")], "done"]),
+        tools=[MCPServer(command=PLAIN)],
+    )
+    session = Session()
+    async with agent:
+        result = await agent.run("x", session=session)
+        names = iter(["Ada", "Bob"])
+        while result.pending:
+            assert {one.call.name for one in result.pending} == {"greet"}
+            answers = {one.call_id: Answer(next(names)) for one in result.pending}
+            result = await agent.resume(session, answers)
+    assert sorted(one.content for one in results(result)) == ["Hello Ada", "Hello Bob"]
+
+
+async def test_a_call_asks_sixteen_things_at_once_and_no_more(tmp_path, caplog):
+    notes = tmp_path / "notes"
+    agent = calling(ToolCall.of("echo", n=40), tools=[MCPServer(command=raw("asks", str(notes)))])
+    session = Session()
+    async with agent:
+        await agent.run("x", session=session)
+        await until(lambda: notes.exists() and notes.read_text().count(" cancel\n") == 24)
+        assert len((await agent.resume(session, {})).pending) == 16
+    assert "asks more than 16 questions at once" in caplog.text
+
+
+async def test_it_is_said_when_an_answer_comes_too_late():
+    agent = calling(ToolCall.of("greet"), tools=[MCPServer(command=PLAIN, answer_timeout=0.1)])
+    session = Session()
+    async with agent:
+        (pending,) = (await agent.run("x", session=session)).pending
+        await until(lambda: pending.expired)
+        with pytest.raises(ResumeError, match="it is too late to decide"):
+            await agent.resume(session, {pending.call_id: Answer("Ada")})
+        while (result := await agent.resume(session, {})).pending:
+            await asyncio.sleep(0.01)
+    assert results(result)[0].content == "nobody: cancel"
+
+
+async def test_a_server_that_a_pause_closes_may_not_ask():
+    agent = calling(ToolCall.of("greet"), tools=[MCPServer(command=PLAIN, scope="run")])
+    result = await agent.run("x", session=Session())
+    assert not result.pending
+    (told,) = results(result)
+    assert told.outcome == "error"

@@ -292,6 +292,7 @@ def test_names_and_secrets():
         ("python", "-m", "my_server"): "my_server",
         ("/usr/bin/python3", "/opt/weather.py"): "weather",
         ("./serve",): "serve",
+        ("env", "API_KEY=swordfish", "my-server"): "my-server",
     }
     for command, name in named.items():
         assert MCPServer(command=command).name == name

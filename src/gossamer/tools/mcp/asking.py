@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError as WireError
 
 from gossamer.errors import MCPError, MCPToolError
 from gossamer.telemetry.logging import logger
-from gossamer.tools.mcp.calls import Ongoing
+from gossamer.tools.mcp.calls import Ongoing, ask
 from gossamer.tools.mcp.content import Content, content_of, words_in
 from gossamer.tools.mcp.result import CallResult
 from gossamer.tools.mcp.session import Session
@@ -45,6 +45,7 @@ async def call_tool(
         mcp.shared.exceptions.MCPError: the server refused the call, or the connection broke.
     """
     result: CallResult | types.CallToolResult
+    ongoing.is_sent = True
     if session.without_handshake:
         result = await _call_with_answers(session, name, arguments, ongoing, settings, relist)
     else:
@@ -100,7 +101,7 @@ async def _answers(
             raise MCPError(
                 f"the server asks for {request.method}, which was not offered", server=settings.name
             )
-        answers[key] = await ongoing.ask(request.params, settings.name)
+        answers[key] = await ask((ongoing,), request.params, settings.name)
     if not answers:
         await asyncio.sleep(0.05)  # it asks for time
     return answers or None

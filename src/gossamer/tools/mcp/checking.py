@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -16,6 +18,13 @@ from referencing.exceptions import Unresolvable
 from gossamer.schema import is_object
 
 __all__ = ["MAX_SCHEMA_BYTES", "SchemaError", "checker", "decoder"]
+
+# How much a check by a schema with references, or by a large one, may do: keywords looked at, and seconds. What is more
+# is left to the server: references to references double, and would hold up the event loop.
+_MOST_STEPS, _MOST_SECONDS = 10_000, 0.25
+
+# A schema of so many bytes needs no such bound, if nothing in it refers to anything.
+_SMALL = 4_096
 
 # A schema larger than this is not shown to a model: it would be in every request.
 MAX_SCHEMA_BYTES = 256 * 1024
@@ -32,6 +41,28 @@ class SchemaError(ValueError):
     """A schema is none, or is too large."""
 
 
+class _TooMuchError(Exception):
+    """A check has done as much as it may."""
+
+
+class _Effort:
+    """What the check under way may still do."""
+
+    __slots__ = ("_steps", "_until")
+
+    def __init__(self) -> None:
+        self._steps = _MOST_STEPS
+        self._until = perf_counter() + _MOST_SECONDS
+
+    def spend(self) -> None:
+        self._steps -= 1
+        if self._steps < 0 or perf_counter() > self._until:
+            raise _TooMuchError
+
+
+_effort: ContextVar[_Effort] = ContextVar("gossamer_mcp_effort")
+
+
 def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
     """Make a function that tells what is wrong with a value, or None where it fits.
 
@@ -42,25 +73,28 @@ def checker(schema: Mapping[str, Any]) -> Callable[[Any], str | None]:
         SchemaError: the schema is not valid, or larger than 256 KiB.
     """
     try:
-        size = len(msgspec.json.encode(schema))
+        encoded = msgspec.json.encode(schema)
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"it is not JSON: {error}") from error
-    if size > MAX_SCHEMA_BYTES:
-        raise SchemaError(f"it has {size} bytes; {MAX_SCHEMA_BYTES} are the most")
+    if len(encoded) > MAX_SCHEMA_BYTES:
+        raise SchemaError(f"it has {len(encoded)} bytes; {MAX_SCHEMA_BYTES} are the most")
     kind: Any = validators.validator_for(schema, default=Draft202012Validator)  # pyright: ignore[reportUnknownMemberType]
     try:
         kind.check_schema(schema)
     except (exceptions.SchemaError, Unresolvable, RecursionError) as error:
         raise SchemaError(str(getattr(error, "message", error))[:_MOST_WORDS]) from error
-    validator: Validator = _without_patterns(kind)(schema, registry=_NOTHING_ELSE)
+    bounded = len(encoded) > _SMALL or b'"$ref":' in encoded or b'Ref":' in encoded
+    validator: Validator = _without_patterns(kind, bounded)(schema, registry=_NOTHING_ELSE)
 
     def check(value: Any) -> str | None:
+        if bounded:
+            _effort.set(_Effort())
         try:
             if validator.is_valid(value):
                 return None
             error: Any = _best_match(validator.iter_errors(value))
-        except (Unresolvable, RecursionError):
-            return None  # the schema refers to what is not there: the server has to say what it takes
+        except (Unresolvable, RecursionError, ValueError, ArithmeticError, _TooMuchError):
+            return None  # it refers to what is not there, or is too much to reckon: the server says what it takes
         if error is None:
             return None
         where: str = error.json_path
@@ -88,22 +122,33 @@ def decoder(check: Callable[[Any], str | None]) -> Callable[[str], dict[str, Any
 
 
 @functools.cache
-def _without_patterns(kind: Any) -> Any:
-    """Make a validator that matches nothing against regular expressions."""
-    closed = kind.VALIDATORS.get("additionalProperties", _nothing)
+def _without_patterns(kind: Any, bounded: bool) -> Any:
+    """Make a validator that matches nothing against regular expressions, and where it is bounded spends its effort."""
+    closed: Any = kind.VALIDATORS.get("additionalProperties", _nothing)
 
     def additional(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
         return () if "patternProperties" in schema else closed(validator, value, instance, schema)
 
-    return _extend(
-        kind,
-        {
-            "pattern": _nothing,
-            "patternProperties": _nothing,
-            "additionalProperties": additional,
-            "unevaluatedProperties": _nothing,
-        },
-    )
+    changed = {
+        "pattern": _nothing,
+        "patternProperties": _nothing,
+        "additionalProperties": additional,
+        "unevaluatedProperties": _nothing,
+        "unevaluatedItems": _nothing,
+    }
+    if bounded:
+        changed = {name: _bounded(one) for name, one in {**kind.VALIDATORS, **changed}.items()}
+    return _extend(kind, changed)
+
+
+def _bounded(look_at: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a keyword be looked at as long as the check under way may."""
+
+    def bounded(*inside: Any) -> Any:
+        _effort.get().spend()
+        return look_at(*inside)
+
+    return bounded
 
 
 def _nothing(*_: Any) -> tuple[()]:

@@ -20,11 +20,11 @@ from gossamer.telemetry.logging import logger
 from gossamer.tools.execution import LastWord
 from gossamer.tools.function import Tool
 from gossamer.tools.mcp.asking import call_tool, followed, list_all
-from gossamer.tools.mcp.calls import Ongoing, current
+from gossamer.tools.mcp.calls import Ongoing, ask, current
 from gossamer.tools.mcp.content import Content
 from gossamer.tools.mcp.dispatcher import Dispatcher
 from gossamer.tools.mcp.offered import tools_of
-from gossamer.tools.mcp.parked import Parked
+from gossamer.tools.mcp.parked import Parked, Waiting
 from gossamer.tools.mcp.session import Session
 from gossamer.tools.mcp.settings import EXPIRED, UNREACHED, NotSentError, Settings
 
@@ -44,6 +44,9 @@ _CLOSING_SECONDS = 4.0
 # How long calls under way may take to be refused by a server that has forgotten the session, in seconds.
 _REFUSAL_SECONDS = 1.0
 
+# How long the result of a call waits for tools that the server changed before it answered, in seconds.
+_REFRESH_SECONDS = 1.0
+
 # How much of a server's instructions goes into the prompt.
 _INSTRUCTION_CHARS = 20_000
 
@@ -55,8 +58,18 @@ for _name in ("mcp", "client"):
 class Connection:
     """What an opened `MCPServer` gives: tells its tools, calls them, asks for resources and prompts.
 
-    An async context manager. One task enters and leaves what the official package holds open. When the connection
-    breaks, the calls under way fail, and the next one has it made again.
+    An async context manager. One task, the owner, enters and leaves what the official package holds open. When the
+    connection breaks, the calls under way fail, and the next one has it made again. The owner goes through these states:
+
+    | state | told by | leads to |
+    |---|---|---|
+    | connecting | no `_session`, not `_served` | up; idle after a failure, which those who wait are told |
+    | up | `_session`, `_served`, `_ready` has it | lost when the server ends, forgets the session or takes no request |
+    | lost | `_served`, no `_session`, a new `_ready` | unwinding once `_down` is set: at the end of the stream, by the last call |
+    | | | that asked the lost session, or a second after it was lost |
+    | unwinding | `_down` is set, `_unwound` is not | idle; calls under way are told that the connection broke |
+    | idle | `_unwound` is set | connecting, after a pause, once `_wanted` is set by whoever needs the session |
+    | closed | `_closing` is set, the owner has ended | nothing: those who wait are told so |
 
     Args:
         settings: how to reach the server.
@@ -119,7 +132,8 @@ class Connection:
         """
         call = context.call
         assert call is not None, "the tool of a server runs inside a call"
-        ongoing = self._parked.take(call.id)
+        began = asyncio.get_running_loop().time()
+        ongoing = self._parked.take((context.run_id, call.id))
         if ongoing is None:
             ongoing = Ongoing(call, context.run_id, self._settings.answer_timeout)
             self._begin(ongoing, name, arguments)
@@ -132,7 +146,7 @@ class Connection:
                 if ongoing.task.done():
                     break
                 if pending := ongoing.pending:
-                    self._parked.put(call.id, ongoing)
+                    self._parked.put((context.run_id, call.id), ongoing, Waiting(context, call.id))
                     raise CallPaused(pending)
                 await ongoing.news()
         except (asyncio.CancelledError, GeneratorExit):
@@ -140,7 +154,7 @@ class Connection:
             raise
         result = self._result_of(ongoing)
         if self._refreshing is not None:  # the server changed its tools before it answered
-            await asyncio.wait((self._refreshing,), timeout=self._settings.connect_timeout)
+            await asyncio.wait((self._refreshing,), timeout=self._patience(began))
         yield LastWord(result)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Content:
@@ -190,9 +204,9 @@ class Connection:
                 raise self._overdue(what) from None
             raise
 
-    def is_parked(self, call_id: str) -> bool:
-        """Tell whether a call waits for a person's answer, or has gone on after it."""
-        return call_id in self._parked
+    def is_parked(self, run_id: str, call_id: str) -> bool:
+        """Tell whether a call of a run waits for a person's answer, or has gone on after it."""
+        return (run_id, call_id) in self._parked
 
     def _begin(self, ongoing: Ongoing, name: str, arguments: dict[str, Any]) -> None:
         self._ongoing[ongoing] = None
@@ -285,6 +299,13 @@ class Connection:
         finally:
             self._refreshing = None
 
+    def _patience(self, began: float) -> float:
+        """Tell how long the result of a call may wait for the tools as they are now: never so long that it is late."""
+        if self._settings.timeout is None:
+            return _REFRESH_SECONDS
+        left = began + self._settings.timeout - asyncio.get_running_loop().time()
+        return max(0.0, min(_REFRESH_SECONDS, left / 2))
+
     async def _relist(self, session: Session) -> None:
         self._stale = False
         listed = await list_all(session.list_tools, lambda page: page.tools)
@@ -338,7 +359,11 @@ class Connection:
                         wait.cancel()
         finally:
             if not self._ready.done():
-                self._ready.cancel()
+                closed = MCPConnectionError(
+                    self._words("the connection was closed"), server=self._settings.name
+                )
+                self._ready.set_exception(closed)
+                self._ready.exception()  # marks it as seen: perhaps nobody waits
 
     async def _connection(self) -> None:
         """Make one connection and keep it until it breaks, or is to be closed."""
@@ -360,6 +385,8 @@ class Connection:
             self._served = True
             self._wanted.clear()
             self._ready.set_result(session)
+            if self._stale:  # they have changed since they were listed a moment ago
+                self._changed()
             try:
                 if not self._closing.is_set():
                     await self._down.wait()
@@ -402,18 +429,25 @@ class Connection:
     ) -> types.ElicitResult | types.ErrorData:
         """Find the call in the middle of which a server asks, and ask."""
         ongoing = current.get()
-        if ongoing is None:  # standard streams do not tell: it can be but one of those under way
-            under_way = [one for one in self._ongoing if not one.task.done()]
-            if not self._others and len({one.run_id for one in under_way}) == 1:
-                ongoing = under_way[-1]
-        if ongoing is None:
+        calls = (ongoing,) if ongoing is not None else self._may_ask()
+        if not calls:
             logger.warning(
                 "MCP server %s asks for a person's answer, and calls of several runs are under way: it does not say "
                 "which it means. Give the MCPServer scope='session'",
                 self._settings.name,
             )
             return types.ElicitResult(action="cancel")
-        return await ongoing.ask(params, self._settings.name)
+        return await ask(calls, params, self._settings.name)
+
+    def _may_ask(self) -> tuple[Ongoing, ...]:
+        """Give the calls that a question over standard streams may belong to; none where they are of several runs.
+
+        A call that waits for an answer of its own asks nothing else, unless it is alone.
+        """
+        sent = [one for one in self._ongoing if one.is_sent and not one.task.done()]
+        calls = [one for one in sent if not one.waits_for_answer] or sent
+        same = not self._others and len({one.run_id for one in calls}) == 1
+        return tuple(calls) if same else ()
 
     def _expired(self) -> None:
         """Make the connection anew, as the server does not know it any more; those who asked are told so first."""

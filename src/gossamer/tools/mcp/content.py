@@ -32,7 +32,7 @@ def content_of(result: CallResult | types.CallToolResult, max_text: int) -> Cont
 
     Args:
         result: what the server sent.
-        max_text: characters of each text that stands beside media; text alone is bounded where tools are run.
+        max_text: characters of all texts that stand beside media; text alone is bounded where tools are run.
 
     Raises:
         MCPError: media that are not base64.
@@ -46,7 +46,7 @@ def content_of(result: CallResult | types.CallToolResult, max_text: int) -> Cont
     parts = [part for block in blocks for part in _parts_of(block)]
     if all(type(part) is Text for part in parts):
         return words_in(parts)
-    return tuple(_clipped(part, max_text) for part in parts)
+    return _clipped(parts, max_text)
 
 
 def words_in(parts: Iterable[ResultPart]) -> str:
@@ -112,7 +112,20 @@ def _bytes(text: str) -> bytes:
         raise MCPError(f"the server sent media that are not base64: {error}") from error
 
 
-def _clipped(part: ResultPart, most: int) -> ResultPart:
-    if not isinstance(part, Text) or len(part.text) <= most:
-        return part
-    return Text(f"{part.text[:most]}\n[… {len(part.text)} characters in all, the rest was left out]")
+def _clipped(parts: list[ResultPart], most: int) -> tuple[ResultPart, ...]:
+    """Bound the texts together; the one that goes beyond says so, and those after it are left out."""
+    total = sum(len(part.text) for part in parts if isinstance(part, Text))
+    if total <= most:
+        return tuple(parts)
+    kept: list[ResultPart] = []
+    left = most
+    for part in parts:
+        if not isinstance(part, Text):
+            kept.append(part)
+        elif left >= 0:
+            words = part.text
+            if len(words) > left:
+                words = f"{words[:left]}\n[… {total} characters of text in all, the rest was left out]"
+            kept.append(Text(words))
+            left -= len(part.text)
+    return tuple(kept)

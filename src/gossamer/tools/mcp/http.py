@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -16,6 +17,8 @@ import httpx2
 from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_REQUEST
 
+from gossamer.tools.mcp.parked import MAX_PARKED
+from gossamer.tools.mcp.sending import Outbox, Sent, Watched, sending
 from gossamer.tools.mcp.settings import EXPIRED, UNREACHED, Settings
 from gossamer.wire.proxy import choose_proxy
 from gossamer.wire.url import parse_url
@@ -24,6 +27,9 @@ __all__ = ["over_http"]
 
 # How much of the body of an error is told.
 _ERROR_CHARS = 300
+
+# Connections beside those of calls: for answers and notifications, and for what was given up a moment ago.
+_RESERVE = 20
 
 # How long a server may take to hear that its session is over.
 _GOODBYE_SECONDS = 2.0
@@ -38,7 +44,9 @@ async def over_http(settings: Settings, expired: Callable[[], None]) -> AsyncGen
         expired: called when the server does not know the session any more.
     """
     seconds = settings.connect_timeout
-    limits = httpx2.Limits(max_connections=settings.max_concurrent + 20, max_keepalive_connections=20)
+    # A call that waits for a person keeps its connection, and must not keep others from theirs.
+    most = settings.max_concurrent + MAX_PARKED + _RESERVE
+    limits = httpx2.Limits(max_connections=most, max_keepalive_connections=20)
     # In a thread: it reads the certificates of the machine.
     transport = await asyncio.to_thread(_Bounded, settings, expired, limits)
     async with (
@@ -46,14 +54,18 @@ async def over_http(settings: Settings, expired: Callable[[], None]) -> AsyncGen
         httpx2.AsyncClient(
             transport=transport,
             headers={"accept-encoding": "identity", **(settings.headers or {})},
-            timeout=httpx2.Timeout(seconds, read=None, pool=None),
+            timeout=httpx2.Timeout(seconds, read=None),
             auth=settings.auth,
         ) as client,
         streamable_http_client(
             settings.url, http_client=client, max_sse_event_size=settings.max_message_bytes
         ) as streams,
     ):
-        yield streams
+        before = sending.set(Sent(False))  # what the package sends by itself is ours as well
+        try:
+            yield streams[0], Outbox(streams[1])
+        finally:
+            sending.reset(before)
 
 
 class _Bounded(httpx2.AsyncHTTPTransport):
@@ -72,10 +84,19 @@ class _Bounded(httpx2.AsyncHTTPTransport):
             request.extensions["timeout"] = dict.fromkeys(
                 ("connect", "read", "write", "pool"), _GOODBYE_SECONDS
             )
-        if request.method != "POST" or "text/event-stream" not in request.headers.get("accept", ""):
+        sent = sending.get()
+        is_message = request.method == "POST" and "text/event-stream" in request.headers.get("accept", "")
+        if sent is None or not (is_message or sent.is_request):
             return await super().handle_async_request(request)
+        if not sent.is_request:  # the next message has to wait for what the server says to this one
+            request.extensions["timeout"]["read"] = self._settings.connect_timeout
+        send = functools.partial(super().handle_async_request, request)
         try:
-            response = await super().handle_async_request(request)
+            response = await sent.wait(send)
+            if sent.is_request and isinstance(response.stream, httpx2.AsyncByteStream):
+                response.stream = Watched(response.stream, sent)
+            if not is_message:
+                return response
             if response.headers.get("content-type", "").startswith("text/event-stream"):
                 return response
             if response.headers.get("content-encoding", "identity") != "identity":
@@ -84,8 +105,10 @@ class _Bounded(httpx2.AsyncHTTPTransport):
                 return _answer(request, 502, INTERNAL_ERROR, words)
             body = await self._read(response)
         except httpx2.TransportError as error:
+            if not is_message:
+                raise
             words = str(error) or type(error).__name__
-            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
                 words = f"{UNREACHED}: {words}"
             return _answer(request, 502, CONNECTION_CLOSED, words)
         if body is None:

@@ -37,8 +37,8 @@ class Caller(Protocol):
         """Call a tool for code."""
         ...
 
-    def is_parked(self, call_id: str) -> bool:
-        """Tell whether a call waits for a person's answer."""
+    def is_parked(self, run_id: str, call_id: str) -> bool:
+        """Tell whether a call of a run waits for a person's answer."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import time
 from typing import Any
 
 import msgspec
@@ -29,22 +30,41 @@ class Question:
 
     Args:
         params: what the server asks.
-        call: the call in the middle of which it asks.
+        name: the tool in the middle of whose call it asks; the server where that is not known.
         run_id: the run that made the call.
+        seconds: after which it is too late to answer.
+        askers: how many calls it may be that ask.
 
     Attributes:
         pending: what the run waits for.
         answer: what the server is told.
+        shared: whether it is not known which of several calls asks.
 
     Raises:
         ValueError: it is too large, or its schema is not valid.
     """
 
-    __slots__ = ("_call", "_check", "_params", "_run_id", "_tries", "answer", "pending")
+    __slots__ = (
+        "_askers",
+        "_check",
+        "_expires",
+        "_name",
+        "_params",
+        "_run_id",
+        "_tries",
+        "answer",
+        "pending",
+        "shared",
+    )
 
-    def __init__(self, params: ElicitRequestParams, call: ToolCall, run_id: str) -> None:
+    def __init__(
+        self, params: ElicitRequestParams, name: str, run_id: str, seconds: float, askers: int = 1
+    ) -> None:
+        self.shared = askers > 1
+        self._askers = askers
         self._params = params
-        self._call = call
+        self._name = name
+        self._expires = time() + seconds
         self._run_id = run_id
         self._tries = 0
         self._check = (
@@ -64,6 +84,12 @@ class Question:
             self.answer.set_result(ElicitResult(action="decline"))
         elif isinstance(decision, Answer):
             self._take(decision.value)
+
+    def leave(self) -> None:
+        """Take note that one of the calls that may ask is over; after the last, nobody wants to know any more."""
+        self._askers -= 1
+        if self._askers == 0:
+            self.give_up()
 
     def give_up(self) -> None:
         """Tell the server that nobody answered."""
@@ -105,4 +131,5 @@ class Question:
         if problem:
             asked["problem"] = f"The last answer does not fit: {problem}"
         arguments = msgspec.json.encode(asked).decode()
-        return PendingCall(ToolCall(self._call.name, arguments, new_id()), "question", self._run_id)
+        call = ToolCall(self._name, arguments, new_id())
+        return PendingCall(call, "question", self._run_id, expires=self._expires)

@@ -58,7 +58,8 @@ class MCPServer(Toolkit, frozen=True, eq=False, weakref=True, kw_only=True):
         max_waiting: most calls that wait; further ones fail with `MCPBusyError`.
         max_message_bytes: the largest message taken from the server; a larger one breaks the connection.
         max_result_chars: a longer result is kept aside; the model sees its beginning and a reference.
-        elicitation: whether the server may ask a person something in the middle of a call; the run pauses then.
+        elicitation: whether the server may ask a person something in the middle of a call; the run pauses then. Not
+            with `scope="run"`: the pause would close the server that waits for the answer.
         answer_timeout: seconds after which such a question is given up.
         take_instructions: whether what the server says of itself goes into the system prompt.
         name: as of a toolkit; made of the command or the URL where it is empty.
@@ -117,7 +118,7 @@ class MCPServer(Toolkit, frozen=True, eq=False, weakref=True, kw_only=True):
             self.max_waiting,
             self.max_message_bytes,
             self.max_result_chars,
-            self.elicitation,
+            self.elicitation and self.scope != "run",
             self.answer_timeout,
             self.take_instructions,
         )
@@ -301,7 +302,11 @@ def _name_of(command: Sequence[str], url: str) -> str:
         words = (
             re.sub(r"(?<=.)@[^/@]*$|\.(py|js|ts|sh|exe)$", "", word).rpartition("/")[2]
             for word in command
-            if not word.startswith("-") and word not in _LAUNCHER_WORDS and Path(word).stem not in _LAUNCHERS
+            # A variable set before the program may be a key.
+            if not word.startswith("-")
+            and "=" not in word
+            and word not in _LAUNCHER_WORDS
+            and Path(word).stem not in _LAUNCHERS
         )
     said = next(words, Path(command[0]).name if command else "mcp")
     return re.sub(r"[^A-Za-z0-9_-]+", "_", said)[:40].strip("_") or "mcp"
