@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from gossamer.context import RunContext
 from gossamer.errors import EndRun, ResumeError, ToolError
@@ -27,7 +28,7 @@ from gossamer.records import (
     PendingKind,
 )
 from gossamer.remembered import keys_of
-from gossamer.schema import encode_value, is_object, words_of
+from gossamer.schema import encode_value, words_of
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
@@ -253,7 +254,9 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
         return bool(turn.interceptions)
     turn.decoded = tool, call.arguments, arguments
     try:
-        return policy(**(arguments if is_object(arguments) else msgspec.structs.asdict(arguments)))
+        if type(arguments) is dict:  # of a tool with a schema that is not ours
+            return policy(**arguments)  # pyright: ignore[reportUnknownArgumentType]
+        return policy(**asdict(arguments))
     except Exception as error:
         raise _failed(tool, error) from error
 

@@ -59,6 +59,7 @@ from gossamer.result import Result
 from gossamer.session import Session
 from gossamer.setting_up import Setup, set_up
 from gossamer.telemetry import metrics
+from gossamer.tools.equipment import needs_equipment
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.toolset import Toolset
 from gossamer.usage import Usage
@@ -137,10 +138,13 @@ async def execute(
                 agent = await who_answers(agent, tools, context)
                 tools = tools if agent is asked else None
         ready = set_up(agent, context, output, settings, tools, emit)
-        setup = ready if isinstance(ready, Setup) else await ready
-        if session is None and context.session is not None:
-            session = context.session
-            held = session.holding
+        if isinstance(ready, Setup):
+            setup = ready
+        else:
+            setup = await ready
+            if session is None and context.session is not None:  # its tools need one
+                session = context.session
+                held = session.holding
         if decisions is not None:
             reopened = reopen_run(context, decisions, setup.kit)
             turns, message = reopened.turns, reopened.message
@@ -154,15 +158,15 @@ async def execute(
             await emit(RunStarted(context.run_id, agent.name))
 
         calls: Sequence[ToolCall] = () if message is None else message.tool_calls
-        if resumed and message is None and (successor := handed_to(context, setup.kit)) is not None:
-            # The process died between a handoff and its record.
-            await take_over(context, setup, successor, output, settings, emit)
         if reopened is not None and reopened.ended is not None:
             # The process died between the end that a tool made and its record.
             value = reopened.ended.output
             if setup.guards is not None:
                 value = await setup.guards.ended(context, reopened.ended, reopened.ended_by)
             result = finish(context, began, "ended_by_tool", answered_by, value)
+        elif resumed and message is None and (successor := handed_to(context, setup.kit)) is not None:
+            # The process died between a handoff and its record.
+            await take_over(context, setup, successor, output, settings, emit)
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
         while result is None:
@@ -176,7 +180,7 @@ async def execute(
                     await hear(context, guards)
                 if turns >= max_turns:
                     raise too_many_turns(turns)
-                if kit.toolkits:
+                if kit.toolkits and (setup.equipment is not None or needs_equipment(kit, context)):
                     await setup.refresh(context)
                     kit = setup.kit
                 if context.offload is not None or (session is not None and session.has_offload):

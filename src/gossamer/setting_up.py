@@ -110,6 +110,7 @@ def set_up(
     own: Any = agent.tools if tools is None else tools
     instructions = agent.instructions
     settled = own.__class__ is tuple and tools is None  # when the agent was built
+    plain = type(instructions) is str
     kit = toolset(own) if settled and own else NO_TOOLS
     setup = Setup(
         agent,
@@ -120,11 +121,17 @@ def set_up(
         guards,
         kit,
         equipment,
-        instructions or None,
+        (_joined(instructions, kit) if kit.instructions else instructions or None) if plain else None,
         instructions,
         emit if guards is None else guards.listener(emit),
     )
-    if not settled or kit.toolkits or kit.needs_session or callable(instructions) or equipment is not None:
+    if (
+        not settled
+        or equipment is not None
+        or not plain
+        or (kit.needs_session and context.session is None)
+        or (kit.toolkits and needs_equipment(kit, context))
+    ):
         return _complete(setup, context, None if settled else own)
     return setup
 
