@@ -244,8 +244,8 @@ def _failed(tool: Tool[..., Any], error: Exception) -> ToolError:
 
 def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     """Ask a tool whether a call needs approval; its policy may answer with something to await."""
-    policy = tool.needs_approval
-    if not callable(policy):
+    policy: Any = tool.needs_approval
+    if policy is True or policy is False:
         return policy
     try:
         arguments = tool.decode(call.arguments)
@@ -254,9 +254,11 @@ def _verdict(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
         return bool(turn.interceptions)
     turn.decoded = tool, call.arguments, arguments
     try:
-        if type(arguments) is dict:  # of a tool with a schema that is not ours
-            return policy(**arguments)  # pyright: ignore[reportUnknownArgumentType]
-        return policy(**asdict(arguments))
+        by_name = asdict(arguments)
+    except TypeError:  # a dict already, of a tool whose schema is not ours
+        by_name = arguments
+    try:
+        return policy(**by_name)
     except Exception as error:
         raise _failed(tool, error) from error
 
