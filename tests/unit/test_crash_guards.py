@@ -189,3 +189,13 @@ async def test_what_two_agents_of_a_run_share_stays_open_over_a_handoff_and_is_c
     triage = Agent(model, name="triage", tools=[shared, own, handoff(billing, "b")])
     assert (await triage.run("x")).output == "done"
     assert log == ["open", "open", "closed", "closed"]
+
+
+async def test_a_call_that_needs_no_approval_any_more_runs_as_it_was_checked():
+    checking = Guardrail("g", lambda context, text: '{"n":7}', "call")
+    agent = Agent(ScriptedModel([ToolCall.of("pay", n=1), "done"]), tools=[pay], guardrails=[checking])
+    session = Session()
+    await agent.run("x", session=session)
+    free = agent.replace(tools=[pay.replace(needs_approval=False)])
+    assert (await free.resume(session)).output == "done"
+    assert session.messages[2].parts[0].text == "paid 7"

@@ -23,6 +23,7 @@ from gossamer.records import ViewMovedRecord
 from gossamer.schema import encode_value, words_of
 from gossamer.telemetry import metrics
 from gossamer.tools.execution import ToolTurn
+from gossamer.turn import OpenTurn
 from gossamer.usage import Usage
 
 __all__ = ["Guards"]
@@ -225,16 +226,16 @@ class Guards:
             turn.check_result = self._checked_result
         if not self._call:
             return list(calls)
-        session = turn.context.session
-        # What has a result, or was shown to somebody who decides, was checked then.
-        known: set[str] = set()
-        if session is not None and session.turn is not None:
-            known = {*session.turn.results, *session.turn.asked, *session.turn.shown}
+        journaled: OpenTurn | None = None if turn.context.session is None else turn.context.session.turn
         allowed: list[ToolCall] = []
         for call in calls:
             checked = call
             try:
-                if call.id not in known:
+                if (
+                    journaled is not None and call.id in journaled.asked
+                ):  # it was checked before somebody was asked
+                    checked = journaled.asked[call.id].call
+                elif journaled is None or not (call.id in journaled.results or call.id in journaled.shown):
                     checked = await self._checked_call(turn.context, call)
             except ModelRetry as error:
                 turn.finish(call, ToolResult(call.id, call.name, words_of(error), "error"))
