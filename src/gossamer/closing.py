@@ -70,10 +70,9 @@ def withhold_result(context: RunContext[Any], call_id: str, words: str) -> None:
     session = context.session
     if session is None:
         return
-    journal = session.journal
     place = max(
         place
-        for place, record in enumerate(journal)
+        for place, record in enumerate(session.journal, session.first)
         if isinstance(record, MessageRecord) and record.message.tool_calls
     )
     asking, results = session.messages[-2], session.messages[-1]

@@ -70,6 +70,7 @@ def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any
         assert call is not None, "the tool of an agent runs inside a call"
         outer: Session[Any] = context.session
         inner = outer.child(call.id, context.run_id)
+        await inner.load()
         if inner.unfinished is not None:
             decided = outer.turn.decisions if outer.turn is not None else {}
             waiting = {pending.call_id for pending in inner.pending}

@@ -48,8 +48,16 @@ __all__ = [
     "ScriptExhaustedError",
     "ServiceError",
     "SessionBusyError",
+    "SessionChangedError",
     "SessionError",
+    "SessionLostError",
     "SteeringError",
+    "StoreBusyError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFullError",
+    "StoreUnavailableError",
+    "StoreVersionError",
     "StreamBrokenError",
     "TooLargeError",
     "ToolError",
@@ -360,6 +368,41 @@ class SessionBusyError(SessionError):
 
 class ResumeError(SessionError):
     """There is nothing to resume, the call is unknown, or the session belongs to another agent."""
+
+
+class SessionLostError(SessionError):
+    """Another process holds the session by now, or it was deleted: what was not stored yet is refused."""
+
+
+class SessionChangedError(SessionError):
+    """A session was changed elsewhere since it was loaded, so that what was added here does not fit any more."""
+
+
+# --- stores -------------------------------------------------------------------------------------------------
+
+
+class StoreError(GossamerError):
+    """A store could not do what it was asked; what it had acknowledged before is safe."""
+
+
+class StoreBusyError(StoreError):
+    """The store is locked by another process, or too much waits for it; asking again later may help."""
+
+
+class StoreFullError(StoreError):
+    """There is no room on the disk for what was to be written."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, opened or written: a lost connection, a missing folder, no permission."""
+
+
+class StoreDamagedError(StoreError):
+    """The database is damaged, or is not one of Gossamer's."""
+
+
+class StoreVersionError(StoreError):
+    """The database was made by a newer version of Gossamer."""
 
 
 # --- testing ------------------------------------------------------------------------------------------------

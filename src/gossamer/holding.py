@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, SessionBusyError
 
-__all__ = ["Holding", "WhenBusy"]
+__all__ = ["Holding", "WhenBusy", "running_loop"]
 
 # What a run does while another one holds the session: wait its turn, or raise SessionBusyError.
 WhenBusy: TypeAlias = Literal["wait", "refuse"]
@@ -64,7 +64,7 @@ class Holding:
             turn = self._turns.popleft()
             if turn.get_loop().is_closed() or turn.done():
                 continue
-            if turn.get_loop() is _running_loop():
+            if turn.get_loop() is running_loop():
                 turn.set_result(None)
             else:
                 turn.get_loop().call_soon_threadsafe(self._call, turn)
@@ -122,7 +122,8 @@ class Holding:
 _HANDED_OVER: RunContext[Any] = RunContext("", None, run_id="(the next in line)", ended=True)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Give the loop that runs in this thread, or None."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -2,44 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Generic, TypeVar
+from hashlib import sha256
+from typing import Generic, Protocol, TypeVar
 
-__all__ = ["InnerSessions"]
+from gossamer.records import Record, RunStartedRecord
+from gossamer.spent import spent_by_ended_runs
+from gossamer.usage import Usage
 
-SessionT = TypeVar("SessionT")
+__all__ = ["InnerSessions", "inner_id"]
 
 _MOST = 1000
+_MOST_ID_CHARS = 500
+
+
+class _Session(Protocol):
+    @property
+    def journal(self) -> Sequence[Record]: ...
+
+    @property
+    def unfinished(self) -> RunStartedRecord | None: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    async def load(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+SessionT = TypeVar("SessionT", bound=_Session)
+
+
+def inner_id(outer: str, inside: str) -> str:
+    """Give the id of the session inside a call, in a store; one that would be long is made short.
+
+    Args:
+        outer: the id of the session around it.
+        inside: the run and the call there, as `run/call`.
+    """
+    readable = f"{outer}/{inside}"
+    if len(readable) <= _MOST_ID_CHARS and readable.isascii() and "\x00" not in readable:
+        return readable
+    return f"inner/{sha256(readable.encode(errors='replace')).hexdigest()}"
 
 
 class InnerSessions(Generic[SessionT]):
     """Sessions by the run and the call that they are inside of; the last 1,000 are kept, the oldest are let go.
 
     Args:
-        known: sessions by `run/call`, such as those of an export.
+        make: makes a session, given the run and the call that it is inside of as `run/call`, and its id where that
+            is known.
     """
 
-    __slots__ = ("_by_key",)
+    __slots__ = ("_by_key", "_make")
 
-    def __init__(self, known: Mapping[str, SessionT] = {}) -> None:
-        self._by_key = dict(known)
+    def __init__(self, make: Callable[[str, str | None], SessionT]) -> None:
+        self._make = make
+        self._by_key: dict[str, SessionT] = {}
 
     def items(self) -> ItemsView[str, SessionT]:
         """The sessions with their keys, `run/call`, oldest first."""
         return self._by_key.items()
 
-    def values(self) -> ValuesView[SessionT]:
-        """The sessions, oldest first."""
-        return self._by_key.values()
+    def restore(self, sessions: Mapping[str, SessionT]) -> None:
+        """Take over sessions by `run/call`, such as those of an export."""
+        self._by_key = dict(sessions)
 
-    def of(self, call_id: str, run_id: str | None, make: Callable[[], SessionT]) -> SessionT:
+    async def load(self, ids: Mapping[str, str]) -> None:
+        """Load sessions from the store of the one around them.
+
+        Args:
+            ids: their ids by `run/call`.
+        """
+        for key, known in ids.items():
+            self._by_key[key] = self._make(key, known)
+            await self._by_key[key].load()
+
+    def of(self, call_id: str, run_id: str | None) -> SessionT:
         """Give the session inside a call, and make it where there is none.
 
         Args:
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
-            make: makes the session.
         """
         if run_id is None:
             keys = (key for key in reversed(self._by_key) if key.partition("/")[2] == call_id)
@@ -47,15 +93,21 @@ class InnerSessions(Generic[SessionT]):
         else:
             key = f"{run_id}/{call_id}"
         if key not in self._by_key:
-            self._by_key[key] = make()
+            self._by_key[key] = self._make(key, None)
             if len(self._by_key) > _MOST:
                 del self._by_key[next(iter(self._by_key))]
         return self._by_key[key]
 
-    def of_run(self, run_id: str) -> list[SessionT]:
-        """Give the sessions inside the calls of a run."""
-        return [session for key, session in self._by_key.items() if key.startswith(f"{run_id}/")]
+    def used_by_run(self, run_id: str) -> Usage:
+        """Add up what the runs inside the calls of a run used."""
+        return sum((one.usage for key, one in self.items() if key.startswith(f"{run_id}/")), Usage())
 
-    def of_calls(self, call_ids: AbstractSet[str]) -> list[SessionT]:
-        """Give the sessions inside calls, of whichever run."""
-        return [session for key, session in self._by_key.items() if key.partition("/")[2] in call_ids]
+    def used_by_calls(self, call_ids: AbstractSet[str]) -> Usage:
+        """Add up what the runs inside calls used, of whichever run, those that will not go on."""
+        inside = [one for key, one in self.items() if key.partition("/")[2] in call_ids]
+        return sum((spent_by_ended_runs(one.journal) for one in inside if not one.unfinished), Usage())
+
+    async def aclose(self) -> None:
+        """Close what toolkits hold open for them."""
+        for one in list(self._by_key.values()):
+            await one.aclose()

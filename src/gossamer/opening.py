@@ -273,7 +273,7 @@ def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:
     """Give what the user has said in a run that is begun, each message behind its place in the journal. O(records)."""
     return [
         (place, record.message)
-        for place, record in enumerate(context.session.journal)
+        for place, record in enumerate(context.session.journal, context.session.first)
         if isinstance(record, MessageRecord)
         and record.run == context.run_id
         and record.message.role == "user"

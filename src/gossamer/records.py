@@ -42,6 +42,7 @@ __all__ = [
     "Deny",
     "HandoffRecord",
     "MessageRecord",
+    "OffloadedRecord",
     "PendingCall",
     "PendingKind",
     "Record",
@@ -163,12 +164,14 @@ class RunStartedRecord(_Record, frozen=True, gc=False, tag="run_started"):
         parent: the run that started this one inside a tool, member or step.
         call: the call of the parent in which it was started.
         user: on whose behalf.
+        fingerprint: what tells whether the agent has changed since; only in a session that is kept in a store.
     """
 
     agent: str
     parent: str | None = None
     call: str | None = None
     user: str | None = None
+    fingerprint: str = ""
 
 
 class RunFinishedRecord(_Record, frozen=True, gc=False, tag="run_finished"):
@@ -303,6 +306,18 @@ class ToolkitSwitchedRecord(_Record, frozen=True, gc=False, tag="toolkit_switche
     on: bool
 
 
+class OffloadedRecord(_Record, frozen=True, gc=False, tag="offloaded"):
+    """A text that is too large for the view was kept aside; only in a session that is kept in a store.
+
+    Attributes:
+        reference: stands for it in the view.
+        text: the text.
+    """
+
+    reference: str
+    text: str
+
+
 Record: TypeAlias = (
     RunStartedRecord
     | RunFinishedRecord
@@ -318,6 +333,7 @@ Record: TypeAlias = (
     | HandoffRecord
     | ToolkitSwitchedRecord
     | ApprovalsForgottenRecord
+    | OffloadedRecord
 )
 
 _PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)

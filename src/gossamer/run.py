@@ -36,7 +36,6 @@ from gossamer.events import (
     UsageUpdated,
 )
 from gossamer.handing_over import handed_to, successor_of, take_over, who_answers
-from gossamer.holding import Holding
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
 from gossamer.models.base import FinishReason, ModelRequest, ModelSettings, tool_choice
@@ -110,16 +109,11 @@ async def execute(
     session = context.session
     if session is not None and type(session) is not Session:
         check_session(session)
-    if (
-        limits is not None
-        or context.parent is not None
-        or (session is not None and session.budget is not None)
-    ):
-        context.budget = budget_for(limits, context)
-    held: Holding | None = None
+    held: Session[Any] | None = None
     setup: Setup | None = None
     turns = started = 0
     resumed = decisions is not None
+    stored = session is not None and session.store is not None
     repaired = False
     answered_by = ""
     heard: list[str] = []
@@ -131,20 +125,25 @@ async def execute(
     context.new = new
     try:
         if session is not None:
-            await session.holding.take(context)
-            held = session.holding
+            await session.take(context)
+            held = session
             if session.answering is not None and session.answering != agent.name:
                 asked = agent
                 agent = await who_answers(agent, tools, context)
                 tools = tools if agent is asked else None
+        if (
+            limits is not None
+            or context.parent is not None
+            or (session is not None and session.budget is not None)
+        ):
+            context.budget = budget_for(limits, context)
         ready = set_up(agent, context, output, settings, tools, emit)
         if isinstance(ready, Setup):
             setup = ready
         else:
             setup = await ready
             if session is None and context.session is not None:  # its tools need one
-                session = context.session
-                held = session.holding
+                held = session = context.session
         if decisions is not None:
             reopened = reopen_run(context, decisions, setup.kit)
             turns, message = reopened.turns, reopened.message
@@ -154,6 +153,7 @@ async def execute(
         if decisions is None and session is not None:
             context.new = new = list(new)
             open_run(context, new, on_pending)
+            session.push()  # start and prompt together, while the model is asked
         if emit is not None:
             await emit(RunStarted(context.run_id, agent.name))
 
@@ -265,6 +265,7 @@ async def execute(
 
             # Run the tools and append their results.
             turn = ToolTurn(context, kit.by_name)
+            turn.stored = stored
             if setup.layers is not None:
                 turn.interceptions = setup.layers.tool
             allowed = calls if guards is None else await guards.calls(turn, calls)
@@ -323,6 +324,8 @@ async def execute(
             setup.equipment.release()
     if setup is not None and setup.equipment is not None:
         await setup.equipment.closed()
+    if session is not None:
+        await session.settle()
     if emit is not None:
         await emit(RunFinished(result))
     return result

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import msgspec
 
-from gossamer.errors import ArgumentError, RunPausedError, SteeringError
+from gossamer.context import RunContext
+from gossamer.errors import ArgumentError, SteeringError
 from gossamer.holding import Holding, WhenBusy
 from gossamer.ids import new_id
-from gossamer.inner import InnerSessions
+from gossamer.inner import InnerSessions, inner_id
+from gossamer.journal import Journal
 from gossamer.limits import Budget, Limits, check_session_limits
-from gossamer.messages import Message, ToolResult
+from gossamer.messages import Message
 from gossamer.records import (
     SCHEMA_VERSION,
-    ApprovalAskedRecord,
-    ApprovalDecidedRecord,
     ApprovalsForgottenRecord,
     HandoffRecord,
     MessageRecord,
+    OffloadedRecord,
     PendingCall,
     Record,
     RunFailedRecord,
@@ -29,20 +30,19 @@ from gossamer.records import (
     RunStartedRecord,
     StateRecord,
     ToolkitSwitchedRecord,
-    ToolResultRecord,
-    ToolStartedRecord,
     ViewMovedRecord,
     decode_as,
     encode,
 )
-from gossamer.remembered import Remembered, RememberedKey, to_remember
-from gossamer.session_data import ExportedSession, merge_state
-from gossamer.spent import lost, spent, spent_by_ended_runs
+from gossamer.remembered import Remembered, RememberedKey
+from gossamer.session_data import ExportedSession
+from gossamer.stores.base import Store, check_id
+from gossamer.stores.urls import open_store
 from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
-from gossamer.view import MessageView, View
+from gossamer.view import MessageView
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -55,10 +55,6 @@ else:
 
 __all__ = ["Session", "WhenBusy"]
 
-_MAX_HANDOFFS = 1000
-_NONE_SWITCHED: dict[str, bool] = {}
-_NONE_REMEMBERED: dict[RememberedKey, Remembered] = {}
-
 
 class Session(Generic[State]):
     """A conversation. Any agent may take part; one run at a time holds it.
@@ -66,8 +62,12 @@ class Session(Generic[State]):
     A session belongs to one event loop at a time. Its journal is append-only; rewinding, windowing and failed runs
     move the view and leave the journal whole.
 
+    One that is kept in a store is loaded when its first run begins, or by `load` or `async with`. A run writes each
+    record before what follows from it happens, and holds the session against runs in other processes.
+
     Args:
         id: names the session; made up where None.
+        store: where it is kept, a `Store` or its URL as for `open_store`; None for the memory of this object alone.
         window: messages that the view holds when a run begins; older ones leave it, down to three quarters,
             without separating a tool call from its result.
         state: the initial value of what tools remember in the session: a dict, a dataclass or a Struct.
@@ -78,7 +78,6 @@ class Session(Generic[State]):
         limits: what all runs in the session may use together: `max_cost`, `max_tokens`, `max_tool_calls`.
 
     Attributes:
-        turn: the turn whose calls have not all come to a result, or None.
         holding: the run that holds the session, and those that wait.
 
     Raises:
@@ -89,27 +88,19 @@ class Session(Generic[State]):
         "__weakref__",
         "_budget",
         "_children",
-        "_handoffs",
-        "_initial_state",
         "_journal",
         "_limits",
-        "_merge",
         "_offload",
         "_opened",
-        "_remembered",
-        "_run",
-        "_state",
-        "_switches",
-        "_view",
         "holding",
         "id",
-        "turn",
     )
 
     def __init__(
         self,
         id: str | None = None,  # noqa: A002 - the word users know
         *,
+        store: Store | str | None = None,
         window: int = 1000,
         state: State | None = None,
         merge: Callable[[State, dict[str, Any]], State] | None = None,
@@ -125,60 +116,71 @@ class Session(Generic[State]):
             check_session_limits(limits)
         self.id = id or new_id()
         self.holding = Holding(self.id, when_busy, max_waiting)
-        self.turn: OpenTurn | None = None
-        self._journal: list[Record] = []
-        self._view = View(window)
-        self._state: Any = state
-        self._initial_state: Any = state
-        self._merge: Any = merge
-        self._run: RunStartedRecord | None = None
-        self._handoffs: tuple[tuple[int, str], ...] = ()  # place in the journal, and to whom
+        self._journal = Journal(window, state, merge)
         self._children: InnerSessions[Session[Any]] | None = None
         self._offload: Offload | None = None
         self._limits = limits
         self._budget: Budget | None = None
-        self._switches: dict[str, bool] = _NONE_SWITCHED
-        self._remembered: dict[RememberedKey, Remembered] = _NONE_REMEMBERED
         self._opened: OpenedToolkits | None = None
+        if store is not None:
+            check_id(self.id)
+            self._journal.keep_in(open_store(store) if isinstance(store, str) else store, self.id)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
     @property
     def journal(self) -> Sequence[Record]:
-        """All records, oldest first; a record's index is its place."""
-        return tuple(self._journal)
+        """The records, oldest first; a record's index is its place.
+
+        Of a session that is kept in a store those in memory, from place `first` on; `read` gives the others.
+        """
+        return tuple(self._journal.records)
+
+    @property
+    def first(self) -> int:
+        """The place of the first record in memory; 0 but for a session that is kept in a store."""
+        return self._journal.first
+
+    @property
+    def store(self) -> Store | None:
+        """Where the session is kept, or None."""
+        return None if self._journal.saving is None else self._journal.saving.store
+
+    @property
+    def turn(self) -> OpenTurn | None:
+        """The turn whose calls have not all come to a result, or None."""
+        return self._journal.standing.turn
 
     @property
     def window(self) -> int:
         """How many messages the view holds when a run begins."""
-        return self._view.window
+        return self._journal.window
 
     @property
     def messages(self) -> MessageView:
         """What the model sees: the view, without a turn whose calls have no results yet. O(1)."""
-        return self._view.snapshot()
+        return self._journal.standing.view.snapshot()
 
     @property
     def state(self) -> State:
         """What tools remember in this session; changed with `update`."""
-        return self._state
+        return self._journal.standing.state
 
     @property
     def pending(self) -> tuple[PendingCall, ...]:
         """The calls that wait for a decision, those of runs inside tools included."""
-        if self.turn is None:
-            return ()
-        return tuple(self.turn.asked.values())
+        turn = self._journal.standing.turn
+        return () if turn is None else tuple(turn.asked.values())
 
     @property
     def unfinished(self) -> RunStartedRecord | None:
         """The run that neither finished nor failed: it is under way, paused, or its process died."""
-        return self._run
+        return self._journal.standing.run
 
     @property
     def usage(self) -> Usage:
-        """What the session's runs used, those inside their tools included, each call once. O(records)."""
-        return spent(self._journal, self._spent_inside)
+        """What the session's runs used, those inside their tools included, each call once. O(records in memory)."""
+        return self._journal.used(self._spent_inside)
 
     @property
     def limits(self) -> Limits | None:
@@ -202,24 +204,25 @@ class Session(Generic[State]):
     def budget(self) -> Budget | None:
         """What is left of the limits, None where there never were any; begins with what the journal says was used."""
         if self._budget is None and self._limits is not None:
-            used = self.usage + lost(self._journal)
+            used = self.usage + self._journal.lost()
             self._budget = Budget(self._limits, whose=f"session {self.id!r}", used=used)
         return self._budget
 
     @property
     def answering(self) -> str | None:
         """The agent that answers next, after a handoff; None where that is whoever is asked."""
-        return self._handoffs[-1][1] or None if self._handoffs else None
+        handoffs = self._journal.standing.handoffs
+        return handoffs[-1][1] or None if handoffs else None
 
     @property
     def switches(self) -> Mapping[str, bool]:
         """The toolkits that were switched on or off in this session, by name; others are as they say themselves."""
-        return self._switches
+        return self._journal.standing.switches
 
     @property
     def remembered(self) -> Mapping[RememberedKey, Remembered]:
         """The decisions that hold for the rest of the session, with their places; see `RememberedKey`."""
-        return self._remembered
+        return self._journal.standing.remembered
 
     @property
     def opened(self) -> OpenedToolkits:
@@ -234,12 +237,13 @@ class Session(Generic[State]):
         """The place for what is too large for the view."""
         if self._offload is None:
             self._offload = Offload()
+            self._offload.skip(self._journal.standing.aside)
         return self._offload
 
     @property
     def has_offload(self) -> bool:
         """Whether anything was put there."""
-        return self._offload is not None and len(self._offload) > 0
+        return (self._offload is not None and len(self._offload) > 0) or bool(self._journal.standing.aside)
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -251,45 +255,7 @@ class Session(Generic[State]):
         Args:
             record: the record; records are how everything changes here, live and on import.
         """
-        place = len(self._journal)
         self._journal.append(record)
-        if isinstance(record, MessageRecord):
-            if not record.withdrawn:
-                self._say(record.message, place)
-        elif isinstance(record, ToolStartedRecord):
-            if self.turn is not None:
-                self.turn.started.add(record.call_id)
-        elif isinstance(record, ToolResultRecord):
-            if record.ends_run and self.turn is not None:
-                self.turn.ended = record
-            self._take_result(record.result, record.at)
-        elif isinstance(record, RunStartedRecord):
-            self._run = record
-        elif isinstance(record, RunFinishedRecord | RunFailedRecord):
-            self._run = None
-            self.turn = None
-        elif isinstance(record, StateRecord):
-            self._state = merge_state(self._state, record.patch, self._merge)
-        elif isinstance(record, ViewMovedRecord):
-            self._view.replace(record.begin, record.end, record.insert)
-            if record.reason == "rewind":
-                self._forget(record.begin)
-        elif isinstance(record, HandoffRecord):
-            self._handoffs = (*self._handoffs[-_MAX_HANDOFFS:], (place, record.to))
-        elif isinstance(record, ApprovalAskedRecord):
-            if self.turn is not None:
-                self.turn.asked[record.pending.call_id] = record.pending
-        elif isinstance(record, ToolkitSwitchedRecord):
-            self._switches = {**self._switches, record.toolkit: record.on}
-        elif isinstance(record, ApprovalsForgottenRecord):
-            self._remembered = _NONE_REMEMBERED
-        elif isinstance(record, ApprovalDecidedRecord) and self.turn is not None:
-            asked = self.turn.asked.pop(record.call_id, None)
-            self.turn.decisions[record.call_id] = record.decision
-            if asked is not None:
-                self.turn.shown[record.call_id] = asked.call
-            if asked is not None and (key := to_remember(asked, record.decision)) is not None:
-                self._remembered = {**self._remembered, key: (place, record.decision)}
 
     def steer(self, message: str | Message) -> None:
         """Put a message into the run that holds the session; see `RunContext.steer`.
@@ -300,6 +266,18 @@ class Session(Generic[State]):
         if self.holding.holder is None:
             raise SteeringError(f"no run holds session {self.id!r}; run an agent with the message")
         self.holding.holder.steer(message)
+
+    def keep_aside(self, text: str) -> str:
+        """Keep a text that is too large for the view, and give the words that stand for it there."""
+        reference, words = self.offload.reference(text)
+        if self._journal.saving is not None:
+            self.record(OffloadedRecord(run=self._journal.run_id, reference=reference, text=text))
+        return words
+
+    async def kept_aside(self, reference: str) -> str | None:
+        """Give a text that was kept aside, or None where there is none of that reference."""
+        kept = self.offload.texts.get(reference)
+        return await self._journal.aside(reference) if kept is None else kept
 
     def add(self, message: Message) -> None:
         """Put a message into the conversation without a run: history from elsewhere, or something observed.
@@ -327,11 +305,7 @@ class Session(Generic[State]):
             **fields: the same as keyword arguments.
         """
         merged = msgspec.to_builtins({**(patch or {}), **fields})
-        state = merge_state(
-            self._state, merged, self._merge
-        )  # first: a patch that does not fit must not reach the journal
-        self._journal.append(StateRecord(run=self._run.run if self._run else "", patch=merged))
-        self._state = state
+        self.record(StateRecord(run=self._journal.run_id, patch=merged))
 
     def switch(self, toolkit: str, *, on: bool) -> None:
         """Switch a toolkit on or off, from the next model call on and for all runs to come.
@@ -342,8 +316,7 @@ class Session(Generic[State]):
         """
         if not isinstance(toolkit, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"toolkit must be the name of one, not {type(toolkit).__name__}")
-        run = self._run.run if self._run else ""
-        self.record(ToolkitSwitchedRecord(run=run, toolkit=toolkit, on=on))
+        self.record(ToolkitSwitchedRecord(run=self._journal.run_id, toolkit=toolkit, on=on))
 
     def hand_over(self, to: str | None) -> None:
         """Say which agent answers from here on; an agent that can hand over to it, if only by way of others, lets it.
@@ -351,18 +324,17 @@ class Session(Generic[State]):
         Args:
             to: its name; None for whoever is asked.
         """
-        self.record(HandoffRecord(run=self._run.run if self._run else "", to=to or ""))
+        self.record(HandoffRecord(run=self._journal.run_id, to=to or ""))
 
     def forget_approvals(self) -> None:
         """Let no decision hold any longer that was to be remembered: each call is asked about again."""
-        self.record(ApprovalsForgottenRecord(run=self._run.run if self._run else ""))
+        self.record(ApprovalsForgottenRecord(run=self._journal.run_id))
 
     def trim(self) -> None:
         """Move the view forward where it has outgrown its window. Amortised O(1) per message."""
-        place = self._view.outgrown()
+        place = self._journal.standing.view.outgrown()
         if place is not None:
-            run = self._run.run if self._run else ""
-            self.record(ViewMovedRecord(run=run, reason="window", begin=0, end=place))
+            self.record(ViewMovedRecord(run=self._journal.run_id, reason="window", begin=0, end=place))
 
     def rewind(self, place: int) -> None:
         """Let everything from a place on leave the view; the journal keeps it.
@@ -375,16 +347,14 @@ class Session(Generic[State]):
             ArgumentError: there is no such place.
         """
         self.holding.must_be_free("rewind")
-        self._must_exist(place)
+        self._journal.must_have(place)
         self.close_broken_run("the session was rewound")
-        self.record(ViewMovedRecord(run="", reason="rewind", begin=place, end=len(self._journal)))
+        self.record(ViewMovedRecord(run="", reason="rewind", begin=place, end=self._journal.end))
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """The places where runs started: `session.rewind(session.starts[-1])` takes the last one back."""
-        return tuple(
-            place for place, record in enumerate(self._journal) if isinstance(record, RunStartedRecord)
-        )
+        """The places where the last runs started, up to 1,000: `session.rewind(session.starts[-1])` takes one back."""
+        return tuple(self._journal.standing.starts)
 
     def branch(self, place: int | None = None, id: str | None = None) -> Session[State]:  # noqa: A002
         """Make a new session that shares this one's past.
@@ -398,19 +368,21 @@ class Session(Generic[State]):
 
         Raises:
             ArgumentError: there is no such place.
+            SessionError: the session is kept in a store and not all of it is in memory; `import_session` makes copies.
         """
-        end = len(self._journal) if place is None else place
-        self._must_exist(end)
+        end = self._journal.end if place is None else place
+        self._journal.must_have(end)
+        self._journal.must_be_in_memory("branch")
         copy: Session[State] = Session(
             id,
             window=self.window,
-            state=self._initial_state,
-            merge=self._merge,
+            state=self._journal.initial,
+            merge=self._journal.merge,
             when_busy=self.holding.when_busy,
             max_waiting=self.holding.max_waiting,
             limits=self._limits,
         )
-        for record in self._journal[:end]:
+        for record in self._journal.records[:end]:
             copy.record(record)
         if self._offload is not None:
             copy.offload.restore(self._offload.texts)
@@ -426,22 +398,98 @@ class Session(Generic[State]):
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
         """
-        return self._inner.of(call_id, run_id, lambda: Session(f"{self.id}/{call_id}", window=self.window))
+        return self._inner.of(call_id, run_id)
+
+    def _make_child(self, inside: str, id: str | None) -> Session[Any]:  # noqa: A002 - as for Session
+        saving = self._journal.saving
+        if saving is None:
+            return Session(f"{self.id}/{inside.partition('/')[2]}", window=self.window)
+        child: Session[Any] = Session(id or inner_id(self.id, inside), window=self.window)
+        child._journal.keep_in(saving.store, child.id, self.id, inside)
+        return child
 
     @property
     def _inner(self) -> InnerSessions[Session[Any]]:
         if self._children is None:
-            self._children = InnerSessions()
+            self._children = InnerSessions(self._make_child)
         return self._children
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, those that will not go on."""
-        ended = (child for child in self._inner.of_calls(call_ids) if not child.unfinished)
-        return sum((spent_by_ended_runs(child._journal) for child in ended), Usage())
+        return Usage() if self._children is None else self._children.used_by_calls(call_ids)
 
     def _spent_inside(self, run_id: str) -> Usage:
-        """Add up what the runs inside a run's tools used."""
-        return sum((child.usage for child in self._inner.of_run(run_id)), Usage())
+        return Usage() if self._children is None else self._children.used_by_run(run_id)
+
+    # --- in a store -------------------------------------------------------------------------------------------
+
+    async def read(self, begin: int, end: int) -> list[Record]:
+        """Read records of the journal, those that are not in memory from the store.
+
+        Args:
+            begin: the place of the first one.
+            end: the place behind the last; fewer are given where the journal is shorter.
+        """
+        return await self._journal.read(begin, end)
+
+    async def load(self) -> None:
+        """Load the session from its store, where another process changed it; one without a store is there already.
+
+        Raises:
+            SessionChangedError: it was changed here too, without being saved.
+        """
+        if self._journal.saving is not None and self.holding.holder is None:
+            await self._inner.load(await self._journal.load())
+
+    async def save(self) -> None:
+        """Write what was changed outside of a run to the store; runs write by themselves.
+
+        Raises:
+            SessionBusyError: a run in another process holds the session.
+            SessionChangedError: another process has changed it since it was loaded.
+        """
+        if self._journal.saving is None:
+            return
+        if self.holding.holder is None and self._journal.has_new:
+            self.holding.holder = RunContext("", None, run_id="(being saved)")
+            try:
+                await self._journal.hold("refuse")
+                self._journal.release(paused=bool(self.pending))
+            finally:
+                self.holding.release()
+        await self._journal.settle()
+
+    def push(self) -> None:
+        """Hand what is new to the store, if there is one, without waiting."""
+        if self._journal.saving is not None:
+            self._journal.push()
+
+    async def settle(self) -> None:
+        """Wait until everything is in the store; see `Journal.settle`."""
+        if self._journal.saving is not None:
+            await self._journal.settle()
+
+    async def take(self, context: RunContext[Any]) -> None:
+        """Hold the session for a run, against others here and in other processes; load it where it is not in memory.
+
+        Raises:
+            SessionBusyError: see `Holding.take` and `Journal.hold`.
+            SessionChangedError: it was changed both here and elsewhere.
+        """
+        await self.holding.take(context)
+        if self._journal.saving is not None:
+            try:
+                await self._inner.load(await self._journal.hold(self.holding.when_busy))
+            except BaseException:
+                self.holding.release()
+                raise
+
+    def release(self) -> None:
+        """Let the session go, for the next run; what is new goes to the store."""
+        if self._journal.saving is not None:
+            self._journal.release(paused=bool(self.pending))
+            self._offload = self._children = None
+        self.holding.release()
 
     # --- runs -------------------------------------------------------------------------------------------------
 
@@ -449,61 +497,42 @@ class Session(Generic[State]):
         """Close what toolkits hold open for this session. It can be used on, and opens them anew then."""
         if self._opened is not None:
             await close_all(self._opened)
-        for child in self._inner.values():
-            await child.aclose()
+        if self._children is not None:
+            await self._children.aclose()
 
     async def __aenter__(self) -> Self:
+        await self.load()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.save()
         await self.aclose()
 
     def close_broken_run(self, reason: str) -> None:
-        """End a run that will not go on: calls without a result get one that says so.
-
-        Args:
-            reason: why, as the journal and the model are told.
-        """
-        run = self._run
-        if run is None:
-            return
-        self.close_turn(run.run, reason)
-        self.end_run(RunFailedRecord(run=run.run, error="Abandoned", message=reason))
+        """End a run that will not go on, see `Journal.abandon_run`."""
+        self._journal.abandon_run(reason, self._spent_inside)
 
     def close_turn(self, run_id: str, reason: str) -> None:
         """Give every call of the open turn that has no result one that says what became of it."""
-        for result in () if self.turn is None else self.turn.close(reason):
-            self.record(ToolResultRecord(run=run_id, result=result))
+        self._journal.close_turn(run_id, reason)
 
     def end_run(self, record: RunFinishedRecord | RunFailedRecord) -> None:
         """Record that a run failed or was stopped. A prompt that nothing followed leaves the view."""
-        began = self._began_at(record.run)
-        self.record(record)
-        added = self._view.since(began)
-        if added and not any(message.role == "assistant" for message in added):
-            self.record(
-                ViewMovedRecord(run=record.run, reason="failed", begin=began, end=len(self._journal) - 1)
-            )
+        self._journal.end_run(record)
 
     def must_not_be_paused(self) -> None:
-        """Check that no call waits for a decision that may still be made.
-
-        Raises:
-            RunPausedError: at least one does.
-        """
-        waiting = [pending for pending in self.pending if not pending.expired]
-        if waiting:
-            names = ", ".join(f"{pending.call.name} ({pending.call_id})" for pending in waiting)
-            raise RunPausedError(
-                f"session {self.id!r} is paused; decide about {names} with agent.resume(session, …), "
-                "or run with pending='deny'",
-                pending=self.pending,
-            )
+        """Check that no call waits for a decision that may still be made, else RunPausedError."""
+        self._journal.must_not_be_paused(self.id)
 
     # --- JSON -------------------------------------------------------------------------------------------------
 
     def export(self) -> bytes:
-        """Give the whole session as JSON: journal, state, inner sessions and what was kept aside."""
+        """Give the whole session as JSON: journal, state, inner sessions and what was kept aside.
+
+        Raises:
+            SessionError: it is kept in a store and not all of it is in memory; `export_session` exports from there.
+        """
+        self._journal.must_be_in_memory("export")
         return encode(self._exported())
 
     @classmethod
@@ -536,8 +565,8 @@ class Session(Generic[State]):
             when_busy=self.holding.when_busy,
             max_waiting=self.holding.max_waiting,
             limits=self._limits,
-            state=msgspec.to_builtins(self._initial_state),
-            journal=self._journal,
+            state=msgspec.to_builtins(self._journal.initial),
+            journal=self._journal.records,
             children={key: child._exported() for key, child in self._inner.items()},
             offload=dict(self._offload.texts) if self._offload is not None else {},
         )
@@ -557,44 +586,7 @@ class Session(Generic[State]):
             session.record(record)
         if exported.children:
             children = exported.children.items()
-            known = {key: Session._imported(child, None, None) for key, child in children}
-            session._children = InnerSessions(known)
+            session._inner.restore({key: Session._imported(child, None, None) for key, child in children})
         if exported.offload:
             session.offload.restore(exported.offload)
         return session
-
-    # --- how records act on the view --------------------------------------------------------------------------
-
-    def _say(self, message: Message, place: int) -> None:
-        calls = message.tool_calls if message.role == "assistant" else ()
-        if calls:  # enters the view together with its results
-            self.turn = OpenTurn(message, place, calls, set(), {}, {}, {})
-        elif message.role == "tool" and self.turn is not None:  # history: results of the calls before them
-            for part in message.parts:
-                if isinstance(part, ToolResult):
-                    self._take_result(part, message.created)
-        else:
-            self._view.append(message, place)
-
-    def _take_result(self, result: ToolResult, at: float) -> None:
-        turn = self.turn
-        if turn is not None and turn.take(result):
-            self._view.append(turn.message, turn.place)
-            self._view.append(Message("tool", turn.in_order(), None, at), turn.place)
-            self.turn = None
-
-    def _forget(self, begin: int) -> None:
-        """Forget what was said of who answers and what is allowed from a place on, which was rewound."""
-        self._handoffs = tuple(one for one in self._handoffs if one[0] < begin)
-        self._remembered = {key: kept for key, kept in self._remembered.items() if kept[0] < begin}
-
-    def _began_at(self, run_id: str) -> int:
-        for place in range(len(self._journal) - 1, -1, -1):
-            record = self._journal[place]
-            if isinstance(record, RunStartedRecord) and record.run == run_id:
-                return place
-        return len(self._journal)
-
-    def _must_exist(self, place: int) -> None:
-        if not 0 <= place <= len(self._journal):
-            raise ArgumentError(f"there is no place {place} in a journal of {len(self._journal)} records")

@@ -11,11 +11,14 @@ import msgspec
 from gossamer.errors import ArgumentError
 from gossamer.messages import Message
 
-__all__ = ["EncodeMessage", "EncodedMessages", "MessageView", "View", "not_text"]
+__all__ = ["INSERTED", "EncodeMessage", "EncodedMessages", "MessageView", "View", "not_text"]
 
 # Beyond this, bodies are encoded again at each request rather than held in memory: long histories of text stay
 # far below it, sessions full of media do not.
 MAX_ENCODED_BYTES = 16 * 1024 * 1024
+
+# The end of a message that no record holds: it was put into the view in the stead of others.
+INSERTED = -1
 
 # When the view outgrows its window it is cut back to three quarters, so that the beginning of what the provider
 # sees, and with it the provider's prompt cache, stays the same for a quarter of a window.
@@ -104,12 +107,15 @@ class View:
         window: see `Session`.
     """
 
-    __slots__ = ("encodings", "items", "places", "start", "window")
+    __slots__ = ("encodings", "ends", "items", "places", "start", "window")
 
     def __init__(self, window: int) -> None:
         self.window = window
         self.items: list[Message] = []
         self.places: list[int] = []
+        self.ends: list[
+            int
+        ] = []  # the last place that a message is made of; INSERTED where it is of no place
         self.start = 0
         self.encodings: dict[str, EncodedMessages] = {}
 
@@ -120,10 +126,17 @@ class View:
         """Give the view as it is now. O(1)."""
         return MessageView(self.items, self.start, len(self.items), self.encodings)
 
-    def append(self, message: Message, place: int) -> None:
-        """Add a message that stands at a place of the journal. O(1)."""
+    def append(self, message: Message, place: int, end: int) -> None:
+        """Add a message that stands at a place of the journal. O(1).
+
+        Args:
+            message: the message.
+            place: where it stands; the results of an answer's calls stand where it does.
+            end: the place of the last record that it is made of; `INSERTED` where it stands in the stead of others.
+        """
         self.items.append(message)
         self.places.append(place)
+        self.ends.append(end)
 
     def since(self, place: int) -> list[Message]:
         """Give the messages in view that stand at a place or behind it."""
@@ -166,6 +179,7 @@ class View:
             return
         self.items = [*self.items[self.start : first], *insert, *self.items[last:]]
         self.places = [*self.places[self.start : first], *([begin] * len(insert)), *self.places[last:]]
+        self.ends = [*self.ends[self.start : first], *([INSERTED] * len(insert)), *self.ends[last:]]
         self.start = 0
         self.encodings = {}
 
@@ -173,6 +187,7 @@ class View:
         """Drop messages that have left the view from memory, once they are more than a window."""
         self.items = self.items[count:]
         self.places = self.places[count:]
+        self.ends = self.ends[count:]
         self.encodings = {key: bodies.rebased(count) for key, bodies in self.encodings.items()}
         self.start = 0
 

@@ -35,7 +35,14 @@ pending = st.builds(
 maybe = st.none() | texts
 
 FIELDS = {
-    kinds.RunStartedRecord: {"agent": texts, "parent": maybe, "call": maybe, "user": maybe},
+    kinds.RunStartedRecord: {
+        "agent": texts,
+        "parent": maybe,
+        "call": maybe,
+        "user": maybe,
+        "fingerprint": texts,
+    },
+    kinds.OffloadedRecord: {"reference": texts, "text": texts},
     kinds.RunFinishedRecord: {"finish_reason": texts, "usage": usages},
     kinds.RunFailedRecord: {"error": texts, "message": texts},
     kinds.MessageRecord: {

@@ -50,6 +50,7 @@ class ToolTurn(msgspec.Struct, eq=False):
         check_result: checks what comes of a call and gives the result to be kept, or None.
         notify: takes `ToolProgress` and `ToolCallFinished` as they happen, or None where nobody listens.
         max_parallel: most calls at once, or None.
+        stored: whether it is to be on disk that a tool starts before it does.
         results: results by call id.
         pending: calls that wait for decisions.
         ended: the signal of a tool that ended the run, if one did.
@@ -66,6 +67,7 @@ class ToolTurn(msgspec.Struct, eq=False):
     check_result: Callable[[RunContext[Any], ToolResult], Awaitable[ToolResult]] | None = None
     notify: Notify | None = None
     max_parallel: int | None = None
+    stored: bool = False
     results: dict[str, ToolResult] = {}
     pending: list[PendingCall] = []
     ended: EndRun | None = None
@@ -74,6 +76,12 @@ class ToolTurn(msgspec.Struct, eq=False):
     refused: int = 0
     decoded: tuple[Tool[..., Any], str, Any] | None = None
     verdicts: dict[str, Any] | None = None
+
+    def runs_inline(self, tool: Tool[..., Any]) -> bool:
+        """Whether a tool runs without a coroutine, as nothing is to be awaited before or after it."""
+        return (
+            tool.kind == "inline" and not self.interceptions and self.check_result is None and not self.stored
+        )
 
     def finish(self, call: ToolCall, result: ToolResult) -> None:
         """Keep the result of a call, in the journal too: from here on the call never runs again."""
@@ -85,6 +93,8 @@ class ToolTurn(msgspec.Struct, eq=False):
             context.session.record(
                 ToolResultRecord(run=context.run_id, result=result, ends_run=ends, output=output)
             )
+            if self.stored:
+                context.session.push()
         if self.notify is not None:
             self.notify(ToolCallFinished(call, result))
 
@@ -106,7 +116,7 @@ def run_calls(turn: ToolTurn, calls: Sequence[ToolCall]) -> Awaitable[None] | No
         return _run_all(turn, calls)
     call = calls[0]
     tool = turn.tools.get(call.name)
-    if tool is not None and tool.kind == "inline" and not turn.interceptions and turn.check_result is None:
+    if tool is not None and turn.runs_inline(tool):
         return _run_inline(turn, tool, call)
     return _run(turn, call)
 
@@ -119,12 +129,7 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
         tool = turn.tools.get(call.name)
         if tool is not None and tool.exclusive:
             alone.append(call)
-        elif (
-            tool is not None
-            and tool.kind == "inline"
-            and not turn.interceptions
-            and turn.check_result is None
-        ):
+        elif tool is not None and turn.runs_inline(tool):
             _run_inline(turn, tool, call)
         else:
             together.append(call)
@@ -235,6 +240,7 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
     Raises:
         CallPaused: the tool's own run waits for a decision.
         ToolError: the model tried too often, or no thread is left.
+        StoreError: it could not be stored that the tool starts, so that it did not.
     """
     context = turn.context
     tool = turn.tools.get(call.name)
@@ -244,6 +250,15 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
     outer = current_call.get()
     try:
         arguments = begin_call(turn, tool, call)
+    except Exception as error:  # noqa: BLE001 - as below
+        return _result_of_failure(turn, tool, call, error)
+    try:
+        if turn.stored:
+            await context.session.settle()
+    except BaseException:
+        current_call.set(outer)
+        raise
+    try:
         kind = tool.kind
         if kind == "async":
             value = await _within(tool.timeout, tool.invoke(context, arguments))
@@ -451,15 +466,11 @@ def _content(context: RunContext[Any], tool: Tool[..., Any], value: Any) -> Any:
     text = encode_value(value)
     if len(text) <= tool.max_result_chars:
         return text
-    return _offload(context).reference(text)
-
-
-def _offload(context: RunContext[Any]) -> Offload:
     if context.session is not None:
-        return context.session.offload
+        return context.session.keep_aside(text)
     if context.offload is None:
         context.offload = Offload()
-    return context.offload
+    return context.offload.reference(text)[1]
 
 
 def _hand_back(context: RunContext[Any], tool: Tool[..., Any], call: ToolCall, reason: str) -> ToolResult:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from itertools import islice
 
 from gossamer.errors import ToolError
 
-__all__ = ["Offload"]
+__all__ = ["Offload", "read_part"]
 
 _PREVIEW = 400
 _MAX_READ = 20_000
@@ -64,38 +65,50 @@ class Offload:
         """Take over texts that were exported."""
         self.texts = dict(texts)
         self._size = sum(map(len, texts.values()))
-        numbers = [reference.rpartition("-")[2] for reference in texts]
-        self._next = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+        self._next = 1
+        self.skip(texts)
 
-    def reference(self, text: str) -> str:
-        """Keep a text and give the words that stand in its place in the view."""
+    def skip(self, references: Collection[str]) -> None:
+        """Give out none of these references, which stand for texts that are kept elsewhere."""
+        numbers = [reference.rpartition("-")[2] for reference in references]
+        self._next = 1 + max(
+            (int(number) for number in numbers if number.isdecimal()), default=self._next - 1
+        )
+
+    def reference(self, text: str) -> tuple[str, str]:
+        """Keep a text; give its reference, and the words that stand in its place in the view."""
         key = self.put(text)
-        return (
+        return key, (
             f"{text[:_PREVIEW]}\n[… {len(text)} characters in all, kept as {key}: "
             f"read_offloaded(reference={key!r}, start=…, length=…) reads on, find=… searches]"
         )
 
     def read(self, reference: str, start: int = 0, length: int = 4_000, find: str | None = None) -> str:
-        """Read a part of a text, or the places where words occur in it.
-
-        Args:
-            reference: as given by `put`.
-            start: first character.
-            length: how many characters, at most 20,000.
-            find: words to search for, regardless of case; gives up to 20 places with what stands around them.
-
-        Returns:
-            Text that a model can use, also where nothing was found.
-        """
+        """Read a part of a text that is kept, or find words in it; see `read_part`."""
         text = self.texts.get(reference)
         if text is None:
             known = ", ".join(self.texts) or "nothing"
             return f"There is no {reference!r}; kept are: {known}."
-        if find:
-            return _search(text, find)
-        start, length = max(start, 0), min(max(length, 0), _MAX_READ)
-        end = min(start + length, len(text))
-        return f"[characters {start} to {end} of {len(text)}]\n{text[start:end]}"
+        return read_part(text, start, length, find)
+
+
+def read_part(text: str, start: int = 0, length: int = 4_000, find: str | None = None) -> str:
+    """Read a part of a text, or the places where words occur in it.
+
+    Args:
+        text: the text.
+        start: first character.
+        length: how many characters, at most 20,000.
+        find: words to search for, regardless of case; gives up to 20 places with what stands around them.
+
+    Returns:
+        Text that a model can use, also where nothing was found.
+    """
+    if find:
+        return _search(text, find)
+    start, length = max(start, 0), min(max(length, 0), _MAX_READ)
+    end = min(start + length, len(text))
+    return f"[characters {start} to {end} of {len(text)}]\n{text[start:end]}"
 
 
 def _search(text: str, words: str) -> str:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from gossamer.errors import GossamerError, ToolkitError
+from gossamer.holding import running_loop
 from gossamer.schema import words_of
 from gossamer.telemetry.logging import logger
 from gossamer.tools.function import Tool, as_tool
@@ -104,7 +105,7 @@ class Opened:
         """Begin to close it; returns at once, and may be called in any thread."""
         if self._loop.is_closed():
             return
-        if _running_loop() is self._loop:
+        if running_loop() is self._loop:
             self._begin_to_close()
         else:
             self._loop.call_soon_threadsafe(self._begin_to_close)
@@ -261,10 +262,3 @@ def _close(opened: weakref.ref[Opened]) -> None:
     one = opened()
     if one is not None:
         one.close()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

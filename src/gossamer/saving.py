@@ -1,0 +1,172 @@
+"""How a session lives in a store: held while a run is under way, written as it grows, loaded where others changed it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from gossamer.errors import SessionBusyError, SessionError
+from gossamer.holding import WhenBusy, running_loop
+from gossamer.records import Record
+from gossamer.stores.base import Append, Held, Store, StoredSnapshot
+from gossamer.telemetry.logging import logger
+
+__all__ = ["NotLoaded", "Saving"]
+
+# How often it is looked whether a session that another process holds is free, in seconds: at first, and at last.
+_FIRST_LOOK = 0.005
+_LAST_LOOK = 0.25
+
+
+class Saving:
+    """Writes a session's records to its store, in order, and knows how far it got.
+
+    Args:
+        store: the store.
+        session: the session's id there.
+        parent: the id of the session in whose call it is, or None.
+        inside: that run and call, as `run/call`.
+
+    Attributes:
+        loaded: whether the session in memory is one that the store had.
+        saved: how many records are known to be on disk.
+        fence: see `Held`; None while the session is not held.
+        snapshot_at: the place of the last snapshot.
+    """
+
+    __slots__ = (
+        "_under_way",
+        "fence",
+        "inside",
+        "loaded",
+        "parent",
+        "pushed",
+        "saved",
+        "session",
+        "snapshot_at",
+        "store",
+    )
+
+    def __init__(self, store: Store, session: str, parent: str | None = None, inside: str = "") -> None:
+        self.store = store
+        self.session = session
+        self.parent = parent
+        self.inside = inside
+        self.loaded = False
+        self.saved = self.pushed = self.snapshot_at = 0
+        self.fence: int | None = None
+        self._under_way: list[tuple[asyncio.Future[None], int]] = []
+
+    async def hold(self, initial: Any, when_busy: WhenBusy) -> Held:
+        """Take hold of the session in the store, or wait until it is free.
+
+        Raises:
+            SessionBusyError: it is held elsewhere, and `when_busy` is `refuse`.
+        """
+        look = _FIRST_LOOK
+        while True:
+            try:
+                held = await self.store.hold(
+                    self.session, parent=self.parent, inside=self.inside, initial=initial
+                )
+            except SessionBusyError:
+                if when_busy == "refuse":
+                    raise
+                await asyncio.sleep(look)
+                look = min(2 * look, _LAST_LOOK)
+            else:
+                self.fence = held.fence
+                return held
+
+    def push(
+        self,
+        records: Sequence[Record],
+        end: int,
+        *,
+        snapshot: StoredSnapshot | None = None,
+        release: bool = False,
+        paused: bool = False,
+    ) -> None:
+        """Hand records to the store, without waiting.
+
+        Args:
+            records: those that were not pushed yet.
+            end: the place behind the last.
+            snapshot: see `Append`.
+            release: let the session go.
+            paused: see `Append`.
+        """
+        assert self.fence is not None, "a session is held before it is written to"
+        append = Append(self.session, self.fence, self.pushed, records, snapshot, release, paused)
+        written = self.store.append(append)
+        if running_loop() is not None:
+            self._under_way.append((written, end))
+        self.pushed = end
+        if release:
+            self.fence = None
+
+    async def settle(self) -> None:
+        """Wait until all that was pushed is on disk.
+
+        Raises:
+            StoreError: something could not be written; it is pushed again with what comes next.
+        """
+        while self._under_way:
+            future, end = self._under_way[0]
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                self._give_up()
+                raise
+            if self._under_way and self._under_way[0][0] is future:
+                del self._under_way[0]
+                self.saved = max(self.saved, end)
+
+    def _give_up(self) -> None:
+        """Forget what is under way: what follows a write that failed is refused too."""
+        for future, _ in self._under_way:
+            future.add_done_callback(_mark_as_seen)
+        self._under_way.clear()
+        self.pushed = self.saved
+
+    def let_settle(self, *, told: bool = False) -> None:
+        """Let what was pushed be written without anybody waiting.
+
+        Args:
+            told: whether what may fail was told already; else it is told in the log.
+        """
+        for future, _ in self._under_way:
+            future.add_done_callback(_mark_as_seen if told else self._tell)
+        if told:
+            self._under_way.clear()
+
+    def _tell(self, future: asyncio.Future[None]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.error("session %s: %s", self.session, error)
+
+
+def _mark_as_seen(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+class NotLoaded:
+    """Stands for where a conversation stands as long as it was not loaded: whoever looks is told to load it.
+
+    Args:
+        session: the session's id.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: str) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        raise SessionError(
+            f"session {self._session!r} is not loaded from its store yet; a run loads it, and so do "
+            "`async with session:` and `await session.load()`"
+        )

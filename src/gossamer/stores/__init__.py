@@ -1,0 +1,39 @@
+"""Stores: where sessions live beyond a process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gossamer.stores.base import (
+    Append,
+    Held,
+    SessionInfo,
+    SessionStatus,
+    Store,
+    StoredSession,
+    StoredSnapshot,
+)
+from gossamer.stores.urls import open_store
+
+if TYPE_CHECKING:
+    from gossamer.stores.sqlite import SQLiteStore
+
+__all__ = [
+    "Append",
+    "Held",
+    "SQLiteStore",
+    "SessionInfo",
+    "SessionStatus",
+    "Store",
+    "StoredSession",
+    "StoredSnapshot",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SQLiteStore":
+        from gossamer.stores.sqlite import SQLiteStore
+
+        return SQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,399 @@
+"""Sessions in a SQLite store: what is asked of a connection, on the store's threads."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable
+from time import time
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import msgspec
+
+from gossamer.errors import SessionBusyError, SessionLostError, StoreError
+from gossamer.records import Record, decode_as
+from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, StoredSnapshot
+from gossamer.stores.changes import (
+    Changes,
+    EncodedRecord,
+    EncodedSnapshot,
+    changes_of,
+    encode_append,
+    encode_snapshot,
+    inserted_of,
+)
+from gossamer.stores.media import MediaHash, restore
+
+__all__ = [
+    "AppendRecords",
+    "Delete",
+    "Hold",
+    "Holder",
+    "Read",
+    "Wanted",
+    "Write",
+    "list_sessions",
+    "load",
+    "read",
+]
+
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+_HASH_BYTES = 32
+
+
+class Write(Protocol[ResultT_co]):
+    """A write, done in one transaction with others."""
+
+    def prepare(self) -> None:
+        """Do what needs no database; what it raises keeps the write from being done."""
+        ...
+
+    def do(self, connection: sqlite3.Connection) -> ResultT_co:
+        """Write; a GossamerError concerns this write alone, and leaves nothing of it half written."""
+        ...
+
+    def undo(self) -> None:
+        """Forget what was kept outside of the database, as the transaction failed."""
+        ...
+
+
+class Holder(Protocol):
+    """Who holds sessions: a store, as it is opened in this process."""
+
+    token: str
+    held: dict[str, int]
+
+    def is_alive(self, token: str) -> bool:
+        """Whether the holder lives that names itself so."""
+        ...
+
+
+class Hold:
+    """Takes hold of a session; see `Store.hold`."""
+
+    def __init__(self, holder: Holder, session: str, parent: str | None, inside: str, initial: Any) -> None:
+        self._holder = holder
+        self._session = session
+        self._parent = parent
+        self._inside = inside
+        self._initial = initial
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, connection: sqlite3.Connection) -> Held:
+        """Take hold, or make the session and hold it."""
+        session, ours = self._session, self._holder
+        row = connection.execute(
+            "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
+        ).fetchone()
+        if row is None:
+            fence = secrets.randbits(48)  # so that it is none of a session of this id that was deleted
+            now = time()
+            connection.execute(
+                "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
+                " VALUES (?, (SELECT number FROM sessions WHERE id = ?), ?, ?, ?, ?, ?, ?)",
+                (session, self._parent, self._inside, now, now, _json(self._initial), fence, ours.token),
+            )
+            ours.held[session] = fence
+            return Held(fence, 0)
+        number, fence, length, holder = row
+        if holder is not None and (session in ours.held if holder == ours.token else ours.is_alive(holder)):
+            raise SessionBusyError(f"session {session!r} is held by a run elsewhere; wait for its end")
+        fence += 1
+        connection.execute(
+            "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, ours.token, number)
+        )
+        ours.held[session] = fence
+        return Held(fence, length)
+
+    def undo(self) -> None:
+        """Hold it no longer."""
+        self._holder.held.pop(self._session, None)
+
+
+class AppendRecords:
+    """Appends records; see `Store.append`."""
+
+    def __init__(self, holder: Holder, append: Append) -> None:
+        self._holder = holder
+        self._append = append
+        self._records: list[EncodedRecord] = []
+        self._media: dict[MediaHash, bytes] = {}
+        self._snapshot: EncodedSnapshot | None = None
+        self._changes = Changes()
+        self._refused: StoreError | None = None
+
+    def prepare(self) -> None:
+        """Encode the records."""
+        append = self._append
+        try:
+            self._records, self._media = encode_append(append)
+            if append.snapshot is not None:
+                self._snapshot = encode_snapshot(append.session, append.snapshot, self._media)
+        except StoreError as error:
+            self._refused = error
+        self._changes = changes_of(append.records)
+
+    def do(self, connection: sqlite3.Connection) -> None:
+        """Write them, those that are not there yet."""
+        append, changes = self._append, self._changes
+        if append.release:  # whatever comes of it
+            self._holder.held.pop(append.session, None)
+        row = connection.execute(
+            "SELECT number, fence, length FROM sessions WHERE id = ?", (append.session,)
+        ).fetchone()
+        if row is None or row[1] != append.fence or row[2] < append.place:
+            raise lost(append.session, None if row is None else row[1] == append.fence)
+        number, _, length = row
+        if self._refused is not None:
+            if append.release:
+                connection.execute("UPDATE sessions SET holder = NULL WHERE number = ?", (number,))
+            raise self._refused
+        new = self._records[length - append.place :]
+        if len(new) < len(self._records):
+            changes = changes_of(append.records[len(self._records) - len(new) :])
+        if self._media:
+            connection.executemany("INSERT OR IGNORE INTO media VALUES (?, ?)", self._media.items())
+            connection.executemany(
+                "INSERT OR IGNORE INTO session_media VALUES (?, ?)", [(number, key) for key in self._media]
+            )
+        connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?)",
+            [(number, length + index, one.data, one.media) for index, one in enumerate(new)],
+        )
+        connection.execute(
+            "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
+            " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
+            " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
+            " fingerprint = coalesce(?, fingerprint), paused = ?,"
+            " holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
+            " WHERE number = ?",
+            (
+                length + len(new),
+                time(),
+                changes.messages,
+                changes.title,
+                changes.agent,
+                changes.user,
+                changes.run,
+                changes.fingerprint,
+                append.paused,
+                append.release,
+                number,
+            ),
+        )
+        if self._snapshot is not None:
+            one = self._snapshot
+            connection.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
+                (number, one.at, one.ranges, one.data, one.inserted.data, one.inserted.media),
+            )
+
+    def undo(self) -> None:
+        """A session that was let go stays so."""
+
+
+_MEDIA_OF = {
+    column: (
+        f"WITH RECURSIVE gone (number) AS (SELECT number FROM sessions WHERE {column} = ?"  # noqa: S608 - names of ours
+        " UNION SELECT sessions.number FROM sessions JOIN gone ON sessions.parent = gone.number)"
+        " SELECT DISTINCT hash FROM session_media JOIN gone ON session = number"
+    )
+    for column in ("id", "user")
+}
+_DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id", "user")}  # noqa: S608 - as above
+
+
+class Delete:
+    """Deletes sessions, and media that no other session holds."""
+
+    def __init__(self, column: Literal["id", "user"], value: str) -> None:
+        self._column = column
+        self._value = value
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, connection: sqlite3.Connection) -> int:
+        """Delete, overwriting what was there; give how many sessions, without those inside their calls."""
+        connection.execute("PRAGMA secure_delete = ON")
+        try:
+            hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
+            deleted = connection.execute(_DELETE[self._column], (self._value,)).rowcount
+            connection.executemany(
+                "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
+                hashes,
+            )
+        finally:
+            connection.execute("PRAGMA secure_delete = OFF")
+        return deleted
+
+    def undo(self) -> None:
+        """Nothing is kept outside."""
+
+
+class Read(Generic[ResultT]):
+    """A read, done among writes."""
+
+    def __init__(self, work: Callable[[sqlite3.Connection], ResultT]) -> None:
+        self._work = work
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, connection: sqlite3.Connection) -> ResultT:
+        """Read."""
+        return self._work(connection)
+
+    def undo(self) -> None:
+        """Nothing is kept outside."""
+
+
+def lost(session: str, ours: bool | None) -> SessionLostError:
+    """The error of an append that is refused.
+
+    Args:
+        session: its id.
+        ours: None where there is no such session, False where another one holds it.
+    """
+    if ours is None:
+        return SessionLostError(f"session {session!r} was deleted while a run held it")
+    if ours:
+        return SessionLostError(
+            f"session {session!r} has lost records; its database was put back to an older state"
+        )
+    return SessionLostError(
+        f"another process holds session {session!r} by now; what this run did since is not stored"
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def load(connection: sqlite3.Connection, session: str) -> StoredSession | None:
+    """Load what is needed to go on with a session; see `Store.load`."""
+    row = connection.execute(
+        "SELECT number, length, initial, run FROM sessions WHERE id = ?", (session,)
+    ).fetchone()
+    if row is None:
+        return None
+    number, length, initial, run = row
+    snapshot: StoredSnapshot | None = None
+    said: dict[int, Record] = {}
+    kept = connection.execute(
+        "SELECT at, ranges, data, inserted, media FROM snapshots WHERE session = ?", (number,)
+    ).fetchone()
+    if kept is not None:
+        at, ranges, data, inserted, media = kept
+        spans = msgspec.json.decode(ranges, type=tuple[tuple[int, int], ...])
+        (moved,) = _records(connection, [(inserted, media)])
+        snapshot = StoredSnapshot(at, spans, data, inserted_of(moved))
+        for first, last in spans:
+            found = _between(connection, number, first, last + 1)
+            said.update(zip(range(first, last + 1), found, strict=True))
+    tail = _between(connection, number, 0 if snapshot is None else snapshot.at, length)
+    children: dict[str, str] = {}
+    if run:
+        children = dict(
+            connection.execute(
+                "SELECT inside, id FROM sessions WHERE parent = ? AND inside >= ? AND inside < ? ORDER BY number",
+                (number, f"{run}/", f"{run}0"),  # "0" comes behind "/"
+            ).fetchall()
+        )
+    return StoredSession(length, msgspec.json.decode(initial), snapshot, said, tail, children)
+
+
+def read(connection: sqlite3.Connection, session: str, begin: int, end: int) -> list[Record]:
+    """Read records of a journal; see `Store.read`."""
+    row = connection.execute("SELECT number FROM sessions WHERE id = ?", (session,)).fetchone()
+    return [] if row is None else _between(connection, row[0], begin, end)
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which sessions are wanted; see `Store.list_sessions`."""
+
+    user: str | None
+    agent: str | None
+    status: SessionStatus | None
+    limit: int
+    before: float | None
+
+
+def list_sessions(
+    connection: sqlite3.Connection, wanted: Wanted, is_alive: Callable[[str], bool]
+) -> list[SessionInfo]:
+    """List sessions; see `Store.list_sessions`."""
+    conditions, values = ["parent IS NULL"], list[Any]()
+    for column, value in (("user", wanted.user), ("agent", wanted.agent)):
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if wanted.before is not None:
+        conditions.append("updated < ?")
+        values.append(wanted.before)
+    if wanted.status is not None:
+        conditions.append("run = ''" if wanted.status == "idle" else "run <> ''")
+    rows = connection.execute(
+        "SELECT id, user, agent, title, messages, length, created, updated, run, fingerprint, paused, holder"  # noqa: S608 - conditions are ours, values are parameters
+        f" FROM sessions WHERE {' AND '.join(conditions)} ORDER BY updated DESC",
+        values,
+    )
+    alive: dict[str, bool] = {}
+    found: list[SessionInfo] = []
+    for row in rows:
+        if len(found) >= wanted.limit:
+            break
+        told, (run, fingerprint, paused, holder) = row[:8], row[8:]
+        status: SessionStatus = "idle"
+        if run:
+            if holder is not None and holder not in alive:
+                alive[holder] = is_alive(holder)
+            status = "running" if holder is not None and alive[holder] else "paused" if paused else "broken"
+        if wanted.status is None or status == wanted.status:
+            name, user, agent, title, messages, length, created, updated = told
+            found.append(
+                SessionInfo(
+                    name,
+                    user,
+                    agent,
+                    title,
+                    messages,
+                    length,
+                    created,
+                    updated,
+                    status,
+                    run or None,
+                    fingerprint,
+                )
+            )
+    return found
+
+
+def _between(connection: sqlite3.Connection, number: int, begin: int, end: int) -> list[Record]:
+    rows = connection.execute(
+        "SELECT data, media FROM records WHERE session = ? AND place >= ? AND place < ? ORDER BY place",
+        (number, begin, end),
+    ).fetchall()
+    return _records(connection, rows)
+
+
+def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> list[Record]:
+    records: list[Record] = []
+    for data, media in rows:
+        record = decode_as(data, Record)
+        if media:
+            order = [media[start : start + _HASH_BYTES] for start in range(0, len(media), _HASH_BYTES)]
+            record = restore(record, order, {key: _media(connection, key) for key in order})
+        records.append(record)
+    return records
+
+
+def _media(connection: sqlite3.Connection, key: MediaHash) -> bytes:
+    return connection.execute("SELECT data FROM media WHERE hash = ?", (key,)).fetchone()[0]
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(value)

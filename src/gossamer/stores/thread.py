@@ -1,0 +1,143 @@
+"""A thread that works for a store: what was asked for meanwhile is done together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from gossamer.errors import StoreBusyError
+from gossamer.holding import running_loop
+
+__all__ = ["Job", "StoreThread"]
+
+_MAX_TOGETHER = 1000
+_MAX_WAITING = 100_000
+
+
+class Job:
+    """Something that was asked for, with what came of it.
+
+    Attributes:
+        work: does it, on the store's thread; how it is called is the store's affair.
+        result: what it gave.
+        error: what it raised, or None.
+        future: who waits for it; nobody where no loop ran when it was asked for.
+    """
+
+    __slots__ = ("error", "future", "loop", "result", "work")
+
+    def __init__(self, work: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.work = work
+        self.loop = loop
+        self.future: asyncio.Future[Any] = asyncio.Future(loop=loop or _no_loop())
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class StoreThread:
+    """One thread and the line before it.
+
+    The thread takes all jobs that wait, up to 1,000, and has them done together: while one transaction is being synced
+    to disk the next one gathers. Loops are woken once for all of their jobs.
+
+    Args:
+        name: the thread's.
+        do: does jobs, in order, and sets their results or errors; raises nothing.
+        close: lets go of what the thread used, called on it at the end.
+    """
+
+    def __init__(self, name: str, do: Callable[[list[Job]], None], close: Callable[[], None]) -> None:
+        self._do = do
+        self._close = close
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Any) -> asyncio.Future[Any]:
+        """Ask for something.
+
+        Args:
+            work: see `Job`.
+
+        Returns:
+            What to await for its result. Cancelling it stops the waiting alone.
+
+        Raises:
+            StoreBusyError: 100,000 jobs wait already.
+        """
+        if self._jobs.qsize() >= _MAX_WAITING:
+            raise StoreBusyError(f"{_MAX_WAITING} writes and reads wait for the store; ask for less at once")
+        job = Job(work, running_loop())
+        self._jobs.put(job)
+        return job.future
+
+    def stop(self) -> None:
+        """Let the thread end once it has done what was asked for so far."""
+        if not self._ended:
+            self._ended = True
+            self._jobs.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, for a limited time."""
+        self._thread.join(seconds)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        jobs = self._jobs
+        more = True
+        while more:
+            waiting: list[Job] = []
+            job = jobs.get()
+            while job is not None:
+                waiting.append(job)
+                if len(waiting) >= _MAX_TOGETHER:
+                    break
+                try:
+                    job = jobs.get_nowait()
+                except Empty:
+                    break
+            else:
+                more = False
+            if waiting:
+                self._do(waiting)
+                _tell(waiting)
+        self._close()
+
+
+@functools.cache
+def _no_loop() -> asyncio.AbstractEventLoop:
+    """Give a closed loop, for futures that nobody awaits."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return loop
+
+
+def _tell(jobs: list[Job]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        if job.loop is None:
+            continue
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, ours in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_settle, ours)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            continue
+
+
+def _settle(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # cancelled meanwhile
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)

@@ -1,0 +1,44 @@
+"""Stores by their URLs: one for each in a process."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from gossamer.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from gossamer.stores.base import Store
+
+__all__ = ["open_store"]
+
+_EXAMPLES = '"sqlite:///chats.db" or "memory:"'
+
+
+def open_store(url: str) -> Store:
+    """Give the store at a URL; the same one each time. Nothing is opened before it is used.
+
+    Args:
+        url: `sqlite:///chats.db` for a file, its path relative to the working directory, or with four slashes absolute;
+            `memory:` for one in this process, gone with it.
+
+    Raises:
+        ArgumentError: the URL is none of these.
+    """
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"a store is named by a URL such as {_EXAMPLES}, not by {type(url).__name__}")
+    return _open(url)
+
+
+@functools.lru_cache(maxsize=256)
+def _open(url: str) -> Store:
+    scheme, separator, rest = url.partition(":")
+    if scheme == "memory" and separator and not rest.strip("/"):
+        from gossamer.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(":memory:")
+    if scheme == "sqlite" and rest.startswith("///") and rest != "///":
+        from gossamer.stores.sqlite import SQLiteStore
+
+        return SQLiteStore(rest[3:])
+    raise ArgumentError(f"no store is known at {url!r}; say {_EXAMPLES}")
