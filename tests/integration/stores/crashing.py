@@ -1,0 +1,197 @@
+"""A run with several tools, one of them an agent with a tool of its own, that dies at a point of one's choice.
+
+As a program it runs the same conversation again and again, each time in a child process that is killed at the next
+point, until one comes to its end: `python -m tests.integration.stores.crashing URL FOLDER`. Points lie before and
+after each write to the store, each effect of a tool and each call of a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from gossamer import Agent, Session, ToolCall, tool
+from gossamer.journal import Journal
+from gossamer.models import ScriptedModel
+from gossamer.stores import open_store
+from gossamer.stores.thread import StoreThread
+
+__all__ = ["Effects", "agents", "session_id"]
+
+MOST_POINTS = 300
+
+
+def session_id(point: int) -> str:
+    """The session in which the process dies at a point."""
+    return f"crash-{point}"
+
+
+class Effects:
+    """What tools did, a line each, in a file that outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, line: str) -> None:
+        """Tell of an effect; it is in the file when this returns."""
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+    def lines(self) -> list[str]:
+        """All effects so far."""
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+
+def rounds(request) -> int:
+    """How many turns of tools the model has seen the results of since the user spoke."""
+    messages = list(request.messages)
+    asked = max(place for place, message in enumerate(messages) if message.role == "user")
+    return sum(message.role == "tool" for message in messages[asked:])
+
+
+def agents(effects: Effects, reach=lambda _: None) -> dict[str, Agent]:
+    """The agents, by name.
+
+    Args:
+        effects: where their tools leave traces.
+        reach: is told of each point that is reached.
+    """
+
+    @tool
+    async def pay(amount: int) -> str:
+        """Pay an amount; not to be done twice."""
+        reach("before an effect")
+        effects.add(f"pay {amount}")
+        reach("after an effect")
+        await asyncio.sleep(0)
+        return f"paid {amount}"
+
+    @tool(idempotent=True)
+    async def look(where: str) -> str:
+        """Look something up; may be done again."""
+        effects.add(f"look {where}")
+        reach("after a look")
+        await asyncio.sleep(0)
+        return f"seen {where}"
+
+    @tool(inline=True)
+    def note(text: str) -> str:
+        """Take a note, in place; not to be done twice."""
+        effects.add(f"note {text}")
+        reach("after a note")
+        return "noted"
+
+    @tool
+    def stamp(paper: str) -> str:
+        """Stamp a paper, in a thread; not to be done twice."""
+        effects.add(f"stamp {paper}")
+        reach("after a stamp")
+        return f"{paper} stamped"
+
+    def clerk_says(request):
+        reach("the clerk's model")
+        paper = next(m for m in reversed(list(request.messages)) if m.role == "user").text
+        return ToolCall.of("stamp", paper=paper) if rounds(request) == 0 else f"{paper} is done"
+
+    def boss_says(request):
+        reach("the boss's model")
+        match rounds(request):
+            case 0:
+                return [ToolCall.of("pay", amount=1), ToolCall.of("look", where="here")]
+            case 1:
+                return [ToolCall.of("ask_clerk", prompt="A"), ToolCall.of("note", text="x")]
+            case 2:
+                return [ToolCall.of("ask_clerk", prompt="B"), ToolCall.of("pay", amount=2)]
+            case 3:
+                return ToolCall.of("note", text="y")
+        return "all done"
+
+    clerk = Agent(ScriptedModel(clerk_says), name="clerk", tools=[stamp])
+    boss = Agent(
+        ScriptedModel(boss_says),
+        name="boss",
+        tools=[pay, look, note, clerk.as_tool("ask_clerk", "Stamps papers.")],
+    )
+    return {"boss": boss, "clerk": clerk}
+
+
+class Points:
+    """Counts the points that are reached, and dies at one."""
+
+    def __init__(self, deadly: int) -> None:
+        self.deadly = deadly
+        self.reached = 0
+
+    def reach(self, _what: str) -> None:
+        """A point is reached."""
+        if self.reached == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.reached += 1
+
+
+def watch_writes(points: Points) -> None:
+    """Make a point of the moments before each transaction and after it, before anybody is told of it."""
+    begin = StoreThread.__init__
+
+    def watched(self, name, do, close):
+        def work(jobs):
+            points.reach("before a write")
+            do(jobs)
+            points.reach("after a write")
+
+        begin(self, name, work if "writer" in name else do, close)
+
+    StoreThread.__init__ = watched
+
+
+def watch_acknowledgements(folder: Path, point: int) -> None:
+    """Write down, for each session, how many records were said to be on disk."""
+    settle = Journal.settle
+
+    async def told(self):
+        await settle(self)
+        if self.saving is not None and self.saving.loaded:
+            with (folder / f"acknowledged-{point}").open("a") as file:
+                file.write(f"{self.saving.session}\t{self.saving.saved}\n")
+
+    Journal.settle = told
+
+
+def run(url: str, folder: Path, point: int) -> None:
+    """Run the conversation, and die at a point."""
+    points = Points(point)
+    watch_writes(points)
+    watch_acknowledgements(folder, point)
+    effects = Effects(folder / f"effects-{point}")
+
+    async def main() -> None:
+        boss = agents(effects, points.reach)["boss"]
+        result = await boss.run("Go", session=Session(session_id(point), store=url))
+        assert result.output == "all done"
+        await open_store(url).aclose()
+
+    asyncio.run(main())
+
+
+def main() -> None:
+    url, folder = sys.argv[1], Path(sys.argv[2])
+    for point in range(MOST_POINTS):
+        child = os.fork()
+        if child == 0:
+            try:
+                run(url, folder, point)
+            except BaseException as error:
+                (folder / "failed").write_text(f"point {point}: {error!r}")
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            print(point if os.WEXITSTATUS(status) == 0 else "failed")
+            return
+
+
+if __name__ == "__main__":
+    main()
