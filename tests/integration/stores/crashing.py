@@ -189,7 +189,7 @@ def main() -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
-            print(point if os.WEXITSTATUS(status) == 0 else "failed")
+            sys.stdout.write(str(point) if os.WEXITSTATUS(status) == 0 else "failed")
             return
 
 

@@ -36,6 +36,7 @@ def die_everywhere(url: str, folder: Path) -> int:
     """Let processes die at one point after the other; gives how many points there are."""
     out = subprocess.run(
         [sys.executable, "-m", "tests.integration.stores.crashing", url, str(folder)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=240,
@@ -69,7 +70,7 @@ def acknowledged(folder: Path, point: int) -> dict[str, int]:
 
 async def test_a_run_goes_on_wherever_its_process_died(url, tmp_path):
     points = die_everywhere(url, tmp_path)
-    assert points > 40
+    assert points > 30
     store = open_store(url)
     died_before = resumed = told_of_unknown = inner_went_on = 0
     for point in range(points):
