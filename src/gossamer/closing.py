@@ -99,6 +99,8 @@ def finish(
 ) -> Result[Any]:
     """End a run that did not fail: record it, measure it, and give its result."""
     session = context.session
+    if session is not None and not _is_open(context):  # time ran out while the run waited for it
+        session = None
     if session is not None and not pending:
         record = RunFinishedRecord(
             run=context.run_id, finish_reason=reason, usage=context.usage, output=stored_value(value)
@@ -123,7 +125,7 @@ def finish(
         reason,
         answered_by,
         duration,
-        session,
+        context.session,
         context.new,
         pending,
         stopped,
@@ -203,4 +205,7 @@ def fail(context: RunContext[Any], error: BaseException) -> None:
 def _is_open(context: RunContext[Any]) -> bool:
     """Whether this very run is the one that is open in its session: a refused run must not touch another's."""
     session = context.session
-    return session is not None and session.unfinished is not None and session.unfinished.run == context.run_id
+    if session is None or session.holding.holder is not context:
+        return False
+    run = session.unfinished
+    return run is not None and run.run == context.run_id

@@ -33,6 +33,27 @@ async def test_while_the_session_is_busy() -> None:
     assert (await Agent(ScriptedModel(["three"])).run("three", session=session)).output == "three"
 
 
+async def test_while_another_run_of_the_session_is_in_the_middle_of_a_tool() -> None:
+    release = asyncio.Event()
+
+    @tool
+    async def slow() -> str:
+        """Waits."""
+        await release.wait()
+        return "waited"
+
+    session = Session()
+    holder = Agent(ScriptedModel([ToolCall.of("slow"), "done"]), tools=[slow])
+    first = asyncio.create_task(holder.run("one", session=session))
+    await asyncio.sleep(0)
+    result = await Agent(ScriptedModel(["never"])).run("two", session=session, limits=SOON)
+    assert result.finish_reason == "limit"
+    assert session.unfinished is not None  # the first run goes on as if nothing had happened
+    release.set()
+    assert (await first).output == "done"
+    assert [message.role for message in session.messages] == ["user", "assistant", "tool", "assistant"]
+
+
 async def test_while_tools_are_being_found() -> None:
     async def tools(context):
         await forever()
