@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from gossamer import spent
+from gossamer.context import RunContext
 from gossamer.errors import (
     ArgumentError,
     RunPausedError,
@@ -256,8 +257,12 @@ class Journal:
         saving.snapshot_at = self.first
         return children
 
-    async def hold(self, when_busy: WhenBusy) -> dict[str, str]:
+    async def hold(self, when_busy: WhenBusy, context: RunContext[Any] | None = None) -> dict[str, str]:
         """Hold the journal against other processes, and load it where one has changed it.
+
+        Args:
+            when_busy: see `Session`.
+            context: the run for which it is, if it is for one.
 
         Returns:
             As for `load`.
@@ -269,7 +274,7 @@ class Journal:
         saving = self._kept
         with contextlib.suppress(StoreError, SessionError):  # of an earlier run, which has told of it
             await saving.settle()
-        held = await saving.hold(msgspec.to_builtins(self.initial), when_busy)
+        held = await saving.hold(_plain(self.initial, saving.session), when_busy, context)
         try:
             if saving.loaded and await self._is_unchanged(held.length):
                 return {}
@@ -327,6 +332,7 @@ class Journal:
             return
         new = self.records[saving.pushed - self.first :]
         saving.push(new, self.end, snapshot=self._snapshot(), release=True, paused=paused)
+        saving.let_settle()
         if running_loop() is None:  # nobody will hear what became of it
             self._unload()
 
@@ -384,6 +390,13 @@ class Journal:
         )  # no run is unfinished, so that nothing is to be asked inside
         self._covered = _Covered(self.end, used, lost)
         return snapshot_of(standing, self.end, used, lost)
+
+
+def _plain(state: Any, session: str) -> Any:
+    try:
+        return msgspec.to_builtins(state)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"the state of session {session!r} has no JSON form: {error}") from error
 
 
 def _nothing(_run_id: str) -> Usage:

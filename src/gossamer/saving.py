@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from gossamer.context import RunContext
 from gossamer.errors import SessionBusyError, SessionError
 from gossamer.holding import WhenBusy, running_loop
 from gossamer.records import Record
@@ -58,12 +59,26 @@ class Saving:
         self.fence: int | None = None
         self._under_way: list[tuple[asyncio.Future[None], int]] = []
 
-    async def hold(self, initial: Any, when_busy: WhenBusy) -> Held:
+    async def hold(self, initial: Any, when_busy: WhenBusy, context: RunContext[Any] | None) -> Held:
         """Take hold of the session in the store, or wait until it is free.
 
+        Args:
+            initial: see `Store.hold`.
+            when_busy: see `Session`.
+            context: the run for which it is, if it is for one.
+
         Raises:
-            SessionBusyError: it is held elsewhere, and `when_busy` is `refuse`.
+            SessionBusyError: it is held elsewhere, and `when_busy` is `refuse`; or by a run around this one.
         """
+        around = None if context is None else context.parent
+        while around is not None:
+            session = around.session
+            if session is not None and session.id == self.session and session.store is self.store:
+                raise SessionBusyError(  # it would wait for itself
+                    f"session {self.session!r} is held by run {around.run_id}, in whose tool this run was started; "
+                    "give the inner run a session of its own"
+                )
+            around = around.parent
         look = _FIRST_LOOK
         while True:
             try:

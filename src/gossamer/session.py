@@ -479,7 +479,7 @@ class Session(Generic[State]):
         await self.holding.take(context)
         if self._journal.saving is not None:
             try:
-                await self._inner.load(await self._journal.hold(self.holding.when_busy))
+                await self._inner.load(await self._journal.hold(self.holding.when_busy, context))
             except BaseException:
                 self.holding.release()
                 raise

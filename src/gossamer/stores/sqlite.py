@@ -153,11 +153,9 @@ class _Opened:
         self._connecting = Lock()
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
-        self._writer = StoreThread("gossamer-store-writer", self._write_together, self._close_writing)
+        self._writer = StoreThread("write", self._write_together, self._close_writing)
         self._reader = (
-            self._writer
-            if path is None
-            else StoreThread("gossamer-store-reader", self._read_together, self._close_reading)
+            self._writer if path is None else StoreThread("read", self._read_together, self._close_reading)
         )
 
     def write(self, work: sql.Write[T]) -> asyncio.Future[T]:

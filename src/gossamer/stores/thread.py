@@ -7,10 +7,12 @@ import functools
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any
 
 from gossamer.errors import StoreBusyError
 from gossamer.holding import running_loop
+from gossamer.telemetry import metrics
 
 __all__ = ["Job", "StoreThread"]
 
@@ -45,17 +47,18 @@ class StoreThread:
     to disk the next one gathers. Loops are woken once for all of their jobs.
 
     Args:
-        name: the thread's.
+        kind: what it does: `write` or `read`.
         do: does jobs, in order, and sets their results or errors; raises nothing.
         close: lets go of what the thread used, called on it at the end.
     """
 
-    def __init__(self, name: str, do: Callable[[list[Job]], None], close: Callable[[], None]) -> None:
+    def __init__(self, kind: str, do: Callable[[list[Job]], None], close: Callable[[], None]) -> None:
+        self._kind = kind
         self._do = do
         self._close = close
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"gossamer-store-{kind}", daemon=True)
         self._thread.start()
 
     def submit(self, work: Any) -> asyncio.Future[Any]:
@@ -107,7 +110,12 @@ class StoreThread:
             else:
                 more = False
             if waiting:
+                began = perf_counter()
                 self._do(waiting)
+                if metrics.recorder is not None:
+                    failed = sum(job.error is not None for job in waiting)
+                    spent = perf_counter() - began
+                    metrics.recorder.store_worked(self._kind, len(waiting) - failed, failed, spent)
                 _tell(waiting)
         self._close()
 

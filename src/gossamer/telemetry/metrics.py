@@ -120,6 +120,19 @@ class Recorder:
             ["guardrail", "place"],
             registry=registry,
         )
+        self._store_batches = Histogram(
+            "gossamer_store_batch_duration_seconds",
+            "Duration of what a store did in one go, a transaction with the writes of many for one.",
+            ["work"],
+            buckets=_TOOL_BUCKETS,
+            registry=registry,
+        )
+        self._store_jobs = Counter(
+            "gossamer_store_jobs_total",
+            "Writes and reads that a store did, by whether they came to something.",
+            ["work", "outcome"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -136,6 +149,8 @@ class Recorder:
             self._rate_limit_waits,
             self._cached,
             self._guardrails,
+            self._store_batches,
+            self._store_jobs,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -223,6 +238,17 @@ class Recorder:
         key = (guardrail, place, "guardrail")
         count = self._count.get(key) or self._bind(key, self._count, self._guardrails, "inc")
         count(1)
+
+    def store_worked(self, work: str, done: int, failed: int, seconds: float) -> None:
+        """Note what a store did in one go: `write` or `read`, how many of each, and how long it took."""
+        key = (work, "store")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._store_batches, "observe")
+        observe(seconds)
+        for outcome, number in (("done", done), ("failed", failed)):
+            if number:
+                key = (work, outcome, "store")
+                count = self._count.get(key) or self._bind(key, self._count, self._store_jobs, "inc")
+                count(number)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""

@@ -136,13 +136,13 @@ def watch_writes(points: Points) -> None:
     """Make a point of the moments before each transaction and after it, before anybody is told of it."""
     begin = StoreThread.__init__
 
-    def watched(self, name, do, close):
+    def watched(self, kind, do, close):
         def work(jobs):
             points.reach("before a write")
             do(jobs)
             points.reach("after a write")
 
-        begin(self, name, work if "writer" in name else do, close)
+        begin(self, kind, work if kind == "write" else do, close)
 
     StoreThread.__init__ = watched
 
