@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from gossamer.asking import (
 )
 from gossamer.closing import NO_RESULTS, fail, finish, leave_whole, say, say_results
 from gossamer.context import AgentLike, RunContext
-from gossamer.errors import LimitError
+from gossamer.errors import LimitError, SessionError, StoreError
 from gossamer.events import (
     MessageFinished,
     OutputRestarted,
@@ -315,6 +316,13 @@ async def execute(
             if setup is not None and setup.guards is not None:
                 setup.guards.hide(error)
             fail(context, error)
+            if held is not None and stored and not isinstance(error, GeneratorExit):
+                let_go, held = held, None
+                let_go.release()
+                with suppress(
+                    StoreError, SessionError
+                ):  # told in the log; it is the run's error that is raised
+                    await let_go.settle()
             raise
         result = finish(context, began, "limit", answered_by, stopped=stopped.with_traceback(None))
     finally:
