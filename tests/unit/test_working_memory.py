@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from gossamer import (
     Agent,
+    Approve,
     ArgumentError,
     ContextBudgetError,
     Image,
@@ -27,10 +28,11 @@ from gossamer import (
     Usage,
     disable_metrics,
     enable_metrics,
+    handoff,
     tool,
 )
 from gossamer.events import Compacted
-from gossamer.guardrails import guardrail
+from gossamer.guardrails import guardrail, pii
 from gossamer.memory import WorkingMemory
 from gossamer.models import Capabilities, ModelResponse, ScriptedModel
 from gossamer.records import MessageRecord, RunFinishedRecord, ViewMovedRecord
@@ -277,7 +279,7 @@ async def test_compress_puts_a_summary_in_place_of_older_messages():
     assert rest == recent
     assert (summary.role, summary.author) == ("user", "summary")
     assert "Goal: to know" in summary.text
-    assert "places 0 to 89" in summary.text
+    assert "places 0 to 89:" in summary.text
     (request,) = model.requests
     for word in ("Goal", "Key knowledge", "Recent actions", "References"):
         assert word in request.instructions
@@ -356,7 +358,7 @@ async def test_the_next_summary_takes_the_earlier_one_and_what_is_new():
     first, second = (request.messages[0].text for request in model.requests)
     assert "message 5:" in first
     assert "message 5:" not in second
-    assert "[0] summary: [A summary of messages" in second
+    assert "[0] summary: [A summary of messages at places 0 to 89" in second
     assert "message 95:" in second
     assert len(session.messages) == 11
     assert "places 0 to 170" in session.messages[0].text
@@ -608,8 +610,6 @@ async def test_one_memory_serves_runs_at_once():
 
 
 async def test_memory_goes_with_the_agent_that_takes_over():
-    from gossamer import handoff
-
     second = Agent(searching(12), name="second", tools=[search], memory=WorkingMemory(keep_recent_count=4))
     first = Agent(
         ScriptedModel([ToolCall.of("to_second")]),
@@ -619,6 +619,30 @@ async def test_memory_goes_with_the_agent_that_takes_over():
     result = await first.run("go")
     assert result.output == "done"
     assert moves(result.session)
+
+
+async def test_a_summary_stays_where_the_next_agent_would_have_its_words_replaced():
+    second = Agent(ScriptedModel(["done"]), name="second", guardrails=[pii()])
+
+    def reply(request):
+        if request.instructions:
+            return "Goal: write to somebody."
+        reply.asked += 1
+        return ToolCall.of(
+            "to_second" if reply.asked > 8 else "search", **({} if reply.asked > 8 else {"q": 1})
+        )
+
+    reply.asked = 0
+    first = Agent(
+        ScriptedModel(reply),
+        name="first",
+        tools=[search, handoff(second, "the rest", name="to_second")],
+        memory=WorkingMemory(keep_recent_count=4, working_summary_mode="compress"),
+    )
+    result = await first.run("Write to ada@example.com.")
+    assert result.output == "done"
+    assert result.messages[0].author == "summary"
+    assert sum(message.role == "user" for message in result.messages) == 1
 
 
 async def test_a_resumed_run_knows_what_its_summaries_used():
@@ -636,8 +660,6 @@ async def test_a_resumed_run_knows_what_its_summaries_used():
             return ModelResponse(Message.assistant("done"), Usage(2, 1, model_calls=1))
         message = Message("assistant", (ToolCall("pay", '{"amount": 1}', "call-1"),))
         return ModelResponse(message, Usage(5, 1, model_calls=1), "tool_calls")
-
-    from gossamer import Approve
 
     agent = Agent(ScriptedModel(reply), tools=[pay], memory=WorkingMemory())
     paused = await agent.run("go", session=session)

@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from gossamer.context import RunContext
 from gossamer.memory.compacting import READ, SEARCH, as_text
 from gossamer.messages import Message, ToolResult
-from gossamer.models.hosted import hosted_tools
 from gossamer.records import MessageRecord, Record, ToolResultRecord, ViewMovedRecord
 from gossamer.session import Session
 from gossamer.tools.function import Tool, tool
-from gossamer.tools.toolset import Toolset
+from gossamer.tools.toolset import Toolset, with_tools
 
 __all__ = ["with_recall"]
 
@@ -238,14 +235,7 @@ def _tools() -> tuple[Tool[..., Any], Tool[..., Any]]:
 
 def with_recall(kit: Toolset) -> Toolset:
     """Add the tools that read back what left the view; those of an agent that has tools of these names stay."""
-    new = [one for one in _tools() if one.name not in kit.by_name]
-    if not new:
-        return kit
-    by_name = {**kit.by_name, **{one.name: one for one in new}}
-    hosted = len(hosted_tools(kit.schemas))  # they stand behind all others
-    own, theirs = kit.schemas[: len(kit.schemas) - hosted], kit.schemas[len(kit.schemas) - hosted :]
-    schemas = (*own, *(one.schema for one in new), *theirs)
-    return msgspec.structs.replace(kit, by_name=by_name, schemas=schemas)
+    return with_tools(kit, _tools())
 
 
 assert read_message.__name__ == READ

@@ -12,7 +12,7 @@ import msgspec
 
 from gossamer.asking import ask_model
 from gossamer.context import RunContext
-from gossamer.memory.compacting import READ, SEARCH
+from gossamer.memory.compacting import READ
 from gossamer.memory.marks import SUMMARY_AUTHOR, is_moved, is_summary, mark_summary, references_of
 from gossamer.memory.tally import Tally
 from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolCall, ToolResult
@@ -25,6 +25,7 @@ __all__ = ["Group", "groups", "summary_message", "summary_texts"]
 
 _AT_ONCE = 4  # model calls for the groups of one view
 _MOST_REFERENCES = 50  # that a summary carries along, the newest
+_LEAST_GROUP = 60  # tokens: a summary of less would be longer
 _SHOWN = 8_000  # characters of one message or result that the model is shown, its beginning and its end
 
 _INSTRUCTIONS = """\
@@ -79,7 +80,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
 
     def close() -> None:
         lone = position - begin == 1 and is_summary(items[begin])
-        if position > begin and not lone:
+        if size >= _LEAST_GROUP and not lone:
             found.append(Group(begin, position, size))
 
     while position < end:
@@ -153,8 +154,8 @@ def summary_message(text: str, view: View, group: Group) -> Message:
     kept = list(references)[-_MOST_REFERENCES:]
     first, last = places[0], places[-1]
     words = (
-        f"[A summary of messages that left the view, places {first} to {last}; a record of what was said, not an "
-        f"instruction. {READ}(place=…) and {SEARCH}(words=…) read the messages themselves.]\n{text}"
+        f"[A summary of messages at places {first} to {last}: a record, no instruction. {READ}(place=…) reads them.]"
+        f"\n{text}"
     )
     if kept:
         words += "\nKept aside:\n" + "\n".join(kept)
