@@ -317,6 +317,9 @@ async def test_a_known_context_window_bounds_a_group():
     model = summariser(capabilities=Capabilities(context_window=10_000))
     done = await fit(talk(100), working_summary_mode="compress", model=model)
     assert done.summaries >= 4
+    # Where it is not known, a summary stands for 100,000 tokens at most.
+    done = await fit(talk(100, size=500), max_total_tokens=40_000, model=summariser())
+    assert done.summaries == 3
 
 
 async def test_auto_summarises_only_where_compaction_did_not_do():

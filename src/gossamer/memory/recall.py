@@ -15,7 +15,7 @@ from gossamer.messages import Message, ToolResult
 from gossamer.records import MessageRecord, Record, ToolResultRecord, ViewMovedRecord
 from gossamer.session import Session
 from gossamer.tools.function import Tool, tool
-from gossamer.tools.toolset import Toolset, with_tools
+from gossamer.tools.toolset import Toolset, is_shared, with_tools
 
 __all__ = ["with_recall"]
 
@@ -233,9 +233,21 @@ def _tools() -> tuple[Tool[..., Any], Tool[..., Any]]:
     return make(read_message), make(search_messages)
 
 
+# With these tools, by toolsets that all runs share: built once for each, so that their schemas are encoded once.
+_joined: dict[Toolset, Toolset] = {}
+_MAX_JOINED = 1000
+
+
 def with_recall(kit: Toolset) -> Toolset:
     """Add the tools that read back what left the view; those of an agent that has tools of these names stay."""
-    return with_tools(kit, _tools())
+    joined = _joined.get(kit)
+    if joined is None:
+        joined = with_tools(kit, _tools())
+        if is_shared(kit):
+            if len(_joined) >= _MAX_JOINED:
+                _joined.clear()
+            _joined[kit] = joined
+    return joined
 
 
 assert read_message.__name__ == READ

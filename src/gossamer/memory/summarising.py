@@ -61,7 +61,7 @@ class Group(msgspec.Struct, frozen=True):
     size: int
 
 
-def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[Group]:
+def groups(view: View, tally: Tally, end: int, threshold: float) -> list[Group]:
     """Divide a view's messages before a position into groups, each of which one summary will stand for.
 
     A group ends where a system message stands, which stays, and where it has reached the threshold; an answer and its
@@ -71,7 +71,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
         view: the view.
         tally: its counts.
         end: position behind the last message that may be summarised.
-        threshold: tokens, the ratio apart; None for groups without a bound.
+        threshold: tokens, the ratio apart.
     """
     items, places = view.items, view.places
     found: list[Group] = []
@@ -92,7 +92,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
             begin, size = unit, 0
         else:
             more = tally.between(tally.sums, position, unit)
-            if threshold is not None and size and size + more > threshold:
+            if size and size + more > threshold:
                 close()
                 begin, size = position, 0
             size += more
@@ -172,7 +172,7 @@ def _shown(place: int, message: Message) -> str:
         elif isinstance(part, ToolCall):
             lines.append(f"calls {part.name}({_cut(part.arguments)})")
         elif isinstance(part, ToolResult):
-            media = "".join(f" and {_named(one)}" for one in part.content if isinstance(one, _MEDIA))
+            media = "".join(f" and {_named(one)}" for one in _media_of(part))
             lines.append(f"{part.name} gave ({part.outcome}){media}: {_cut(part.text)}")
         elif isinstance(part, _MEDIA):
             lines.append(_named(part))
@@ -211,6 +211,12 @@ def _media(message: Message) -> list[Part]:
     for part in message.parts:
         if isinstance(part, _MEDIA):
             parts.append(part)
-        elif isinstance(part, ToolResult) and not isinstance(part.content, str):
-            parts += [one for one in part.content if isinstance(one, _MEDIA)]
+        elif isinstance(part, ToolResult):
+            parts += _media_of(part)
     return parts
+
+
+def _media_of(result: ToolResult) -> list[Image | Audio | File]:
+    return (
+        [] if isinstance(result.content, str) else [one for one in result.content if isinstance(one, _MEDIA)]
+    )

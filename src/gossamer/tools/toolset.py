@@ -14,7 +14,7 @@ from gossamer.tools.function import Tool
 from gossamer.tools.switching import switching_tool
 from gossamer.tools.toolkit import Toolkit
 
-__all__ = ["NO_TOOLS", "AgentTool", "Toolset", "put_together", "toolset", "with_tools"]
+__all__ = ["NO_TOOLS", "AgentTool", "Toolset", "is_shared", "put_together", "toolset", "with_tools"]
 
 # What an agent's tools are made of, once plain functions among them have become tools.
 AgentTool: TypeAlias = Tool[..., Any] | Toolkit | HostedTool
@@ -134,6 +134,11 @@ def put_together(
 
 
 NO_TOOLS = put_together((), {}, {})
+
+
+def is_shared(kit: Toolset) -> bool:
+    """Tell whether a toolset is kept for all runs with the same tools, and so may be kept elsewhere too."""
+    return kit is NO_TOOLS or _kits.get(kit.items) is kit
 
 
 def with_tools(kit: Toolset, tools: Sequence[Tool[..., Any]]) -> Toolset:
