@@ -22,6 +22,8 @@ from gossamer import (
     MemoryNotEnteredError,
     Message,
     Session,
+    SessionBusyError,
+    SteeringError,
     Text,
     ToolCall,
     ToolResult,
@@ -33,7 +35,7 @@ from gossamer import (
 )
 from gossamer.events import Compacted
 from gossamer.guardrails import guardrail, pii
-from gossamer.memory import WorkingMemory
+from gossamer.memory import TokenCounter, WorkingMemory
 from gossamer.models import Capabilities, ModelResponse, ScriptedModel
 from gossamer.records import MessageRecord, RunFinishedRecord, ViewMovedRecord
 
@@ -131,6 +133,7 @@ def test_an_agent_takes_one_working_memory(memory):
 def test_an_agent_takes_a_memory_alone_or_in_a_list():
     memory = WorkingMemory()
     assert Agent("offline", memory=memory).memory == (memory,)
+    assert Agent("offline", memory=[]).memory is None
     assert Agent("offline", memory=[memory]).replace(name="other").memory == (memory,)
 
 
@@ -478,6 +481,26 @@ async def test_a_cancelled_summary_leaves_the_session_whole():
     assert len(session.messages) == 100
 
 
+async def test_what_was_cut_for_the_summary_can_be_read_back():
+    session = history()
+    await fit(session, working_summary_mode="compress", model=summariser())
+    assert "- search: read_message(place=1)" in session.messages[0].text
+
+
+async def test_a_session_that_is_being_fitted_takes_no_messages():
+    async def reply(request):
+        with pytest.raises(SteeringError):
+            session.steer("wait")
+        with pytest.raises(SessionBusyError):
+            session.add(Message.user("wait"))
+        return "Goal: none."
+
+    session = talk(100)
+    done = await fit(session, model=ScriptedModel(reply))
+    assert done.summaries == 1
+    session.add(Message.user("now"))
+
+
 # --- in runs ------------------------------------------------------------------------------------------------
 
 
@@ -761,7 +784,7 @@ TURNS = st.lists(
         st.tuples(st.just("picture"), SIZES),
         st.tuples(st.just("calls"), st.lists(SIZES, min_size=1, max_size=3)),
     ),
-    min_size=1,
+    min_size=8,
     max_size=40,
 )
 
@@ -792,15 +815,16 @@ def pictures(messages) -> int:
 @given(
     turns=TURNS,
     more=TURNS,
-    recent=st.integers(1, 12),
-    budget=st.integers(200, 4_000),
+    recent=st.integers(1, 8),
+    share=st.floats(0.3, 1),
     limit=st.integers(1, 300),
     threshold=st.one_of(st.none(), st.integers(50, 1_000)),
     mode=st.sampled_from(["compact", "compress", "auto"]),
     fails=st.booleans(),
 )
-async def test_for_any_history(turns, more, recent, budget, limit, threshold, mode, fails):
+async def test_for_any_history(turns, more, recent, share, limit, threshold, mode, fails):
     session = told(turns)
+    budget = int(TokenCounter().messages(session.messages) * share) + 100
     replies = 0
 
     def reply(request):

@@ -89,23 +89,25 @@ async def _moves(session: Session[Any], place: int) -> _Moves | None:
         last = places[-1] if places else 0
         moves = _known[session] = _Moves(last)
     looked = 0
-    while True:
-        page = await session.read(moves.end, moves.end + _PAGE)
-        moves.take(page)
-        moves.end += len(page)
+    while looked < _MOST_BACK:  # several calls of a turn may look at once: each page counts once
+        end = moves.end
+        page = await session.read(end, end + _PAGE)
         looked += len(page)
+        if moves.end == end:
+            moves.take(page)
+            moves.end = end + len(page)
         if len(page) < _PAGE:
             break
-        if looked >= _MOST_BACK:
-            return None
-    while moves.begin > place:
-        if looked >= _MOST_BACK:
-            return None
-        begin = max(moves.begin - _PAGE, 0)
-        page = await session.read(begin, moves.begin)
-        moves.take(page)
+    while moves.begin > place and looked < _MOST_BACK:
+        end = moves.begin
+        begin = max(end - _PAGE, 0)
+        page = await session.read(begin, end)
         looked += len(page)
-        moves.begin = begin
+        if moves.begin == end:
+            moves.take(page)
+            moves.begin = begin
+    if looked >= _MOST_BACK:
+        return None
     return moves
 
 

@@ -197,12 +197,10 @@ def _references(place: int, message: Message) -> list[str]:
     lines: list[str] = []
     for part in message.parts:
         if isinstance(part, ToolResult):
-            if is_moved(part):
+            if is_moved(part) or len(part.text) > _SHOWN:
                 lines.append(f"- {part.name}: {READ}(place={place})")
-            lines += [
-                f"- {part.name}: read_offloaded(reference='{key}')"
-                for key in _OFFLOADED.findall(part.text)[:3]
-            ]
+            keys = _OFFLOADED.findall(part.text)[:3] if "offload-" in part.text else ()
+            lines += [f"- {part.name}: read_offloaded(reference='{key}')" for key in keys]
     return lines
 
 

@@ -156,8 +156,8 @@ class WorkingMemory:
     async def fit(self, session: Session[Any]) -> Compaction | None:
         """Bring a session's view into the budget, without a run: `async with memory: await memory.fit(session)`.
 
-        It holds the session meanwhile, as a run does. Summaries count against the session's limits, and their use is in
-        what this gives.
+        It holds the session meanwhile, as a run does. Summaries count against the session's limits; their use is in
+        what this gives, and in no run's.
 
         Args:
             session: the session.
@@ -181,7 +181,8 @@ class WorkingMemory:
                 "a working memory used directly needs a model for its summaries: WorkingMemory(model=…), "
                 "or working_summary_mode='compact'"
             )
-        context: RunContext[Any] = RunContext("working memory", None, session=session, run_id="")
+        # Ended from the beginning: nobody can put a message into it.
+        context: RunContext[Any] = RunContext("working memory", None, session=session, run_id="", ended=True)
         await session.holding.take(context)
         try:
             context.budget = budget_for(None, context)
