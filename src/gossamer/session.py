@@ -42,7 +42,7 @@ from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
-from gossamer.view import MessageView
+from gossamer.view import MessageView, View
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -160,6 +160,11 @@ class Session(Generic[State]):
     def messages(self) -> MessageView:
         """What the model sees: the view, without a turn whose calls have no results yet. O(1)."""
         return self._journal.standing.view.snapshot()
+
+    @property
+    def view(self) -> View:
+        """What the model sees, with the place of each message; records alone move it."""
+        return self._journal.standing.view
 
     @property
     def state(self) -> State:

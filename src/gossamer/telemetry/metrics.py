@@ -133,6 +133,24 @@ class Recorder:
             ["work", "outcome"],
             registry=registry,
         )
+        self._compactions = Counter(
+            "gossamer_memory_compactions_total",
+            "Times that a working memory moved a view, by what it did.",
+            ["mode"],
+            registry=registry,
+        )
+        self._compacted_tokens = Counter(
+            "gossamer_memory_compaction_tokens_total",
+            "Tokens of the requests concerned, before and after a working memory moved the view.",
+            ["mode", "when"],
+            registry=registry,
+        )
+        self._failed_summaries = Counter(
+            "gossamer_memory_failed_summaries_total",
+            "Summaries that could not be made, by the class of the error.",
+            ["kind"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -151,6 +169,9 @@ class Recorder:
             self._guardrails,
             self._store_batches,
             self._store_jobs,
+            self._compactions,
+            self._compacted_tokens,
+            self._failed_summaries,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -249,6 +270,22 @@ class Recorder:
                 key = (work, outcome, "store")
                 count = self._count.get(key) or self._bind(key, self._count, self._store_jobs, "inc")
                 count(number)
+
+    def view_compacted(self, mode: str, before: int, after: int) -> None:
+        """Count that a working memory moved a view: it did `compact` or `compress`."""
+        key = (mode, "compactions")
+        count = self._count.get(key) or self._bind(key, self._count, self._compactions, "inc")
+        count(1)
+        for when, tokens in (("before", before), ("after", after)):
+            label = (mode, when, "compaction tokens")
+            add = self._count.get(label) or self._bind(label, self._count, self._compacted_tokens, "inc")
+            add(tokens)
+
+    def summary_failed(self, kind: str) -> None:
+        """Count a summary that could not be made."""
+        key = (kind, "summary")
+        count = self._count.get(key) or self._bind(key, self._count, self._failed_summaries, "inc")
+        count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""
