@@ -122,7 +122,7 @@ def export(session: str, /, store: str | None = None) -> None:
 
 @sessions.command(name="import")
 def import_(
-    file: str,
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     store: str | None = None,
     *,
