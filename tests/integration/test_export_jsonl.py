@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.services import postgres  # noqa: F401 - a fixture
 
 from gossamer import Agent, Approve, DecodeError, Deny, Message, Session, SessionError, ToolCall, tool
 from gossamer.errors import ArgumentError
@@ -18,9 +20,16 @@ from gossamer.stores import SQLiteStore, export_session, import_session
 from gossamer.stores.base import Append
 
 
-@pytest.fixture
-async def stores():
-    async with SQLiteStore(":memory:") as one, SQLiteStore(":memory:") as other:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def stores(request):
+    if request.param == "sqlite":
+        async with SQLiteStore(":memory:") as one, SQLiteStore(":memory:") as other:
+            yield one, other
+        return
+    kind = pytest.importorskip("gossamer.stores.postgres").PostgresStore
+    url = request.getfixturevalue("postgres").url()
+    schema = f"s{secrets.token_hex(4)}"
+    async with kind(url, schema=f"{schema}a") as one, kind(url, schema=f"{schema}b") as other:
         yield one, other
 
 
@@ -49,7 +58,9 @@ async def assert_same(one, other):
 
 async def assert_nothing_left(store):
     assert await store.list_sessions() == []
-    assert (await store.hold("s")).length == 0  # and nobody holds it
+    held = await store.hold("s")  # nobody else does
+    assert held.length == 0
+    await store.append(Append("s", held.fence, 0, (), release=True))
     await store.delete_session("s")
 
 
