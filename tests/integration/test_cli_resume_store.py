@@ -10,12 +10,13 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from tests.integration.terminal import terminal
 from tests.integration.test_cli import COMMAND, assert_one_line, call, environment
 
 APP = '''
 import asyncio, os, sys
 from pathlib import Path
-from gossamer import Agent, Limits, Session, ToolCall, tool
+from gossamer import Agent, Limits, RunContext, Session, ToolCall, tool
 from gossamer.flow import handoff
 from gossamer.models import ScriptedModel
 
@@ -39,11 +40,11 @@ async def charge() -> str:
     return "charged"
 
 @tool(idempotent=True)
-async def look() -> str:
+async def look(context: RunContext) -> str:
     """Look."""
     await hang("look")
     await asyncio.sleep(0.02)
-    note("looked")
+    note(f"looked:{context.user}")
     return "looked"
 
 @tool(needs_approval=True)
@@ -140,7 +141,7 @@ def test_runs_of_a_killed_process_go_on(app):
     assert did.stderr == ""
     assert statuses(app) == {"a": "idle", "b": "idle", "c": "idle"}
     # charge had begun everywhere: it never starts again; look is idempotent.
-    assert ran(app) == ["look"] * 3 + ["looked"] * 3
+    assert ran(app) == ["look"] * 3 + ["looked:ada"] * 3
     for name, outcome in {"a": "unknown", "b": "unknown"}.items():
         assert f"{name} has ended: charge:{outcome} look:ok" in did.stdout
     assert re.search(r"^c: run \S+ of boss is to go on", did.stdout, re.MULTILINE)
@@ -149,6 +150,16 @@ def test_runs_of_a_killed_process_go_on(app):
     assert "← charge (unknown): " in shown
     assert "assistant: charge:unknown look:ok" in shown
     assert "[no run broke off]" in resume(app).stdout
+
+
+def test_on_a_terminal_there_is_a_bar_below_the_lines(app):
+    killed(app, "clerk", "a", "b", "c")
+    with terminal("app.py:agents", "sqlite:///chats.db", command="resume", cwd=app) as shown:
+        for name in statuses(app):
+            assert name in "abc"
+        assert shown.ends() == 0
+    assert shown.seen.count(b" has ended: charge:unknown look:ok") == 3
+    assert b"resuming" in shown.seen
 
 
 def test_a_dry_run_shows_and_does_nothing(app):
@@ -244,7 +255,7 @@ def test_so_many_go_on_at_once(app):
     for word in words:
         at_once += 1 if word == "look" else -1
         most = max(most, at_once)
-    assert words.count("looked") == 6
+    assert words.count("looked:ada") == 6
     assert most == 2
 
 
@@ -302,5 +313,5 @@ def test_two_that_resume_at_once_start_nothing_twice(app):
     outs = [one.communicate(timeout=60)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], outs
     assert set(statuses(app).values()) == {"idle"}
-    assert ran(app) == ["look"] * 8 + ["looked"] * 8
+    assert ran(app) == ["look"] * 8 + ["looked:ada"] * 8
     assert sum(out.count(" has ended: ") for out in outs) == 8
