@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from tests.integration.terminal import terminal
@@ -300,6 +301,16 @@ def test_a_missing_key_is_told_before_anything_goes_on(app):
     assert did.returncode != 0
     assert "OPENAI_API_KEY" in did.stderr
     assert statuses(app) == {"a": "broken"}
+
+
+def test_sessions_that_changed_at_the_same_time_are_all_found(app):
+    names = [f"s{number:03}" for number in range(150)]
+    killed(app, "clerk", *names)
+    with closing(sqlite3.connect(app / "chats.db")) as database:
+        database.execute("UPDATE sessions SET updated = round(updated / 1000)")
+        database.commit()
+    did = resume(app, "app.py:agents", "--dry-run")
+    assert did.stdout.count("is to go on") == 150
 
 
 def test_two_that_resume_at_once_start_nothing_twice(app):

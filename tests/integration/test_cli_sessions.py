@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 
 import pytest
 from tests.integration.terminal import CTRL_D, terminal
@@ -175,6 +176,33 @@ def test_what_cannot_be_imported(filled):
     assert ids(call("sessions", "--json", *target, cwd=filled)) == []
     assert_one_line(call("sessions", "import", "no.jsonl", *target, cwd=filled), 2, "'no.jsonl'")
     assert_one_line(sessions(filled, "export", "s9"), 1, "no session 's9'")
+
+
+def test_an_import_that_is_killed_leaves_nothing_to_resume(filled):
+    lines = sessions(filled, "export", "s3").stdout
+    target = ("--store", "sqlite:///other.db")
+    with subprocess.Popen(
+        [COMMAND, "sessions", "import", "-", *target],
+        cwd=filled,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        text=True,
+    ) as importing:
+        importing.stdin.write(lines[: lines.rindex('{"line":"end"')])
+        importing.stdin.flush()
+        until = time.monotonic() + 30
+        while not (filled / "other.db").exists() or ids(call("sessions", "--json", *target, cwd=filled)) != [
+            "s3"
+        ]:
+            assert time.monotonic() < until
+        importing.kill()
+    (left,) = map(json.loads, call("sessions", "--json", *target, cwd=filled).stdout.splitlines())
+    assert (left["status"], left["run"]) == ("idle", None)
+    dry = call("resume", "app.py:agent", "--dry-run", *target, cwd=filled)
+    assert "[no run broke off]" in dry.stdout
+    call("sessions", "delete", "s3", "--yes", *target, cwd=filled)
+    again = call("sessions", "import", "-", *target, cwd=filled, stdin=lines)
+    assert (again.returncode, again.stdout) == (0, "s3\n")
 
 
 # --- delete -------------------------------------------------------------------------------------------------

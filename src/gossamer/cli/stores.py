@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from math import inf, nextafter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,15 +71,20 @@ def in_store(store: Store, work: Callable[[Store], Awaitable[T]]) -> T:
 
 
 async def every_session(store: Store, status: SessionStatus) -> AsyncGenerator[SessionInfo]:
-    """List the sessions of a status, page by page."""
+    """List the sessions of a status, page by page; pages overlap, so that none is lost that changed at the same time."""
     before: float | None = None
+    seen: set[str] = set()
     while True:
-        page = await store.list_sessions(status=status, limit=_PAGE, before=before)
+        limit = _PAGE + len(seen)
+        page = await store.list_sessions(status=status, limit=limit, before=before)
         for info in page:
-            yield info
-        if len(page) < _PAGE:
+            if info.id not in seen:
+                yield info
+        if len(page) < limit:
             return
-        before = page[-1].updated
+        last = page[-1].updated
+        before = nextafter(last, inf)
+        seen = {info.id for info in page if info.updated == last}
 
 
 async def status_of(store: Store, session: Session[Any]) -> SessionStatus:
