@@ -12,6 +12,7 @@ from gossamer.approval import decide
 from gossamer.closing import say
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError, EndRun, GossamerError, ResumeError
+from gossamer.fingerprint import warn_of_changes
 from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
@@ -131,8 +132,16 @@ def check_session(session: Session[Any]) -> None:
         raise ArgumentError(f"session must be a Session, not {type(session).__name__}")
 
 
-def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
+def open_run(
+    context: RunContext[Any], messages: list[Message], on_pending: OnPending, mark: str = ""
+) -> None:
     """Begin a run in its session: close one that broke off, move the window, record start and prompt.
+
+    Args:
+        context: the run.
+        messages: the prompt.
+        on_pending: what to do where the session is paused.
+        mark: the fingerprint of the agent, in a session that is kept in a store.
 
     Raises:
         RunPausedError: the session waits for decisions, and `on_pending` is `raise`.
@@ -157,6 +166,7 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
             parent=parent.run_id if parent is not None else None,
             call=parent.call.id if parent is not None and parent.call is not None else None,
             user=context.user,
+            fingerprint=mark,
         )
     )
     for message in messages:
@@ -215,8 +225,12 @@ class Reopened(msgspec.Struct, frozen=True):
     handed_over: bool
 
 
-def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset) -> Reopened:
+def reopen_run(
+    context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset, agent: AgentLike
+) -> Reopened:
     """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
+
+    An agent that has changed since goes on all the same, and the log tells of it.
 
     Raises:
         ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
@@ -226,7 +240,8 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit:
         raise ResumeError(
             "there is nothing to resume without a session; pass result.session or one of your own"
         )
-    run_id = _run_to_resume(session, context.agent).run
+    run = _run_to_resume(session, context.agent)
+    run_id = run.run
     turn: OpenTurn | None = session.turn
     for call in () if turn is None else turn.calls:
         if turn is not None and call.id in turn.asked and call.name not in kit.by_name:
@@ -234,6 +249,7 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit:
                 f"call {call.id!r} waits for {call.name!r}, which is no tool of agent {context.agent!r}"
             )
     decide(session, run_id, decisions, kit.by_name)
+    warn_of_changes(session.id, run, agent)
     context.run_id = run_id
     turns = 0
     answer: Message | None = None

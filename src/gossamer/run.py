@@ -36,6 +36,7 @@ from gossamer.events import (
     RunStarted,
     UsageUpdated,
 )
+from gossamer.fingerprint import fingerprint
 from gossamer.handing_over import handed_to, successor_of, take_over, who_answers
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
@@ -147,14 +148,14 @@ async def execute(
             if session is None and context.session is not None:  # its tools need one
                 held = session = context.session
         if decisions is not None:
-            reopened = reopen_run(context, decisions, setup.kit)
+            reopened = reopen_run(context, decisions, setup.kit, agent)
             turns, message = reopened.turns, reopened.message
         if setup.guards is not None:
             new = await setup.guards.begin(context, new, reopened, on_pending)
             setup.beside = setup.guards.beside(context, new, setup.model)
         if decisions is None and session is not None:
             context.new = new = list(new)
-            open_run(context, new, on_pending)
+            open_run(context, new, on_pending, fingerprint(agent) if stored else "")
             session.push()  # start and prompt together, while the model is asked
         if emit is not None:
             await emit(RunStarted(context.run_id, agent.name))

@@ -492,8 +492,10 @@ class Session(Generic[State]):
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""
         if self._journal.saving is not None:
+            self._offload = None
+            if self.unfinished is None:
+                self._children = None
             self._journal.release(paused=bool(self.pending))
-            self._offload = self._children = None
         self.holding.release()
 
     # --- runs -------------------------------------------------------------------------------------------------

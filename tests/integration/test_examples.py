@@ -14,6 +14,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each example prints beyond the offline model's own words.
 SAYS = {
     "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
+    "crash.py": [
+        "it was killed by signal 9",
+        "session order-7: a run of shop broke off",
+        "the model was told of stock: 7",
+        "the model was told of charge: The process ended while this tool ran; whether it took effect is unknown.",
+        "answer: I cannot tell whether your card was charged.",
+    ],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
     "guardrails.py": [
         "You said: Write to [email] about order 7.",

@@ -15,8 +15,8 @@ from cyclopts import Parameter
 
 import gossamer
 from gossamer.cli.choice import base_url, default_model
+from gossamer.cli.loop import loop_factory
 from gossamer.cli.online import OnlineService, ask_services, show_services
-from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.cli.tools_report import ToolkitState, show_tools, tools_report
 from gossamer.errors import ArgumentError, GossamerError

@@ -124,6 +124,12 @@ class SQLiteStore:
         if opened is not None and opened.process == os.getpid():
             opened.close()
 
+    def leave_to_parent(self) -> None:
+        """Leave what is open to the parent, in a forked child: above all the lock that says that the parent lives."""
+        self._lock = Lock()  # a thread may have held it that there is none of here
+        if self._opened is not None:
+            self._opened.leave_to_parent()
+
     def _open(self) -> _Opened:
         opened = self._opened
         if opened is None or opened.process != os.getpid():
@@ -180,6 +186,11 @@ class _Opened:
         self.stop()
         self._writer.join(_FLUSH_SECONDS)
         self._reader.join(_FLUSH_SECONDS)
+
+    def leave_to_parent(self) -> None:
+        """Let go of the lock in a forked child, where it stays the parent's."""
+        if self._presence is not None:
+            self._presence.forget()
 
     # --- on the threads ---------------------------------------------------------------------------------------
 
@@ -299,4 +310,11 @@ def _flush_all() -> None:
         store.flush()
 
 
+def _leave_all_to_parent() -> None:
+    for store in list(_flush_at_exit):
+        store.leave_to_parent()
+
+
 atexit.register(_flush_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

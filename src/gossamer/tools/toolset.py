@@ -68,7 +68,11 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     if kit is None:
         kit = put_together(items, {}, {})
         opens = any(one.open is not None for one in kit.toolkits)
-        if not opens and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
+        if (
+            not opens
+            and not kit.hands_over
+            and not any(one.delegates_to is not None for one in kit.by_name.values())
+        ):
             if len(_kits) >= _MAX_KITS:
                 _kits.clear()
             _kits[items] = kit
