@@ -13,7 +13,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 
-__all__ = ["CacheStatistics", "MemoryCache"]
+__all__ = ["CacheStatistics", "MemoryCache", "check_ttl"]
 
 # What an entry takes beside its key and value: the tuple, the table, two string headers.
 _OVERHEAD_BYTES = 200
@@ -65,7 +65,7 @@ class MemoryCache:
             raise ArgumentError(
                 f"max_entries and max_bytes must be at least 1, not {max_entries} and {max_bytes}"
             )
-        _check_ttl(ttl)
+        check_ttl(ttl)
         # Each entry is its value, the moment up to which it is good or None, and its size.
         self._entries: cachebox.LRUCache[str, tuple[Any, float | None, int]] = cachebox.LRUCache(
             max_bytes, getsizeof=_size_of_entry
@@ -120,10 +120,12 @@ class MemoryCache:
         Raises:
             ArgumentError: a time that is not above 0.
         """
-        _check_ttl(ttl)
-        seconds = self._ttl if ttl is None else ttl
+        check_ttl(ttl)
+        self._keep(key, value, self._ttl if ttl is None else ttl, _size_of(value))
+
+    def _keep(self, key: str, value: Any, seconds: float | None, size: int) -> None:
         expires = None if seconds is None else monotonic() + seconds
-        size = len(key) + _size_of(value) + _OVERHEAD_BYTES
+        size += len(key) + _OVERHEAD_BYTES
         entries = self._entries
         with self._lock:
             # Taken out first, so that what follows can be counted as what it is.
@@ -139,6 +141,9 @@ class MemoryCache:
 
     async def delete(self, key: str) -> None:
         """Forget a key, known or not; never suspends."""
+        self._drop(key)
+
+    def _drop(self, key: str) -> None:
         with self._lock:
             self._entries.pop(key, None)
 
@@ -174,6 +179,11 @@ def _size_of(value: Any) -> int:
         return sys.getsizeof(value)
 
 
-def _check_ttl(ttl: float | None) -> None:
+def check_ttl(ttl: float | None) -> None:
+    """Refuse a time that is not above 0.
+
+    Raises:
+        ArgumentError: it is not.
+    """
     if ttl is not None and not ttl > 0:
         raise ArgumentError(f"ttl must be above 0 seconds, not {ttl!r}; leave it out to keep values")

@@ -1,0 +1,254 @@
+"""What the namespaces of one cache share: the two tiers, and what was changed where."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from gossamer.cache.envelope import encode_name
+from gossamer.cache.link import Link
+from gossamer.cache.loops import PerLoop
+from gossamer.cache.memory import MemoryCache
+from gossamer.cache.redis import RedisCache
+from gossamer.cache.scopes import Changes, Held, Look, Scope, Space, Tag
+from gossamer.cache.scripts import DELETE, FORGET
+from gossamer.cache.single_flight import Flights
+from gossamer.errors import CacheError
+from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
+
+__all__ = ["KEY", "NAMESPACE", "RELEASED", "TAG", "Tiers"]
+
+# What a message tells of: a key that was set or deleted, a lease given back, a tag or a namespace that was dropped.
+KEY = b"k"
+RELEASED = b"r"
+TAG = b"t"
+NAMESPACE = b"n"
+
+_KINDS = {KEY: "key", TAG: "tag", NAMESPACE: "namespace"}
+
+# What a held value takes in memory beside what the memory tier counts.
+_HELD_BYTES = 80
+
+# Changes that the shared tier could not be told of; beyond this many, whole namespaces are dropped instead.
+_MAX_OWED = 10_000
+
+_Message = tuple[bytes, bytes, bytes, bytes]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Message).decode
+
+
+class OnLoop:
+    """What a cache has on one event loop.
+
+    Args:
+        link: the way to the shared tier; None where there is none.
+    """
+
+    __slots__ = ("flights", "link")
+
+    def __init__(self, link: Link | None) -> None:
+        self.link = link
+        self.flights = Flights()
+
+    async def aclose(self) -> None:
+        """Stop what runs."""
+        await self.flights.aclose()
+        if self.link is not None:
+            await self.link.aclose()
+
+    def drop_in_child(self) -> None:
+        """After a fork, in the child: let go."""
+        if self.link is not None:
+            self.link.drop_in_child()
+
+
+class Tiers:
+    """The memory of this process, the shared tier, and how they are kept from contradicting each other.
+
+    Args:
+        l1: the memory tier.
+        l2: the shared tier, or None.
+
+    Attributes:
+        degraded: operations that had to do without the shared tier.
+        invalidations: keys, tags and namespaces that were dropped, here or on word from elsewhere.
+    """
+
+    __slots__ = (
+        "_mark",
+        "_owed",
+        "_spaces",
+        "channel",
+        "changes",
+        "degraded",
+        "invalidations",
+        "l1",
+        "l2",
+        "on_loop",
+    )
+
+    def __init__(self, l1: MemoryCache, l2: RedisCache | None) -> None:
+        self.l1 = l1
+        self.l2 = l2
+        self.channel = b"" if l2 is None else l2.prefix + b":invalidations"
+        self.changes = Changes()
+        self.degraded = 0
+        self.invalidations = 0
+        self.on_loop = PerLoop(self._on_loop)
+        self._mark = os.urandom(8)
+        self._owed: dict[tuple[bytes, bytes, bytes], None] = {}
+        self._spaces: WeakValueDictionary[str, Space] = WeakValueDictionary()
+
+    def _on_loop(self) -> OnLoop:
+        return OnLoop(None if self.l2 is None else Link(self.l2, self, self.channel))
+
+    def space(self, name: str) -> Space:
+        """Give a namespace, the same one as long as somebody or a value in memory has it."""
+        space = self._spaces.get(name)
+        return self._spaces.setdefault(name, Space(name)) if space is None else space
+
+    # --- the memory tier ------------------------------------------------------------------------------------------
+
+    def keep(
+        self,
+        place: str,
+        value: Any,
+        scope: Scope,
+        tags: tuple[Tag, ...],
+        seconds: float | None,
+        size: int,
+        look: Look,
+        *,
+        written: bool = False,
+    ) -> None:
+        """Put a value into memory, unless its key was changed since the look at it began.
+
+        One that was written is a change itself: of two that were written at the same time memory keeps neither, for
+        nobody knows here which of them the shared tier has now.
+        """
+        l1 = self.l1
+        if l1._ttl is not None and (seconds is None or l1._ttl < seconds):
+            seconds = l1._ttl
+        with self.changes.lock:
+            fresh = look.fresh
+            if written:
+                self.changes.note(place)
+            if fresh:
+                l1._keep(place, Held(value, scope, tags), seconds, size + _HELD_BYTES)
+            elif written:
+                l1._drop(place)
+
+    def change(self, place: str) -> None:
+        """Drop a key from memory; whoever looks at it now keeps nothing of what was seen."""
+        with self.changes.lock:
+            self.changes.note(place)
+            self.l1._drop(place)
+
+    def forget(self) -> None:
+        """Drop everything from memory, and what is under way to it."""
+        for space in list(self._spaces.values()):
+            space.drop()
+        self.l1.clear()
+        if metrics.recorder is not None:
+            metrics.recorder.cache_invalidated("all", "elsewhere")
+
+    # --- what other processes do ----------------------------------------------------------------------------------
+
+    def message(self, kind: bytes, space: Space, name: bytes) -> bytes:
+        """Give the message that tells of a change."""
+        return _encode((self._sender(), kind, space.data, name))
+
+    def heard(self, data: bytes) -> None:
+        """Take in what was told of a change."""
+        try:
+            sender, kind, space_name, name = _decode(data)
+            space = self._spaces.get(space_name.decode("utf-8", "surrogatepass"))
+            text = name.decode("utf-8", "surrogatepass") if kind == KEY or kind == RELEASED else ""
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            logger.debug("%r: a message on its channel is not of a cache: %.200r", self.l2, data)
+            return
+        if space is None:
+            return  # nothing of it is here, and nobody asks for it
+        if kind == KEY or kind == RELEASED:  # noqa: PLR1714 - bytes, and on every message
+            self.on_loop.here().flights.wake(space.prefix + text)
+        if sender == self._sender():
+            return
+        if kind == KEY:
+            self.change(space.prefix + text)
+        elif kind == TAG:
+            space.drop_tag(name)
+        elif kind == NAMESPACE:
+            space.drop()
+        else:
+            return
+        self.count_invalidation(kind, "elsewhere")
+
+    def count_invalidation(self, kind: bytes, origin: str) -> None:
+        """Count a key, a tag or a namespace that was dropped."""
+        self.invalidations += 1
+        if metrics.recorder is not None:
+            metrics.recorder.cache_invalidated(_KINDS[kind], origin)
+
+    def _sender(self) -> bytes:
+        return b"%s%d" % (self._mark, os.getpid())  # a fork's child is somebody else
+
+    # --- what the shared tier is owed -----------------------------------------------------------------------------
+
+    def owe(self, kind: bytes, space: Space, name: bytes, link: Link) -> None:
+        """Remember a change that the shared tier could not be told of: what it has of it is dropped when it is back."""
+        if len(self._owed) >= _MAX_OWED:
+            spaces = dict.fromkeys((NAMESPACE, data, b"") for _, data, _ in self._owed)
+            if len(spaces) >= _MAX_OWED:
+                spaces.pop(next(iter(spaces)))
+                logger.error("%r is down for so many changes that the oldest is lost", self.l2)
+            self._owed = spaces
+        if (NAMESPACE, space.data, b"") not in self._owed:
+            self._owed[kind, space.data, name] = None
+        link.fail(CacheError(f"Redis at {'' if self.l2 is None else self.l2.where} missed a change"))
+
+    def count_degraded(self, operation: str) -> None:
+        """Count an operation that does without the shared tier."""
+        self.degraded += 1
+        if metrics.recorder is not None:
+            metrics.recorder.cache_degraded(operation)
+
+    async def settle(self) -> None:
+        """Drop from the shared tier what changed while it could not be told.
+
+        Raises:
+            CacheUnavailableError: it failed again; what is left is still owed.
+        """
+        l2 = self.l2
+        assert l2 is not None
+        while self._owed:
+            debt = next(iter(self._owed))
+            del self._owed[debt]  # first, so that a change made from here on is owed anew
+            try:
+                await self._pay(l2, *debt)
+            except BaseException:
+                self._owed[debt] = None
+                raise
+
+    async def _pay(self, l2: RedisCache, kind: bytes, data: bytes, name: bytes) -> None:
+        message = _encode((self._sender(), kind, data, name))
+        if kind == KEY:
+            name = encode_name(name.decode("utf-8", "surrogatepass"))
+            keys = (self.place(b"v", data, name), self.place(b"l", data, name))
+            await l2.run(DELETE, keys, self.channel, message)
+        elif kind == TAG:
+            await l2.run(FORGET, (self.place(b"t", data, name),), self.channel, message)
+        else:
+            await l2.run(FORGET, (l2.prefix + b":n:" + data,), self.channel, message)
+
+    def place(self, kind: bytes, space: bytes, name: bytes) -> bytes:
+        """Give the key in Redis of a value `v`, a lease `l` or a tag's version `t`."""
+        assert self.l2 is not None
+        return b"%s:%s:%s:%s" % (self.l2.prefix, kind, space, name)
+
+    async def aclose(self) -> None:
+        """Stop what runs on this event loop."""
+        await self.on_loop.aclose()
