@@ -142,17 +142,19 @@ class Link:
         pause = 0.0
         try:
             while True:
+                since = monotonic()
                 try:
                     await self._come_up()
-                except CacheError as error:
-                    self._tell_down(error)
                     self._attempted.set()
-                else:
-                    self._attempted.set()
-                    since = monotonic()
-                    self._tell_down(await self._failure())
-                    if monotonic() - since > _STEADY_SECONDS:
-                        pause = 0.0
+                    error = await self._failure()
+                except CacheError as failure:
+                    error = failure
+                except Exception as failure:  # noqa: BLE001 - whatever it is, there is memory, and another attempt
+                    error = CacheError(f"the link to Redis at {self._l2.where} failed with {failure!r}")
+                self._tell_down(error)
+                self._attempted.set()
+                if monotonic() - since > _STEADY_SECONDS:
+                    pause = 0.0
                 if pause:
                     await asyncio.sleep(pause)
                 pause = min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -198,7 +200,9 @@ class Link:
             if isinstance(error, TimeoutError):
                 raise CacheUnavailableError(f"{where} did not answer within {self._l2.timeout} s") from error
             raise CacheUnavailableError(f"{where} cannot be subscribed to: {error}") from error
-        assert answer[0] == b"subscribe", answer
+        if answer[0] != b"subscribe":
+            await connection.disconnect(nowait=True)
+            raise CacheUnavailableError(f"Redis at {self._l2.where} answered a subscription with {answer!r:.200}")
         # What was told before is lost; from here on everything is heard. Whoever reads or computes now began in the
         # old scope, so nothing of theirs is found either.
         self._tiers.forget()
