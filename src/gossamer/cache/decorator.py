@@ -22,7 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Comes out of msgpack as it went in, so that nothing needs to be converted.
-_PLAIN = frozenset({Any, None, type(None), bool, int, float, str, bytes, list, dict, list[Any], dict[str, Any]})
+_PLAIN = frozenset(
+    {Any, None, type(None), bool, int, float, str, bytes, list, dict, list[Any], dict[str, Any]}
+)
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -92,7 +94,9 @@ class CachedFunction(Generic[P, R]):
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             await self.cache.delete(key)
-            raise CacheValueError(f"{self._name} gives something else than its annotation says: {error}") from error
+            raise CacheValueError(
+                f"{self._name} gives something else than its annotation says: {error}"
+            ) from error
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the result for some arguments, in all tiers and processes.

@@ -8,7 +8,16 @@ import msgspec
 
 from gossamer.errors import ArgumentError, CacheValueError
 
-__all__ = ["FOREIGN", "MAGIC", "MISSING", "PLAIN", "encode_name", "encode_value", "open_envelope", "plain_copy"]
+__all__ = [
+    "FOREIGN",
+    "MAGIC",
+    "MISSING",
+    "PLAIN",
+    "encode_name",
+    "encode_value",
+    "open_envelope",
+    "plain_copy",
+]
 
 # Marks a value as ours; the number is raised when the form changes, and older values are then overwritten.
 MAGIC: Final = b"GSM\x01"

@@ -8,19 +8,15 @@ nobody knows what was missed.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from gossamer.cache.redis import RedisCache, release_socket
 from gossamer.cache.scripts import Script
 from gossamer.errors import CacheBusyError, CacheError, CacheUnavailableError
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
-
-if TYPE_CHECKING:
-    from redis.asyncio.connection import AbstractConnection
 
 __all__ = ["DOWN", "Link"]
 
@@ -43,9 +39,11 @@ DOWN: Final = _Down()
 
 
 class _Tiers(Protocol):
-    def heard(self, message: bytes) -> None: ...
+    def heard(self, data: bytes) -> None: ...
 
     def forget(self) -> None: ...
+
+    def lost(self) -> None: ...
 
     async def settle(self) -> None: ...
 
@@ -85,7 +83,7 @@ class Link:
         self._failed: asyncio.Future[CacheError] | None = None
         self._task: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[CacheUnavailableError] | None = None
-        self._connection: AbstractConnection | None = None
+        self._connection: Any = None
         self._heard = 0
         self._told = False
 
@@ -202,20 +200,22 @@ class Link:
             raise CacheUnavailableError(f"{where} cannot be subscribed to: {error}") from error
         if answer[0] != b"subscribe":
             await connection.disconnect(nowait=True)
-            raise CacheUnavailableError(f"Redis at {self._l2.where} answered a subscription with {answer!r:.200}")
+            raise CacheUnavailableError(
+                f"Redis at {self._l2.where} answered a subscription with {answer!r:.200}"
+            )
         # What was told before is lost; from here on everything is heard. Whoever reads or computes now began in the
         # old scope, so nothing of theirs is found either.
         self._tiers.forget()
         self._connection = connection
         self._reader = asyncio.create_task(self._read(connection), name="gossamer-cache-reader")
 
-    async def _read(self, connection: AbstractConnection) -> CacheUnavailableError:
+    async def _read(self, connection: Any) -> CacheUnavailableError:
         """Hear until the connection breaks; gives why it did."""
         from redis.exceptions import RedisError
 
         try:
             while True:
-                message = await connection.read_response(timeout=math.inf)
+                message = await connection.read_response()
                 self._heard += 1
                 if message[0] == b"message":
                     self._tiers.heard(message[2])
@@ -231,7 +231,6 @@ class Link:
         reader, failed, connection = self._reader, self._failed, self._connection
         assert reader is not None
         assert failed is not None
-        assert connection is not None
         silent, heard = 0, self._heard
         while True:
             done, _ = await asyncio.wait(
@@ -250,11 +249,13 @@ class Link:
             try:
                 async with asyncio.timeout(self._l2.timeout):
                     await connection.send_command("PING", check_health=False)
-            except Exception:  # noqa: BLE001 - the reader meets the broken connection, and says so
+            except Exception:  # noqa: BLE001, S112 - the reader meets the broken connection, and says so
                 continue
 
     def _tell_down(self, error: CacheError) -> None:
-        self.up = False
+        if self.up:
+            self.up = False
+            self._tiers.lost()
         if self._told:
             return
         self._told = True

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -56,10 +57,8 @@ class PerLoop(Generic[T]):
         kept = self._kept[loop] = self._make()
         self._guards[loop] = guard = self._guard(loop)
         # Begun here and now, so that the loop knows of it; it needs no waiting to come to its yield.
-        try:
+        with suppress(StopIteration):
             guard.asend(None).send(None)
-        except StopIteration:
-            pass
         return kept
 
     async def _guard(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
@@ -67,17 +66,21 @@ class PerLoop(Generic[T]):
             yield
         finally:
             if not sys.is_finalizing() and not loop.is_closed():
-                await self.aclose()
+                await self._close(loop)
+                self._guards.pop(loop, None)
 
     async def aclose(self) -> None:
         """Close the running loop's, if it has one."""
         loop = asyncio.get_running_loop()
+        await self._close(loop)
+        guard = self._guards.pop(loop, None)
+        if guard is not None:
+            await guard.aclose()
+
+    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
         kept = self._kept.pop(loop, None)
         if kept is not None:
             await kept.aclose()
-        guard = self._guards.pop(loop, None)
-        if guard is not None and not guard.ag_running:
-            await guard.aclose()
 
     def all(self) -> list[T]:
         """Give those of all loops."""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -150,7 +150,7 @@ class MultiLevelCache:
         self._owned = isinstance(l2, str)
         self._tiers = Tiers(memory, RedisCache(l2) if isinstance(l2, str) else l2)
         self._l1 = memory
-        self._find = memory._find
+        self._find = memory.find
         self._counts = _Counts()
         self._ttl = ttl
         self._jitter = jitter
@@ -163,7 +163,7 @@ class MultiLevelCache:
         name = f", namespace={self._space.name!r}" if self._space.name else ""
         return f"MultiLevelCache({self._l1!r}, {self._tiers.l2!r}{name})"
 
-    async def __aenter__(self) -> MultiLevelCache:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -202,7 +202,7 @@ class MultiLevelCache:
                 and not held.tags
                 and (entry[1] is None or entry[1] > monotonic())
             ):
-                self._l1._hits += 1
+                self._l1.hits += 1
                 if metrics.recorder is not None:
                     metrics.recorder.cache_looked("l1", "hit")
                 return held.value
@@ -231,7 +231,7 @@ class MultiLevelCache:
                 and not held.tags
                 and (entry[1] is None or entry[1] > monotonic())
             ):
-                self._l1._hits += 1
+                self._l1.hits += 1
                 if metrics.recorder is not None:
                     metrics.recorder.cache_looked("l1", "hit")
                 return held.value
@@ -247,13 +247,13 @@ class MultiLevelCache:
             held = entry[0]
             good = held.scope is self._space.scope and not any(tag.dropped for tag in held.tags)
             if good and (entry[1] is None or entry[1] > monotonic()):
-                l1._hits += 1
+                l1.hits += 1
                 if metrics.recorder is not None:
                     metrics.recorder.cache_looked("l1", "hit")
                 return held.value
-            l1._expire(self._prefix + key, entry)  # counts the miss
+            l1.expire(self._prefix + key, entry)  # counts the miss
         else:
-            l1._misses += 1
+            l1.misses += 1
         if metrics.recorder is not None:
             metrics.recorder.cache_looked("l1", "miss")
         return MISSING
@@ -694,5 +694,3 @@ def _names(tags: Iterable[str]) -> tuple[bytes, ...]:
     if len(names) > _MAX_TAGS:
         raise ArgumentError(f"a value has at most {_MAX_TAGS} tags, not {len(names)}")
     return names
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import msgspec
 
@@ -15,10 +15,6 @@ from gossamer.cache.memory import check_ttl
 from gossamer.cache.scripts import Script
 from gossamer.errors import ArgumentError, CacheBusyError, CacheUnavailableError
 from gossamer.telemetry.logging import logger
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-    from redis.asyncio.connection import AbstractConnection
 
 __all__ = ["RedisCache", "RedisStatistics", "milliseconds"]
 
@@ -85,7 +81,9 @@ class RedisCache:
             parts = parse_url(url)
         except (ValueError, TypeError, AttributeError) as error:
             # The URL itself may hold a password.
-            raise ArgumentError("url must begin with redis://, rediss:// or unix://, and name a server") from error
+            raise ArgumentError(
+                "url must begin with redis://, rediss:// or unix://, and name a server"
+            ) from error
         check_ttl(ttl)
         if not timeout > 0:
             raise ArgumentError(f"timeout must be above 0 seconds, not {timeout!r}")
@@ -107,7 +105,7 @@ class RedisCache:
     def __repr__(self) -> str:
         return f"RedisCache({self.where!r}, prefix={self.prefix.decode(errors='replace')!r})"
 
-    async def __aenter__(self) -> RedisCache:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -191,7 +189,7 @@ class RedisCache:
                 raise CacheUnavailableError(f"Redis at {self.where} refuses to run scripts: {answer}")
         return answer
 
-    def connection(self) -> AbstractConnection:
+    def connection(self) -> Any:
         """Give a connection that is not of the pool and not yet open."""
         return self._clients.here().redis.connection_pool.make_connection()
 
@@ -247,16 +245,16 @@ class _Client:
 
         # RESP2: nothing here needs types or pushes of RESP3, and connecting takes a round trip less. The time limit is
         # one for the whole command, so that the client's own limits, one a read, are off.
-        pool = ConnectionPool.from_url(
+        pools: Any = ConnectionPool  # its types are not whole
+        pool = pools.from_url(
             url,
             max_connections=max_connections + 1,
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=cache.timeout,
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-            driver_info=None,
         )
-        self.redis: Redis = Redis(connection_pool=pool)
+        self.redis: Any = Redis(connection_pool=pool)
         self.waiting = 0
         self._cache = cache
         self._slots = asyncio.Semaphore(max_connections)
@@ -310,12 +308,13 @@ class _Client:
         """After a fork, in the child: let go of the parent's sockets without a word to Redis."""
         pool = self.redis.connection_pool
         null = os.open(os.devnull, os.O_RDWR)
+        # No public way leads to all of them that does not wait.
         for connection in [*pool._available_connections, *pool._in_use_connections]:
             release_socket(connection, null)
         os.close(null)
 
 
-def release_socket(connection: AbstractConnection, null: int) -> None:
+def release_socket(connection: Any, null: int) -> None:
     """Put something harmless in place of a connection's socket; its number stays taken, as its owner will close it."""
     writer = connection._writer
     socket = None if writer is None else writer.get_extra_info("socket")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from gossamer.errors import ArgumentError
@@ -150,7 +150,7 @@ class Look:
         """Look no longer."""
         self._changes.leave(self._place, self._watch)
 
-    def __enter__(self) -> Look:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,7 +13,20 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["ACQUIRE", "DELETE", "FORGET", "FOREIGN_VALUE", "HIT", "LEAD", "PUT", "READ", "RELEASE", "RENEW", "STORE", "Script"]
+__all__ = [
+    "ACQUIRE",
+    "DELETE",
+    "FOREIGN_VALUE",
+    "FORGET",
+    "HIT",
+    "LEAD",
+    "PUT",
+    "READ",
+    "RELEASE",
+    "RENEW",
+    "STORE",
+    "Script",
+]
 
 # How the answers of READ and ACQUIRE begin; READ answers nil, and ACQUIRE WAIT, where there is nothing.
 HIT: Final = 1

@@ -46,10 +46,7 @@ class Flight:
         """Whether its value will be as good as one whose computation begins now."""
         if not self.look.fresh or self.scope is not self.scope.space.scope:
             return False
-        for tag in self.tags:
-            if tag.dropped:
-                return False
-        return True
+        return not any(tag.dropped for tag in self.tags)
 
 
 class Flights:
@@ -91,6 +88,11 @@ class Flights:
         """Tell whoever waits for another process that something has happened to the key."""
         flight = self.flights.get(place)
         if flight is not None:
+            flight.woken.set()
+
+    def wake_all(self) -> None:
+        """Tell all who wait for another process."""
+        for flight in self.flights.values():
             flight.woken.set()
 
     async def aclose(self) -> None:

@@ -28,6 +28,7 @@ RELEASED = b"r"
 TAG = b"t"
 NAMESPACE = b"n"
 
+_ABOUT_KEYS = frozenset({KEY, RELEASED})
 _KINDS = {KEY: "key", TAG: "tag", NAMESPACE: "namespace"}
 
 # What a held value takes in memory beside what the memory tier counts.
@@ -82,8 +83,8 @@ class Tiers:
         "_mark",
         "_owed",
         "_spaces",
-        "channel",
         "changes",
+        "channel",
         "degraded",
         "invalidations",
         "l1",
@@ -131,22 +132,22 @@ class Tiers:
         nobody knows here which of them the shared tier has now.
         """
         l1 = self.l1
-        if l1._ttl is not None and (seconds is None or l1._ttl < seconds):
-            seconds = l1._ttl
+        if l1.ttl is not None and (seconds is None or l1.ttl < seconds):
+            seconds = l1.ttl
         with self.changes.lock:
             fresh = look.fresh
             if written:
                 self.changes.note(place)
             if fresh:
-                l1._keep(place, Held(value, scope, tags), seconds, size + _HELD_BYTES)
+                l1.keep(place, Held(value, scope, tags), seconds, size + _HELD_BYTES)
             elif written:
-                l1._drop(place)
+                l1.drop(place)
 
     def change(self, place: str) -> None:
         """Drop a key from memory; whoever looks at it now keeps nothing of what was seen."""
         with self.changes.lock:
             self.changes.note(place)
-            self.l1._drop(place)
+            self.l1.drop(place)
 
     def forget(self) -> None:
         """Drop everything from memory, and what is under way to it."""
@@ -155,6 +156,10 @@ class Tiers:
         self.l1.clear()
         if metrics.recorder is not None:
             metrics.recorder.cache_invalidated("all", "elsewhere")
+
+    def lost(self) -> None:
+        """Tell those who wait for another process that they wait in vain: the shared tier is down."""
+        self.on_loop.here().flights.wake_all()
 
     # --- what other processes do ----------------------------------------------------------------------------------
 
@@ -167,13 +172,13 @@ class Tiers:
         try:
             sender, kind, space_name, name = _decode(data)
             space = self._spaces.get(space_name.decode("utf-8", "surrogatepass"))
-            text = name.decode("utf-8", "surrogatepass") if kind == KEY or kind == RELEASED else ""
+            text = name.decode("utf-8", "surrogatepass") if kind in _ABOUT_KEYS else ""
         except (msgspec.DecodeError, UnicodeDecodeError):
             logger.debug("%r: a message on its channel is not of a cache: %.200r", self.l2, data)
             return
         if space is None:
             return  # nothing of it is here, and nobody asks for it
-        if kind == KEY or kind == RELEASED:  # noqa: PLR1714 - bytes, and on every message
+        if kind in _ABOUT_KEYS:
             self.on_loop.here().flights.wake(space.prefix + text)
         if sender == self._sender():
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Self
 
 __all__ = ["PEER", "Peer", "Proxy", "eventually"]
 
@@ -34,7 +35,7 @@ class Proxy:
         self._writers: dict[asyncio.StreamWriter, bool] = {}  # whether it listens
         self._tasks: set[asyncio.Task] = set()
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
         return self

@@ -541,7 +541,9 @@ def test_event_loops_share_memory_and_hear_for_themselves(redis, watch):
 
     asyncio.run(second())
     assert cache.peek("k", GONE) == GONE
-    assert {"gossamer-cache-link" in one or "gossamer-cache-reader" in one for one in watch.leaked_tasks} == {True}
+    assert {"gossamer-cache-link" in one or "gossamer-cache-reader" in one for one in watch.leaked_tasks} == {
+        True
+    }
     watch.leaked_tasks.clear()  # a cache that nobody closed ends with its loops
 
 
