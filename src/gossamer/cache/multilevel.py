@@ -251,7 +251,10 @@ class MultiLevelCache:
                 if metrics.recorder is not None:
                     metrics.recorder.cache_looked("l1", "hit")
                 return held.value
-            l1.expire(self._prefix + key, entry)  # counts the miss
+            if held.scope.space is self._space:
+                l1.expire(self._prefix + key, entry)  # counts the miss
+            else:  # of another namespace, for a key may look like one of its
+                l1.misses += 1
         else:
             l1.misses += 1
         if metrics.recorder is not None:

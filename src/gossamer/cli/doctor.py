@@ -52,7 +52,6 @@ _OPTIONAL = {
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
     "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
     "redis": ("redis", "caches in Redis or Valkey", "pip install 'gossamer[redis]'"),
-    "hiredis": ("hiredis", "a faster client of Redis", "pip install 'gossamer[redis]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (
         "sentence-transformers",
