@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import math
 
 import msgspec
@@ -52,7 +52,7 @@ async def test_it_is_a_cache():
         ({"a": {"b"}}, {"a": ["b"]}),
         (Quote(1.5), {"amount": 1.5}),
         (bytearray(b"ab"), b"ab"),
-        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (dt.date(2026, 1, 2), "2026-01-02"),
         (math.inf, math.inf),
     ],
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gossamer.cache.decorator import CachedFunction, cached
 from gossamer.cache.memory import CacheStatistics, MemoryCache
-from gossamer.cache.multilevel import MultiLevelCache, MultiLevelStatistics
+from gossamer.cache.multilevel import MultiLevelCache
 from gossamer.cache.protocol import Cache
 from gossamer.cache.redis import RedisCache, RedisStatistics
+from gossamer.cache.tiers import MultiLevelStatistics
 
 __all__ = [
     "Cache",

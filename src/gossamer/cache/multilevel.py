@@ -3,82 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from time import monotonic
 from typing import Any, Self, cast
 
-import msgspec
-
-from gossamer.cache.envelope import FOREIGN, MISSING, encode_name, encode_value, open_envelope, plain_copy
+from gossamer.cache.computing import Computation, fresh_token
+from gossamer.cache.envelope import MISSING, encode_name, encode_value, plain_copy
 from gossamer.cache.link import DOWN, Link
-from gossamer.cache.memory import CacheStatistics, MemoryCache, check_ttl
-from gossamer.cache.redis import RedisCache, RedisStatistics, milliseconds
-from gossamer.cache.scopes import Look
-from gossamer.cache.scripts import (
-    ACQUIRE,
-    DELETE,
-    FOREIGN_VALUE,
-    FORGET,
-    HIT,
-    LEAD,
-    PUT,
-    READ,
-    RELEASE,
-    STORE,
-    Script,
-)
-from gossamer.cache.single_flight import Flight, Lease
-from gossamer.cache.tiers import KEY, NAMESPACE, RELEASED, TAG, Tiers
+from gossamer.cache.memory import MemoryCache, check_ttl
+from gossamer.cache.redis import RedisCache, milliseconds
+from gossamer.cache.scripts import DELETE, FORGET, PUT, READ, Script
+from gossamer.cache.single_flight import Flight
+from gossamer.cache.tiers import KEY, NAMESPACE, TAG, MultiLevelStatistics, Tiers
 from gossamer.errors import ArgumentError, CacheBusyError
 from gossamer.telemetry import metrics
 
-__all__ = ["MultiLevelCache", "MultiLevelStatistics"]
+__all__ = ["MultiLevelCache"]
 
 # Tags of a value: their names and versions lie before it in Redis, behind a length of two bytes.
 _MAX_TAGS = 32
 
 # Keys that are loaded at once when the cache is warmed.
 _WARM_BATCH = 16
-
-# Whoever waits for another process is woken by a message; it may be lost, so it is looked this often in a lease's time.
-_LOOKS_A_LEASE = 10
-
-
-class MultiLevelStatistics(msgspec.Struct, frozen=True):
-    """What a cache has done in this process, all of its namespaces together.
-
-    Attributes:
-        l1: of the memory tier; values of dropped tags and namespaces count until there is need for their room.
-        l2: of the shared tier; None where there is none.
-        up: whether the shared tier is used on this event loop; False before the first use.
-        computations: values that were computed here.
-        shared: callers who got a value that was being computed for another.
-        degraded: operations that had to do without the shared tier.
-        invalidations: keys, tags and namespaces that were dropped, here or on word from another process.
-        waiting: callers who wait for a value that is being computed.
-    """
-
-    l1: CacheStatistics
-    l2: RedisStatistics | None
-    up: bool
-    computations: int
-    shared: int
-    degraded: int
-    invalidations: int
-    waiting: int
-
-
-class _Counts:
-    """What the namespaces of a cache count together."""
-
-    __slots__ = ("computations", "shared")
-
-    def __init__(self) -> None:
-        self.computations = 0
-        self.shared = 0
 
 
 class MultiLevelCache:
@@ -115,7 +63,6 @@ class MultiLevelCache:
 
     __slots__ = (
         "__weakref__",
-        "_counts",
         "_find",
         "_jitter",
         "_l1",
@@ -151,7 +98,6 @@ class MultiLevelCache:
         self._tiers = Tiers(memory, RedisCache(l2) if isinstance(l2, str) else l2)
         self._l1 = memory
         self._find = memory.find
-        self._counts = _Counts()
         self._ttl = ttl
         self._jitter = jitter
         self._lease = lease
@@ -266,45 +212,22 @@ class MultiLevelCache:
         link = await self._link()
         if link is None:
             return MISSING
+        tiers = self._tiers
         place = self._prefix + key
-        with self._tiers.changes.look(place) as look:
+        with tiers.changes.look(place) as look:
             scope, drops = self._space.scope, self._space.tag_drops
-            answer = await link.run(READ, self._keys(key), self._tag_prefix())
+            answer = await link.run(
+                READ, tiers.keys(self._space, encode_name(key)), tiers.tag_prefix(self._space)
+            )
             if answer is DOWN:
                 self._tiers.count_degraded("get")
                 return MISSING
-            found = self._found(key, answer)
+            found = tiers.found(key, answer)
             if found is MISSING:
                 return MISSING
             if link.up:  # else nobody knows whether it is still right
-                self._refill(place, found, answer, look, scope, drops)
+                tiers.refill(self._space, place, found, answer, look, scope, drops)
             return found
-
-    def _found(self, key: str, answer: Any) -> Any:
-        """Open what READ or ACQUIRE gave, and count it."""
-        l2 = self._tiers.l2
-        assert l2 is not None
-        value: Any = MISSING
-        if answer is not None and answer[0] == HIT:
-            value = open_envelope(answer[1])
-        if value is FOREIGN or (answer is not None and answer[0] == FOREIGN_VALUE):
-            value = MISSING
-            l2.note_foreign(key)
-        l2.count(hit=value is not MISSING)
-        if metrics.recorder is not None:
-            metrics.recorder.cache_looked("l2", "miss" if value is MISSING else "hit")
-        return value
-
-    def _refill(self, place: str, value: Any, answer: Any, look: Look, scope: Any, drops: int) -> None:
-        """Keep in memory what the shared tier gave, for as long as it is good there."""
-        names = tuple(answer[3:])
-        tags = self._space.tags(names)
-        # Which tags a value has is known only now: one that was dropped meanwhile may be one of them.
-        if names and self._space.tag_drops != drops:
-            return
-        seconds = None if answer[2] < 0 else answer[2] / 1000
-        if seconds is None or seconds > 0:
-            self._tiers.keep(place, value, scope, tags, seconds, len(answer[1]), look)
 
     # --- changing -------------------------------------------------------------------------------------------------
 
@@ -338,9 +261,9 @@ class MultiLevelCache:
                 if link is not None:
                     answer = await link.run(
                         PUT,
-                        self._keys_of(name),
-                        self._tag_prefix(),
-                        _fresh(),
+                        tiers.keys(self._space, name),
+                        tiers.tag_prefix(self._space),
+                        fresh_token(),
                         milliseconds(seconds),
                         body,
                         tiers.channel,
@@ -368,7 +291,7 @@ class MultiLevelCache:
         tiers = self._tiers
         tiers.change(place)
         try:
-            keys = self._keys_of(name)[:2]
+            keys = tiers.keys(self._space, name)[:2]
             await self._tell("delete", DELETE, keys, KEY, _raw(key))
         finally:
             tiers.change(place)
@@ -383,7 +306,7 @@ class MultiLevelCache:
         name = encode_name(tag)
         self._space.drop_tag(name)
         try:
-            await self._tell("drop_tag", FORGET, (self._tag_prefix() + name,), TAG, name)
+            await self._tell("drop_tag", FORGET, (self._tiers.tag_prefix(self._space) + name,), TAG, name)
         finally:
             self._space.drop_tag(name)
         self._tiers.count_invalidation(TAG, "here")
@@ -395,7 +318,9 @@ class MultiLevelCache:
         """
         self._space.drop()
         try:
-            await self._tell("drop_namespace", FORGET, (self._version_key(),), NAMESPACE, b"")
+            await self._tell(
+                "drop_namespace", FORGET, (self._tiers.version_key(self._space),), NAMESPACE, b""
+            )
         finally:
             self._space.drop()
         self._tiers.count_invalidation(NAMESPACE, "here")
@@ -465,124 +390,13 @@ class MultiLevelCache:
         if flight is None or not flight.fresh:
             look = self._tiers.changes.look(place)
             flight = Flight(place, look, self._space.scope, self._space.tags(names))
-            flights.begin(flight, self._obtain(flight, key, compute, seconds, names))
+            work = Computation(self._tiers, flight, key, compute, seconds, names, self._lease)
+            flights.begin(flight, work.obtain())
         else:
-            self._counts.shared += 1
+            self._tiers.shared += 1
             if metrics.recorder is not None:
                 metrics.recorder.cache_computed("shared")
         return await flights.join(flight)
-
-    async def _obtain(
-        self,
-        flight: Flight,
-        key: str,
-        compute: Callable[[], Awaitable[Any]],
-        seconds: float | None,
-        names: tuple[bytes, ...],
-    ) -> Any:
-        """Get a missing value: from the shared tier, from another process that computes it, or compute it."""
-        link = self._tiers.on_loop.here().link
-        if link is None:
-            return await self._compute(flight, compute, seconds)
-        token = _fresh()
-        drops = self._space.tag_drops
-        keys = self._keys(key)
-        while True:
-            flight.woken.clear()
-            answer = await link.run(
-                ACQUIRE,
-                keys,
-                self._tag_prefix(),
-                token,
-                int(self._lease * 1000),
-                _fresh(),
-                milliseconds(seconds),
-                *names,
-            )
-            if answer is DOWN:
-                # The command may have got through: then the lease ends by itself.
-                self._tiers.count_degraded("compute")
-                return await self._compute(flight, compute, seconds)
-            if answer[0] == HIT:
-                value = self._found(key, answer)
-                if value is MISSING:  # damaged behind the header, which only deleting it mends
-                    message = self._tiers.message(KEY, self._space, _raw(key))
-                    await link.run(DELETE, keys[:2], self._tiers.channel, message)
-                    continue
-                if link.up:
-                    self._refill(flight.place, value, answer, flight.look, flight.scope, drops)
-                return value
-            if answer[0] == LEAD:
-                self._found(key, [FOREIGN_VALUE] if answer[2] else None)
-                return await self._lead(flight, link, keys, token, answer[1], key, compute, seconds, names)
-            try:
-                async with asyncio.timeout(self._lease / _LOOKS_A_LEASE):
-                    await flight.woken.wait()
-            except TimeoutError:
-                continue
-
-    async def _lead(
-        self,
-        flight: Flight,
-        link: Link,
-        keys: tuple[bytes, ...],
-        token: bytes,
-        header: bytes,
-        key: str,
-        compute: Callable[[], Awaitable[Any]],
-        seconds: float | None,
-        names: tuple[bytes, ...],
-    ) -> Any:
-        """Compute as the one of all processes that does, and store what came of it."""
-        tiers = self._tiers
-        try:
-            with Lease(link, keys[1], token, self._lease):
-                value, body = await self._computed(compute)
-            stored = await link.run(
-                STORE,
-                keys,
-                self._tag_prefix(),
-                token,
-                header,
-                body,
-                milliseconds(seconds),
-                tiers.channel,
-                tiers.message(KEY, self._space, _raw(key)),
-                *names,
-            )
-        except BaseException:
-            await link.run(
-                RELEASE, keys[1:2], token, tiers.channel, tiers.message(RELEASED, self._space, _raw(key))
-            )
-            raise
-        if stored is DOWN:
-            tiers.count_degraded("compute")
-        elif not stored:
-            return value  # somebody set or deleted the key meanwhile, or took the lease over
-        tiers.keep(flight.place, value, flight.scope, flight.tags, seconds, len(body), flight.look)
-        return value
-
-    async def _compute(
-        self, flight: Flight, compute: Callable[[], Awaitable[Any]], seconds: float | None
-    ) -> Any:
-        """Compute with nobody else to agree with."""
-        value, body = await self._computed(compute)
-        self._tiers.keep(flight.place, value, flight.scope, flight.tags, seconds, len(body), flight.look)
-        return value
-
-    async def _computed(self, compute: Callable[[], Awaitable[Any]]) -> tuple[Any, bytes]:
-        """Compute, and give the value as the cache has it, with its form in msgpack."""
-        try:
-            value = await compute()
-            body = encode_value(value)
-        except BaseException:
-            if metrics.recorder is not None:
-                metrics.recorder.cache_computed("failed")
-            raise
-        self._counts.computations += 1
-        if metrics.recorder is not None:
-            metrics.recorder.cache_computed("computed")
-        return plain_copy(value, body), body
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -621,19 +435,8 @@ class MultiLevelCache:
         return found
 
     def statistics(self) -> MultiLevelStatistics:
-        """Tell what the cache has done and holds in this process. O(event loops)."""
-        tiers = self._tiers
-        here = tiers.on_loop.all()
-        return MultiLevelStatistics(
-            self._l1.statistics(),
-            None if tiers.l2 is None else tiers.l2.statistics(),
-            any(one.link is not None and one.link.up for one in here),
-            self._counts.computations,
-            self._counts.shared,
-            tiers.degraded,
-            tiers.invalidations,
-            sum(one.flights.waiting for one in here),
-        )
+        """Tell what the cache has done and holds in this process, all of its namespaces together. O(event loops)."""
+        return self._tiers.statistics()
 
     async def aclose(self) -> None:
         """Stop what runs on this event loop, and drop the memory tier where it heard from others.
@@ -661,29 +464,6 @@ class MultiLevelCache:
             if ttl is None:
                 return None
         return ttl * (1 - self._jitter * random.random())  # noqa: S311 - spreads load, guards nothing
-
-    def _keys(self, key: str) -> tuple[bytes, ...]:
-        return self._keys_of(encode_name(key))
-
-    def _keys_of(self, name: bytes) -> tuple[bytes, ...]:
-        """Give the keys in Redis of a value, of its lease, and of its namespace's version."""
-        if self._tiers.l2 is None:
-            return (b"", b"", b"")
-        space = self._space.data
-        place = self._tiers.place
-        return (place(b"v", space, name), place(b"l", space, name), self._version_key())
-
-    def _version_key(self) -> bytes:
-        l2 = self._tiers.l2
-        return b"" if l2 is None else l2.prefix + b":n:" + self._space.data
-
-    def _tag_prefix(self) -> bytes:
-        return b"" if self._tiers.l2 is None else self._tiers.place(b"t", self._space.data, b"")
-
-
-def _fresh() -> bytes:
-    """Give a token that nobody else has."""
-    return os.urandom(12)
 
 
 def _raw(key: str) -> bytes:

@@ -8,19 +8,19 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from gossamer.cache.envelope import encode_name
+from gossamer.cache.envelope import FOREIGN, MISSING, encode_name, open_envelope
 from gossamer.cache.link import Link
 from gossamer.cache.loops import PerLoop
-from gossamer.cache.memory import MemoryCache
-from gossamer.cache.redis import RedisCache
+from gossamer.cache.memory import CacheStatistics, MemoryCache
+from gossamer.cache.redis import RedisCache, RedisStatistics
 from gossamer.cache.scopes import Changes, Held, Look, Scope, Space, Tag
-from gossamer.cache.scripts import DELETE, FORGET
+from gossamer.cache.scripts import DELETE, FOREIGN_VALUE, FORGET, HIT
 from gossamer.cache.single_flight import Flights
 from gossamer.errors import CacheError
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 
-__all__ = ["KEY", "NAMESPACE", "RELEASED", "TAG", "Tiers"]
+__all__ = ["KEY", "NAMESPACE", "RELEASED", "TAG", "MultiLevelStatistics", "Tiers"]
 
 # What a message tells of: a key that was set or deleted, a lease given back, a tag or a namespace that was dropped.
 KEY = b"k"
@@ -40,6 +40,30 @@ _MAX_OWED = 10_000
 _Message = tuple[bytes, bytes, bytes, bytes]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Message).decode
+
+
+class MultiLevelStatistics(msgspec.Struct, frozen=True):
+    """What a cache has done in this process, all of its namespaces together.
+
+    Attributes:
+        l1: of the memory tier; values of dropped tags and namespaces count until there is need for their room.
+        l2: of the shared tier; None where there is none.
+        up: whether the shared tier is used on this event loop; False before the first use.
+        computations: values that were computed here.
+        shared: callers who got a value that was being computed for another.
+        degraded: operations that had to do without the shared tier.
+        invalidations: keys, tags and namespaces that were dropped, here or on word from another process.
+        waiting: callers who wait for a value that is being computed.
+    """
+
+    l1: CacheStatistics
+    l2: RedisStatistics | None
+    up: bool
+    computations: int
+    shared: int
+    degraded: int
+    invalidations: int
+    waiting: int
 
 
 class OnLoop:
@@ -75,6 +99,8 @@ class Tiers:
         l2: the shared tier, or None.
 
     Attributes:
+        computations: values that were computed here.
+        shared: callers who got a value that was being computed for another.
         degraded: operations that had to do without the shared tier.
         invalidations: keys, tags and namespaces that were dropped, here or on word from elsewhere.
     """
@@ -85,11 +111,13 @@ class Tiers:
         "_spaces",
         "changes",
         "channel",
+        "computations",
         "degraded",
         "invalidations",
         "l1",
         "l2",
         "on_loop",
+        "shared",
     )
 
     def __init__(self, l1: MemoryCache, l2: RedisCache | None) -> None:
@@ -97,6 +125,7 @@ class Tiers:
         self.l2 = l2
         self.channel = b"" if l2 is None else l2.prefix + b":invalidations"
         self.changes = Changes()
+        self.computations = self.shared = 0
         self.degraded = 0
         self.invalidations = 0
         self.on_loop = PerLoop(self._on_loop)
@@ -160,6 +189,55 @@ class Tiers:
     def lost(self) -> None:
         """Tell those who wait for another process that they wait in vain: the shared tier is down."""
         self.on_loop.here().flights.wake_all()
+
+    # --- the shared tier ------------------------------------------------------------------------------------------
+
+    def found(self, key: str, answer: Any) -> Any:
+        """Open what READ or ACQUIRE gave, and count it."""
+        l2 = self.l2
+        assert l2 is not None
+        value: Any = MISSING
+        if answer is not None and answer[0] == HIT:
+            value = open_envelope(answer[1])
+        if value is FOREIGN or (answer is not None and answer[0] == FOREIGN_VALUE):
+            value = MISSING
+            l2.note_foreign(key)
+        l2.count(hit=value is not MISSING)
+        if metrics.recorder is not None:
+            metrics.recorder.cache_looked("l2", "miss" if value is MISSING else "hit")
+        return value
+
+    def refill(
+        self, space: Space, place: str, value: Any, answer: Any, look: Look, scope: Scope, drops: int
+    ) -> None:
+        """Keep in memory what the shared tier gave, for as long as it is good there."""
+        names = tuple(answer[3:])
+        tags = space.tags(names)
+        # Which tags a value has is known only now: one that was dropped meanwhile may be one of them.
+        if names and space.tag_drops != drops:
+            return
+        seconds = None if answer[2] < 0 else answer[2] / 1000
+        if seconds is None or seconds > 0:
+            self.keep(place, value, scope, tags, seconds, len(answer[1]), look)
+
+    def keys(self, space: Space, name: bytes) -> tuple[bytes, bytes, bytes]:
+        """Give the keys in Redis of a value, of its lease, and of its namespace's version."""
+        return (
+            self._place(b"v", space.data, name),
+            self._place(b"l", space.data, name),
+            self.version_key(space),
+        )
+
+    def version_key(self, space: Space) -> bytes:
+        """Give the key in Redis of a namespace's version."""
+        return b"" if self.l2 is None else b"%s:n:%s" % (self.l2.prefix, space.data)
+
+    def tag_prefix(self, space: Space) -> bytes:
+        """Give what the keys in Redis of the versions of a namespace's tags begin with."""
+        return self._place(b"t", space.data, b"")
+
+    def _place(self, kind: bytes, space: bytes, name: bytes) -> bytes:
+        return b"" if self.l2 is None else b"%s:%s:%s:%s" % (self.l2.prefix, kind, space, name)
 
     # --- what other processes do ----------------------------------------------------------------------------------
 
@@ -242,17 +320,28 @@ class Tiers:
         message = _encode((self._sender(), kind, data, name))
         if kind == KEY:
             name = encode_name(name.decode("utf-8", "surrogatepass"))
-            keys = (self.place(b"v", data, name), self.place(b"l", data, name))
+            keys = (self._place(b"v", data, name), self._place(b"l", data, name))
             await l2.run(DELETE, keys, self.channel, message)
         elif kind == TAG:
-            await l2.run(FORGET, (self.place(b"t", data, name),), self.channel, message)
+            await l2.run(FORGET, (self._place(b"t", data, name),), self.channel, message)
         else:
-            await l2.run(FORGET, (l2.prefix + b":n:" + data,), self.channel, message)
+            await l2.run(FORGET, (b"%s:n:%s" % (l2.prefix, data),), self.channel, message)
 
-    def place(self, kind: bytes, space: bytes, name: bytes) -> bytes:
-        """Give the key in Redis of a value `v`, a lease `l` or a tag's version `t`."""
-        assert self.l2 is not None
-        return b"%s:%s:%s:%s" % (self.l2.prefix, kind, space, name)
+    # --- the rest -------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> MultiLevelStatistics:
+        """Tell what was done in this process. O(event loops)."""
+        here = self.on_loop.all()
+        return MultiLevelStatistics(
+            self.l1.statistics(),
+            None if self.l2 is None else self.l2.statistics(),
+            any(one.link is not None and one.link.up for one in here),
+            self.computations,
+            self.shared,
+            self.degraded,
+            self.invalidations,
+            sum(one.flights.waiting for one in here),
+        )
 
     async def aclose(self) -> None:
         """Stop what runs on this event loop."""

@@ -235,6 +235,7 @@ async def test_versions_live_longer_than_what_names_them(a, redis):
 @pytest.mark.parametrize("change", ["delete", "set", "drop_tag", "drop_namespace", "own delete", "own set"])
 async def test_what_was_read_before_a_change_is_not_kept_after_it(a, held, proxy, change):
     await a.set("k", "old", tags=("t",))
+    await eventually(lambda: held.statistics().invalidations == 1)  # of this, and not of what comes
     proxy.answers.clear()
     reading = asyncio.create_task(held.get("k"))
     await eventually(lambda: proxy.held)  # Redis has answered, and the answer is on its way
@@ -325,6 +326,7 @@ async def test_what_was_missed_while_deaf_is_dropped(a, held, proxy):
 
 async def test_what_is_read_while_deaf_is_not_kept(a, held, proxy):
     await a.set("k", "old")
+    await eventually(lambda: held.statistics().invalidations == 1)
     proxy.answers.clear()
     reading = asyncio.create_task(held.get("k"))
     await eventually(lambda: proxy.held)

@@ -222,17 +222,32 @@ async def test_a_lease_that_was_lost_stores_nothing(l2, here, redis):
     assert redis.command(b"EXISTS", b"gossamer:l::=k") == b":1", "another's lease is not given back"
 
 
-async def test_a_failure_elsewhere_is_not_waited_out(l2, here, redis):
-    async with RedisCache(redis.url, timeout=5) as l2b, MultiLevelCache(l2=l2b, lease=100) as other:
-        compute = Compute(ValueError("broken"))
-        [failing] = ask(other, compute)
+@pytest.mark.parametrize("outcome", ["stored", "failed", "cancelled", "deleted"])
+async def test_who_waits_for_another_is_woken(redis, outcome):
+    # Their leases are so long that looking now and then comes too late.
+    async with (
+        RedisCache(redis.url, timeout=5) as l2a,
+        RedisCache(redis.url, timeout=5) as l2b,
+        MultiLevelCache(l2=l2a, lease=10_000) as a,
+        MultiLevelCache(l2=l2b, lease=10_000) as b,
+    ):
+        compute = Compute(ValueError("broken") if outcome == "failed" else "of a")
+        [first] = ask(a, compute)
         await compute.began.wait()
-        asking = asyncio.create_task(here.get_or_compute("k", counting(l2)))
-        await eventually(lambda: here.statistics().waiting)
+        await b.get("connect")
+        [second] = ask(b, Compute("of b", held=False))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        if outcome == "cancelled":
+            first.cancel()
+        elif outcome == "deleted":
+            await a.delete("k")
+        else:
+            compute.go.set()
+        assert await asyncio.wait_for(second, 20) == ("of a" if outcome == "stored" else "of b")
         compute.go.set()
-        with pytest.raises(ValueError, match="broken"):
-            await failing
-        assert await asking == 1
+        await asyncio.wait([first])
+        assert await a.get("k") == await b.get("k") == second.result()
 
 
 async def test_redis_dies_while_one_computes_and_others_wait(l2, here, redis):
