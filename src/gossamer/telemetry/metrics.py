@@ -139,7 +139,7 @@ class Recorder:
             registry=registry,
         )
         self._tier_changes = Counter(
-            "gossamer_cache_l2_changes_total",
+            "gossamer_cache_tier_changes_total",
             "Changes of shared tiers, by the state they came to.",
             ["state"],
             registry=registry,

@@ -397,7 +397,7 @@ async def test_redis_goes_and_comes_back(redis, caplog):
 
             assert sample("degraded", operation="get") == 21
             assert sample("degraded", operation="set") == sample("degraded", operation="compute") == 1
-            assert sample("l2_changes", state="down") == sample("l2_changes", state="up") == 2
+            assert sample("tier_changes", state="down") == sample("tier_changes", state="up") == 2
             assert sample("requests", tier="l2", outcome="hit") == 2
             assert sample("requests", tier="l1", outcome="hit") >= 2
             assert sample("invalidations", kind="key", origin="elsewhere") >= 1
