@@ -23,10 +23,11 @@ __all__ = ["DOWN", "Link"]
 # A subscription in silence is asked for a sign of life this often, and given up after two that did not come.
 _HEARTBEAT_SECONDS = 1.0
 
-# Pauses between attempts to come up: none before the first, then doubled up to the longest. They begin anew once the
-# tier was up for a while.
+# Pauses between attempts to come up: none before the first, then doubled up to the longest, which is longer for a tier
+# that answers and then fails again and again, as one that is full. They begin anew once it was up for a while.
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE_BETWEEN_FAILURES = 30.0
 _STEADY_SECONDS = 10.0
 
 
@@ -140,10 +141,11 @@ class Link:
         pause = 0.0
         try:
             while True:
-                since = monotonic()
+                since, longest = monotonic(), _LONGEST_PAUSE
                 try:
                     await self._come_up()
                     self._attempted.set()
+                    longest = _LONGEST_PAUSE_BETWEEN_FAILURES
                     error = await self._failure()
                 except CacheError as failure:
                     error = failure
@@ -155,7 +157,7 @@ class Link:
                     pause = 0.0
                 if pause:
                     await asyncio.sleep(pause)
-                pause = min(max(2 * pause, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                pause = min(max(2 * pause, _SHORTEST_PAUSE), longest)
         finally:
             self.up = False
             self._attempted.set()

@@ -56,7 +56,8 @@ class RedisCache:
             keeps them.
         max_connections: the most connections of an event loop, the one that listens to invalidations apart; further
             commands wait in order.
-        max_waiting: the most commands that wait for a connection; further ones are refused with `CacheBusyError`.
+        max_waiting: the most commands that wait for a connection; further ones are refused with `CacheBusyError`. Those
+            that wait when another fails fail with it.
 
     Raises:
         ArgumentError: a URL that cannot be read, a bound or a time that is not above 0.
@@ -235,7 +236,7 @@ class RedisCache:
 class _Client:
     """The connections of one event loop."""
 
-    __slots__ = ("_cache", "_max_waiting", "_slots", "redis", "waiting")
+    __slots__ = ("_cache", "_failures", "_max_waiting", "_slots", "redis", "waiting")
 
     def __init__(self, cache: RedisCache, url: str, max_connections: int, max_waiting: int) -> None:
         from redis.asyncio import ConnectionPool, Redis
@@ -256,6 +257,7 @@ class _Client:
         )
         self.redis: Any = Redis(connection_pool=pool)
         self.waiting = 0
+        self._failures = 0
         self._cache = cache
         self._slots = asyncio.Semaphore(max_connections)
         self._max_waiting = max_waiting
@@ -269,11 +271,17 @@ class _Client:
                     f"{self.waiting} commands wait for a connection to Redis at {self._cache.where}, which is"
                     " max_waiting; ask less at once, or raise max_connections"
                 )
+            failures = self._failures
             self.waiting += 1
             try:
                 await slots.acquire()
             finally:
                 self.waiting -= 1
+            if failures != self._failures:  # else a crowd would wait for the time limit again and again
+                slots.release()
+                raise CacheUnavailableError(
+                    f"Redis at {self._cache.where} failed another command while this one waited for a connection"
+                )
         else:
             await slots.acquire()
         from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -282,7 +290,7 @@ class _Client:
             async with asyncio.timeout(self._cache.timeout):
                 return await self.redis.execute_command(*command)
         except TimeoutError as error:
-            self._cache.count_failure()
+            self._fail()
             raise CacheUnavailableError(
                 f"Redis at {self._cache.where} did not answer within {self._cache.timeout} s"
             ) from error
@@ -291,13 +299,17 @@ class _Client:
         except ResponseError as error:
             if str(error).startswith("WRONGTYPE"):
                 return error
-            self._cache.count_failure()
+            self._fail()
             raise CacheUnavailableError(f"Redis at {self._cache.where} refuses a command: {error}") from error
         except (RedisError, OSError) as error:
-            self._cache.count_failure()
+            self._fail()
             raise CacheUnavailableError(f"Redis at {self._cache.where} cannot be reached: {error}") from error
         finally:
             slots.release()
+
+    def _fail(self) -> None:
+        self._failures += 1
+        self._cache.count_failure()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -138,8 +138,11 @@ class Tiers:
 
     def space(self, name: str) -> Space:
         """Give a namespace, the same one as long as somebody or a value in memory has it."""
-        space = self._spaces.get(name)
-        return self._spaces.setdefault(name, Space(name)) if space is None else space
+        with self.changes.lock:  # two for one name would not hear the same
+            space = self._spaces.get(name)
+            if space is None:
+                space = self._spaces[name] = Space(name)
+            return space
 
     # --- the memory tier ------------------------------------------------------------------------------------------
 

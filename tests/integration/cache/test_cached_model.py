@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -172,18 +173,20 @@ async def test_two_processes_ask_a_provider_once(redis):
 
     async with Server(slow_answer) as server:
         processes = [
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", PROGRAM, redis.url, server.url),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, redis.url, server.url],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for _ in range(2)
         ]
         for process in processes:
-            assert await process.stdout.readline() == b"ready\n"
+            assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
         for process in processes:
-            process.stdin.write(b"\n")
-        answers = [json.loads((await process.communicate())[0]) for process in processes]
+            process.stdin.write("\n")
+            process.stdin.flush()
+        answers = [json.loads((await asyncio.to_thread(process.communicate))[0]) for process in processes]
         assert len(server.requests) == 1
     found = [tuple(one) for answer in answers for one in answer]
     assert {text for text, _ in found} == {"from the provider"}

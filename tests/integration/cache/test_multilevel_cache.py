@@ -484,6 +484,16 @@ async def test_a_slow_redis_is_waited_for_once(redis, caplog):
     assert len([one for one in caplog.records if "in memory alone" in one.message]) <= 3
 
 
+async def test_a_crowd_waits_for_a_slow_redis_once(redis):
+    async with RedisCache(redis.url, timeout=0.2, max_connections=2) as l2, MultiLevelCache(l2=l2) as cache:
+        await cache.set("k", 1)
+        redis.freeze()
+        found = await asyncio.gather(*[cache.get(f"x{number}", GONE) for number in range(300)])
+        assert found == [GONE] * 300
+        assert l2.statistics().failures <= 6, "two that were sent, and the link's own attempts"
+        assert cache.statistics().degraded == 300
+
+
 async def test_a_redis_that_is_full_is_as_good_as_down(redis):
     async with cache_at(redis.url) as cache:
         await cache.set("k", 1, ttl=1000)
