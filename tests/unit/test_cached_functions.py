@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from gossamer import ArgumentError, CacheValueError
 from gossamer.cache import MultiLevelCache, cached
+
+if TYPE_CHECKING:
+    from nowhere import OnlyForCheckers
 
 cache = MultiLevelCache()
 calls: list[Any] = []
@@ -161,6 +164,32 @@ async def test_a_result_that_was_kept_when_the_type_was_another_is_computed_anew
     assert len(calls) == 1
     assert await quote("A") == Quote(1.0, ("'A'",))
     assert len(calls) == 1
+
+
+async def test_a_type_that_cannot_be_found_or_made_is_told_before_anything_runs():
+    class Local(msgspec.Struct):
+        x: int
+
+    @cached(cache)
+    async def local(x: int) -> Local:
+        calls.append(x)
+        return Local(x)
+
+    @cached(cache)
+    async def either(x: int) -> Quote | Point:  # nothing in plain data tells which
+        calls.append(x)
+        return Point(x)
+
+    for function in (local, either):
+        with pytest.raises(ArgumentError, match="says that it returns"):
+            await function(1)
+    assert not calls
+
+    @cached(cache)
+    async def hinted(x: OnlyForCheckers) -> Quote:
+        return Quote(1.0)
+
+    assert await hinted(1) == await hinted(1) == Quote(1.0)
 
 
 async def test_errors_are_raised_and_not_kept():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gossamer import ArgumentError, CacheValueError
-from gossamer.cache import Cache, MemoryCache, MultiLevelCache, memory, multilevel
+from gossamer.cache import Cache, MemoryCache, MultiLevelCache, computing, memory, multilevel, tiers
 
 GONE = "gone"
 
@@ -22,8 +22,8 @@ GONE = "gone"
 def clock(monkeypatch):
     """A clock that the test moves; the one of the wall is never asked."""
     now = [1000.0]
-    monkeypatch.setattr(memory, "monotonic", lambda: now[0])
-    monkeypatch.setattr(multilevel, "monotonic", lambda: now[0])
+    for module in (memory, multilevel, tiers, computing):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     return now
 
 

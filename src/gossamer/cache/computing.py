@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any
 
 from gossamer.cache.envelope import MISSING, encode_name, encode_value, plain_copy
@@ -79,13 +80,14 @@ class Computation:
         link = tiers.on_loop.here().link
         if link is None:
             value = await self._computed()
-            self._keep(value)
+            self._keep(value, monotonic())
             return value
         space = flight.scope.space
         token = fresh_token()
         drops = space.tag_drops
         while True:
             flight.woken.clear()
+            began = monotonic()
             answer = await link.run(
                 ACQUIRE,
                 self._keys,
@@ -100,7 +102,7 @@ class Computation:
                 # The command may have got through: then the lease ends by itself.
                 tiers.count_degraded("compute")
                 value = await self._computed()
-                self._keep(value)
+                self._keep(value, monotonic())
                 return value
             if answer[0] == HIT:
                 value = tiers.found(self._key, answer)
@@ -110,7 +112,7 @@ class Computation:
                     )
                     continue
                 if link.up:
-                    tiers.refill(space, flight.place, value, answer, flight.look, flight.scope, drops)
+                    tiers.refill(space, flight.place, value, answer, began, flight.look, flight.scope, drops)
                 return value
             if answer[0] == LEAD:
                 tiers.found(self._key, [FOREIGN_VALUE] if answer[2] else None)
@@ -128,6 +130,7 @@ class Computation:
         try:
             with Lease(link, self._keys[1], token, self._lease):
                 value = await self._computed()
+            began = monotonic()
             stored = await link.run(
                 STORE,
                 self._keys,
@@ -146,9 +149,9 @@ class Computation:
             raise
         if stored is DOWN:
             tiers.count_degraded("compute")
-            self._keep(value)
+            self._keep(value, began)
         elif stored:  # else somebody set or deleted the key meanwhile, or took the lease over
-            self._keep(value)
+            self._keep(value, began)
         return value
 
     async def _computed(self) -> Any:
@@ -165,8 +168,9 @@ class Computation:
             metrics.recorder.cache_computed("computed")
         return plain_copy(value, self._body)
 
-    def _keep(self, value: Any) -> None:
+    def _keep(self, value: Any, since: float) -> None:
         flight = self._flight
+        size = len(self._body)
         self._tiers.keep(
-            flight.place, value, flight.scope, flight.tags, self._seconds, len(self._body), flight.look
+            flight.place, value, flight.scope, flight.tags, self._seconds, since, size, flight.look
         )

@@ -67,11 +67,14 @@ class CachedFunction(Generic[P, R]):
         """Give the result for some arguments, from the cache or else of the function.
 
         Raises:
+            ArgumentError: the type that the function says it returns cannot be found, or values of it cannot be made of
+                plain data.
             CacheValueError: an argument or the result has no form in msgpack, or the result is not of the annotated
                 type.
             CacheBusyError: too many callers wait already; see `MultiLevelCache.get_or_compute`.
             Exception: whatever the function raises.
         """
+        kind = self._type if self._type_known else self._find_type()
         key = self.key(*args, **kwargs)
         tags = self._tags(*args, **kwargs) if callable(self._tags) else self._tags
 
@@ -81,7 +84,6 @@ class CachedFunction(Generic[P, R]):
             return await asyncio.to_thread(cast("Callable[P, R]", self._function), *args, **kwargs)
 
         value = await self.cache.get_or_compute(key, compute, self._ttl, tags)
-        kind = self._type if self._type_known else self._find_type()
         if kind is None:
             return value
         try:
@@ -128,11 +130,22 @@ class CachedFunction(Generic[P, R]):
 
     def _find_type(self) -> Any:
         """Find what the function says it returns; None where plain data is as good."""
+        told = getattr(self._function, "__annotations__", {}).get("return", Any)
+        module = self._function.__module__
         try:
-            kind = typing.get_type_hints(self._function).get("return", Any)
-        except Exception:  # noqa: BLE001 - an annotation that means nothing at run time
-            kind = Any
-        self._type = None if isinstance(kind, TypeVar) or kind in _PLAIN else kind
+            # Of the annotations this one alone, for the others may mean something to type checkers only.
+            kind = typing.get_type_hints(
+                type("_Told", (), {"__annotations__": {"told": told}, "__module__": module})
+            )["told"]
+            plain = isinstance(kind, TypeVar) or kind in _PLAIN
+            if not plain:
+                msgspec.msgpack.Decoder(kind)
+        except (NameError, AttributeError, TypeError) as error:
+            raise ArgumentError(
+                f"{self._name} says that it returns {told!r:.200}, of which no value can be made: {error}; name a type of"
+                " its module that msgspec knows, or leave the annotation out"
+            ) from error
+        self._type = None if plain else kind
         self._type_known = True
         return self._type
 

@@ -215,7 +215,7 @@ class MultiLevelCache:
         tiers = self._tiers
         place = self._prefix + key
         with tiers.changes.look(place) as look:
-            scope, drops = self._space.scope, self._space.tag_drops
+            scope, drops, began = self._space.scope, self._space.tag_drops, monotonic()
             answer = await link.run(
                 READ, tiers.keys(self._space, encode_name(key)), tiers.tag_prefix(self._space)
             )
@@ -226,7 +226,7 @@ class MultiLevelCache:
             if found is MISSING:
                 return MISSING
             if link.up:  # else nobody knows whether it is still right
-                tiers.refill(self._space, place, found, answer, look, scope, drops)
+                tiers.refill(self._space, place, found, answer, began, look, scope, drops)
             return found
 
     # --- changing -------------------------------------------------------------------------------------------------
@@ -256,6 +256,7 @@ class MultiLevelCache:
         scope, held_tags = self._space.scope, self._space.tags(names)
         tiers = self._tiers
         tiers.change(place)  # whoever reads or computes the key now must not put an older value over this one
+        began = monotonic()
         with tiers.changes.look(place) as look:
             try:
                 if link is not None:
@@ -276,7 +277,7 @@ class MultiLevelCache:
                 tiers.change(place)
                 raise
             kept = plain_copy(value, body)
-            tiers.keep(place, kept, scope, held_tags, seconds, len(body), look, written=True)
+            tiers.keep(place, kept, scope, held_tags, seconds, began, len(body), look, written=True)
 
     async def delete(self, key: str) -> None:
         """Forget a key in both tiers and in all processes, known or not; a computation of it under way is not kept.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -153,6 +154,7 @@ class Tiers:
         scope: Scope,
         tags: tuple[Tag, ...],
         seconds: float | None,
+        since: float,
         size: int,
         look: Look,
         *,
@@ -162,12 +164,26 @@ class Tiers:
 
         One that was written is a change itself: of two that were written at the same time memory keeps neither, for
         nobody knows here which of them the shared tier has now.
+
+        Args:
+            place: the key in memory.
+            value: as the cache has it.
+            scope: of the namespace, when the look began.
+            tags: of the value, when the look began.
+            seconds: how long it is good; None for as long as there is room.
+            since: the moment from which the time counts, by `time.monotonic`: before Redis was told or asked, so that
+                memory never has it for longer.
+            size: of its form in msgpack, in bytes.
+            look: sees whether the key was changed.
+            written: whether it was set, rather than found or computed.
         """
         l1 = self.l1
+        if seconds is not None:
+            seconds -= monotonic() - since
         if l1.ttl is not None and (seconds is None or l1.ttl < seconds):
             seconds = l1.ttl
         with self.changes.lock:
-            fresh = look.fresh
+            fresh = look.fresh and (seconds is None or seconds > 0)
             if written:
                 self.changes.note(place)
             if fresh:
@@ -211,7 +227,15 @@ class Tiers:
         return value
 
     def refill(
-        self, space: Space, place: str, value: Any, answer: Any, look: Look, scope: Scope, drops: int
+        self,
+        space: Space,
+        place: str,
+        value: Any,
+        answer: Any,
+        since: float,
+        look: Look,
+        scope: Scope,
+        drops: int,
     ) -> None:
         """Keep in memory what the shared tier gave, for as long as it is good there."""
         names = tuple(answer[3:])
@@ -220,8 +244,7 @@ class Tiers:
         if names and space.tag_drops != drops:
             return
         seconds = None if answer[2] < 0 else answer[2] / 1000
-        if seconds is None or seconds > 0:
-            self.keep(place, value, scope, tags, seconds, len(answer[1]), look)
+        self.keep(place, value, scope, tags, seconds, since, len(answer[1]), look)
 
     def keys(self, space: Space, name: bytes) -> tuple[bytes, bytes, bytes]:
         """Give the keys in Redis of a value, of its lease, and of its namespace's version."""

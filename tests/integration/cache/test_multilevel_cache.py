@@ -559,6 +559,49 @@ def test_event_loops_share_memory_and_hear_for_themselves(redis, watch):
     watch.leaked_tasks.clear()  # a cache that nobody closed ends with its loops
 
 
+def test_it_works_on_uvloop(redis):
+    import uvloop
+
+    async def main():
+        async with cache_at(redis.url) as a, cache_at(redis.url) as b:
+            await a.set("k", 1)
+            assert await b.get("k") == 1
+            await a.delete("k")
+            await eventually(lambda: b.peek("k", GONE) == GONE)
+            found = await asyncio.gather(
+                *[
+                    one.get_or_compute("l", lambda: asyncio.sleep(0.01, 2))
+                    for one in (a, b)
+                    for _ in range(50)
+                ]
+            )
+            assert found == [2] * 100
+            assert a.statistics().computations + b.statistics().computations == 1
+            redis.kill()
+            await eventually(lambda: not a.statistics().up)
+            assert await a.get("x", GONE) == GONE
+            await asyncio.to_thread(redis.start)
+            await eventually(lambda: a.statistics().up and b.statistics().up)
+            await b.set("k", 3)
+            assert await a.get("k") == 3
+        return True
+
+    assert uvloop.run(main())
+
+
+async def test_memory_counts_time_from_before_redis_does(a, held, proxy):
+    await a.set("k", 1, ttl=0.3)
+    proxy.answers.clear()
+    reading = asyncio.create_task(held.get("k"))
+    setting = asyncio.create_task(held.set("l", 2, ttl=0.3))
+    await eventually(lambda: proxy.held == 2)
+    await asyncio.sleep(0.35)  # by now Redis has ended both
+    proxy.answers.set()
+    assert await reading == 1
+    await setting
+    assert (held.peek("k", GONE), held.peek("l", GONE)) == (GONE, GONE)
+
+
 async def test_closing_ends_everything_and_it_can_be_used_again(redis):
     cache = MultiLevelCache(l2=redis.url)
     before = {task.get_name() for task in asyncio.all_tasks()}
