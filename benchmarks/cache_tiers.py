@@ -158,7 +158,7 @@ async def in_redis(url: str) -> dict[str, float]:
 
 
 async def stampede(url: str | None) -> float:
-    """Give the ms in which a thousand misses of one key are answered, by one computation."""
+    """Give the ms of CPU that a thousand misses of one key take, which are answered by one computation."""
     best = float("inf")
     async with MultiLevelCache(l2=url) as cache:
         await cache.get("connect")
@@ -171,11 +171,11 @@ async def stampede(url: str | None) -> float:
                 await asyncio.sleep(0)
                 return VALUE
 
-            began = time.perf_counter()
+            began = time.process_time()
             found = await asyncio.gather(
                 *[cache.get_or_compute(f"key {number}", compute) for _ in range(MANY)]
             )
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
             assert found == [VALUE] * MANY
             assert calls == 1, calls
     return best * 1e3
@@ -190,12 +190,12 @@ async def gathered() -> float:
         async def wait(answer: asyncio.Future[Any] = answer) -> Any:
             return await answer
 
-        began = time.perf_counter()
+        began = time.process_time()
         waiting = asyncio.gather(*[wait() for _ in range(MANY)])
         await asyncio.sleep(0)
         answer.set_result(VALUE)
         assert await waiting == [VALUE] * MANY
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return best * 1e3
 
 
@@ -313,8 +313,8 @@ def main() -> None:
             Row("Redis hit through both tiers, CPU", "µs", wall["cpu of l2 hit"], wall["cpu of bare get"]),
             Row("RedisCache hit, wall clock", "µs", wall["redis hit"], wall["bare get"], rivals["l2_us"]),
             Row("set in both tiers, told to all, wall clock", "µs", wall["set"], wall["bare set"]),
-            Row(f"{MANY:,} misses at once, memory alone", "ms", alone, floor),
-            Row(f"{MANY:,} misses at once, with Redis", "ms", shared, floor, rivals["stampede_ms"]),
+            Row(f"{MANY:,} misses at once, memory alone, CPU", "ms", alone, floor),
+            Row(f"{MANY:,} misses at once, with Redis, CPU", "ms", shared, floor, rivals["stampede_ms"]),
             Row(
                 f"computations for {MANY:,} misses at once in each of two processes",
                 "",

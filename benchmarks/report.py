@@ -42,7 +42,7 @@ CHAPTERS = {
     ),
     "cache_tiers": (
         "A cache in two tiers",
-        "Memory's figures are CPU; Redis' are the wall's clock on a loopback connection to a server that the benchmark starts, with a value of 100 characters. The floors are a look into a dict, a look into cachebox, an await of nothing, and a bare GET or SET of the official client with the same value in msgpack. The floor of misses at once is as many tasks that wait for one future. aiocache's memory has no bound and its values are JSON in Redis; cashews looks into memory on the client's side, and pickles.",
+        "Memory's figures are CPU; where Redis is asked once, the wall's clock counts, on a loopback connection to a server that the benchmark starts, with a value of 100 characters. The floors are a look into a dict, a look into cachebox, an await of nothing, and a bare GET or SET of the official client with the same value in msgpack. The floor of misses at once is as many tasks that wait for one future. aiocache's memory has no bound and its values are JSON in Redis; cashews looks into memory on the client's side, and pickles.",
     ),
     "mcp": (
         "A call of an MCP server's tool",

@@ -44,9 +44,9 @@ async def cache_tiers() -> dict:
 
     best = float("inf")
     for number in range(5):
-        calls, began = 0, time.perf_counter()
+        calls, began = 0, time.process_time()
         found = await asyncio.gather(*[compute(number) for _ in range(1000)])
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
         assert found == [value] * 1000
     await shared.close()
     await compute.cache.close()
