@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import math
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -151,6 +153,9 @@ async def test_warm_takes_items_and_refuses_one_key():
         {"jitter": 1},
         {"jitter": -0.1},
         {"lease": 0},
+        {"lease": math.inf},
+        {"l1": {}},
+        {"l2": MemoryCache()},
         {"max_waiting": 0},
         {"namespace": "a:b"},
         {"namespace": "a\0"},
@@ -196,6 +201,23 @@ async def test_a_value_larger_than_memory_is_given_and_not_kept():
     await cache.set("k", b"small")
     await cache.set("k", bytes(5000))
     assert cache.peek("k", GONE) == GONE, "the old value would be wrong"
+
+
+def test_redis_is_loaded_with_the_first_cache_in_it_and_its_lack_is_told():
+    program = """
+import sys
+import gossamer.cache
+cache = gossamer.cache.MultiLevelCache()
+assert "redis" not in sys.modules
+sys.modules["redis"] = sys.modules["redis.asyncio"] = sys.modules["redis.asyncio.connection"] = None
+for make in (gossamer.cache.RedisCache, lambda: gossamer.cache.MultiLevelCache(l2="redis://localhost")):
+    try:
+        make()
+    except ImportError as error:
+        print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "RedisCache needs redis: pip install 'gossamer[redis]'\n" * 2
 
 
 KEYS = st.sampled_from(["a", "b", "c", "\0x\0a"])

@@ -93,7 +93,7 @@ class Computation:
                 self._keys,
                 tiers.tag_prefix(space),
                 token,
-                int(self._lease * 1000),
+                milliseconds(self._lease),
                 fresh_token(),
                 milliseconds(self._seconds),
                 *self._tags,

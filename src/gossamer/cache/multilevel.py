@@ -25,6 +25,9 @@ __all__ = ["MultiLevelCache"]
 # Tags of a value: their names and versions lie before it in Redis, behind a length of two bytes.
 _MAX_TAGS = 32
 
+# A process that died is replaced after so long at most: a day.
+_LONGEST_LEASE = 86_400.0
+
 # Keys that are loaded at once when the cache is warmed.
 _WARM_BATCH = 16
 
@@ -89,10 +92,14 @@ class MultiLevelCache:
         check_ttl(ttl)
         if not 0 <= jitter < 1:
             raise ArgumentError(f"jitter must be at least 0 and below 1, not {jitter!r}")
-        if not lease > 0:
-            raise ArgumentError(f"lease must be above 0 seconds, not {lease!r}")
+        if not 0 < lease <= _LONGEST_LEASE:
+            raise ArgumentError(f"lease must be above 0 and at most {_LONGEST_LEASE} seconds, not {lease!r}")
         if max_waiting < 1:
             raise ArgumentError(f"max_waiting must be at least 1, not {max_waiting!r}")
+        if not isinstance(l1, MemoryCache | None) or not isinstance(l2, RedisCache | str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - users' arguments
+            raise ArgumentError(
+                f"l1 is a MemoryCache, l2 a RedisCache or its URL, not {l1!r:.100} and {l2!r:.100}"
+            )
         memory = MemoryCache() if l1 is None else l1
         self._owned = isinstance(l2, str)
         self._tiers = Tiers(memory, RedisCache(l2) if isinstance(l2, str) else l2)

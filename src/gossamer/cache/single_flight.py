@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from gossamer.cache.redis import milliseconds
 from gossamer.cache.scopes import Look, Scope, Tag
 from gossamer.cache.scripts import RENEW
 
@@ -150,5 +151,5 @@ class Lease:
 
     async def _renew(self) -> None:
         # Whatever comes of it: a lease that was lost is met when the value is stored.
-        await self._link.run(RENEW, (self._key,), self._token, int(self._seconds * 1000))
+        await self._link.run(RENEW, (self._key,), self._token, milliseconds(self._seconds))
         self._later()

@@ -68,6 +68,9 @@ async def test_a_thousand_misses_are_one_computation(cache):
     assert await cache.get_or_compute("k", compute) == {"n": [1]}
     assert await cache.get("k") == {"n": [1]}
     assert compute.calls == 1
+    tiers = cache._tiers
+    assert not tiers.on_loop.here().flights.flights
+    assert not tiers.changes._watched, "nothing is kept of what is over"
 
 
 async def test_different_keys_do_not_wait_for_each_other(cache):
