@@ -16,6 +16,7 @@ NAMES = (
     "turns",
     "memory",
     "cache",
+    "cache_tiers",
     "mcp",
     "imports",
     "http",

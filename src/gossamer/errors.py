@@ -11,6 +11,10 @@ __all__ = [
     "AddressRefusedError",
     "ArgumentError",
     "AuthenticationError",
+    "CacheBusyError",
+    "CacheError",
+    "CacheUnavailableError",
+    "CacheValueError",
     "CassetteError",
     "CircuitOpenError",
     "ConnectError",
@@ -109,6 +113,25 @@ class ProtocolError(WireError):
 
 class TooLargeError(WireError):
     """A header, a line or a body is larger than the bound that was set for it."""
+
+
+# --- caches -------------------------------------------------------------------------------------------------
+
+
+class CacheError(GossamerError):
+    """A cache could not do what it was asked for; what it holds is still right."""
+
+
+class CacheUnavailableError(CacheError):
+    """The server of a cache cannot be reached, refuses to answer, or did not answer in time."""
+
+
+class CacheBusyError(CacheError):
+    """As many callers as a cache lets wait are waiting already; ask again later."""
+
+
+class CacheValueError(CacheError, ValueError):
+    """A value, or an argument that a key is made of, has no form in msgpack or not the type it should have."""
 
 
 # --- models -------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from gossamer import (
     handoff,
     tool,
 )
+from gossamer.cache import MultiLevelCache, cached
 from gossamer.events import Event, TextDelta, ToolProgress
 from gossamer.guardrails import Guardrail, guardrail
 from gossamer.memory import Compaction, WorkingMemory
@@ -213,3 +214,29 @@ def make_quoting() -> Agent[Any, Quote]:
 async def pooled() -> None:
     async with AgentPool(make_quoting) as pool:
         assert_type((await pool.run("x")).output, Quote)
+
+
+cache = MultiLevelCache()
+
+
+@cached(cache, ttl=60, tags=("quotes",))
+async def cached_quote(symbol: str, *, amount: float = 1.0) -> Quote:
+    return Quote(amount)
+
+
+def key_of(symbol: str) -> str:
+    return f"sync:{symbol}"
+
+
+@cached(cache, key=key_of)
+def cached_sync(symbol: str) -> list[int]:
+    return [len(symbol)]
+
+
+async def asks_the_cache() -> None:
+    assert_type(await cached_quote("A", amount=2.0), Quote)
+    assert_type(await cached_sync("A"), list[int])
+    await cached_quote.invalidate("A", amount=2.0)
+    await cached_quote(1)  # pyright: ignore[reportArgumentType]
+    await cached_quote("A", price=1.0)  # pyright: ignore[reportCallIssue]
+    await cached_sync.invalidate()  # pyright: ignore[reportCallIssue]

@@ -52,6 +52,7 @@ _OPTIONAL = {
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
     "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
     "tiktoken": ("tiktoken", "exact token counts for OpenAI's models", "pip install 'gossamer[tokens]'"),
+    "redis": ("redis", "caches in Redis or Valkey", "pip install 'gossamer[redis]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (
         "sentence-transformers",
