@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ContextLengthError,
         DecodeError,
         EndRun,
+        FanoutError,
         GossamerError,
         GuardrailError,
         InvalidRequestError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         NotFoundError,
         OutputError,
         OverloadedError,
+        PipelineError,
         PoolExhaustedError,
         PoolTimeoutError,
         ProtocolError,
@@ -58,7 +60,11 @@ if TYPE_CHECKING:
         ToolkitError,
         WireError,
     )
+    from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
     from gossamer.flow.handoff import handoff
+    from gossamer.flow.hub import MessageHub
+    from gossamer.flow.merged import stream_pipeline
+    from gossamer.flow.sequential import SequentialPipeline, sequential_pipeline
     from gossamer.limits import Limits
     from gossamer.messages import (
         Audio,
@@ -103,6 +109,7 @@ _HOMES = {
         "ContextLengthError",
         "DecodeError",
         "EndRun",
+        "FanoutError",
         "GossamerError",
         "GuardrailError",
         "InvalidRequestError",
@@ -120,6 +127,7 @@ _HOMES = {
         "NotFoundError",
         "OutputError",
         "OverloadedError",
+        "PipelineError",
         "PoolExhaustedError",
         "PoolTimeoutError",
         "ProtocolError",
@@ -141,7 +149,11 @@ _HOMES = {
         "WireError",
     ),
     "gossamer.delegation": ("Runnable",),
+    "gossamer.flow.fanout": ("FanoutPipeline", "fanout_pipeline"),
     "gossamer.flow.handoff": ("handoff",),
+    "gossamer.flow.hub": ("MessageHub",),
+    "gossamer.flow.merged": ("stream_pipeline",),
+    "gossamer.flow.sequential": ("SequentialPipeline", "sequential_pipeline"),
     "gossamer.limits": ("Limits",),
     "gossamer.messages": (
         "Audio",
@@ -190,6 +202,8 @@ __all__ = [
     "DecodeError",
     "Deny",
     "EndRun",
+    "FanoutError",
+    "FanoutPipeline",
     "File",
     "GossamerError",
     "GuardrailError",
@@ -206,6 +220,7 @@ __all__ = [
     "MCPTimeoutError",
     "MCPToolError",
     "Message",
+    "MessageHub",
     "Middleware",
     "ModelConnectionError",
     "ModelError",
@@ -218,6 +233,7 @@ __all__ = [
     "OverloadedError",
     "Part",
     "PendingCall",
+    "PipelineError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "Price",
@@ -256,9 +272,12 @@ __all__ = [
     "enable_metrics",
     "errors",
     "events",
+    "fanout_pipeline",
     "handoff",
     "models",
+    "sequential_pipeline",
     "setup_logger",
+    "stream_pipeline",
     "tool",
 ]
 

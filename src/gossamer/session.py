@@ -489,6 +489,8 @@ class Session(Generic[State]):
         if self._journal.saving is not None:
             self._journal.release(paused=bool(self.pending))
             self._offload = self._children = None
+        if self.holding.at_end is not None and self.holding.holder is not None and self._journal.records:
+            self.holding.at_end(self.holding.holder, self._journal.records[-1])
         self.holding.release()
 
     # --- runs -------------------------------------------------------------------------------------------------
