@@ -252,6 +252,7 @@ __all__ = [
     "RunStream",
     "Runnable",
     "ScriptExhaustedError",
+    "SequentialPipeline",
     "Session",
     "SessionBusyError",
     "SessionError",

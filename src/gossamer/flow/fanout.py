@@ -154,7 +154,9 @@ async def fanout_pipeline(
     deps: Any = None,
     user: str | None = None,
 ) -> list[Any]:
-    """Ask many agents the same at once: `results = await fanout_pipeline([writer, critic, editor], "…")`.
+    """Ask many agents the same at once.
+
+        results = await fanout_pipeline([writer, critic, editor], "…")
 
     Takes as long as the slowest. Each run has its own context variables and, from its first step to its last, one
     task; runs that do not wait share one. Messages are frozen, so that all may be given the same. Cancelled, it cancels

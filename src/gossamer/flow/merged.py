@@ -145,10 +145,11 @@ class MergedStream(Generic[OutputT]):
                 self._reading = False
             if type(item) is AgentEvent:
                 return item
-            assert type(item) is _End
-            self._end = item
-            if item.error is not None:
-                raise item.error
+            if self._end is None:  # else the stream was closed meanwhile
+                assert type(item) is _End
+                self._end = item
+                if item.error is not None:
+                    raise item.error
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

@@ -80,7 +80,9 @@ class SequentialPipeline:
 async def sequential_pipeline(
     agents: Sequence[Runnable], msg: Prompt = None, *, deps: Any = None, user: str | None = None
 ) -> Result[Any]:
-    """Run agents one after another: `result = await sequential_pipeline([writer, critic, editor], "…")`.
+    """Run agents one after another.
+
+        result = await sequential_pipeline([writer, critic, editor], "…")
 
     Each one is asked with what the one before it answered, as a user's message with that agent's name as its author: the
     words of the answer, a structured one as JSON, and its media. Thinking and tool calls stay behind. An agent that
