@@ -40,6 +40,10 @@ CHAPTERS = {
         "An answer from a cache",
         "A cached hit is a run whose model is asked through CachedModel, less the same run without it. Its floor encodes the request, hashes it, looks it up in a dict and decodes the answer, once. The floor of a hit with so many messages is their hash alone; of a look into the memory cache, a look into a dict, and an await of nothing.",
     ),
+    "fanout": (
+        "Ten thousand agents at once",
+        "The agents' models answer out of the same process, at once or after one round of the loop. The floor is plain `asyncio.gather` of the same runs, and for the hub a run without one. The run itself is what it costs awaited one after another. The rival's agent does nothing but return a message.",
+    ),
     "mcp": (
         "A call of an MCP server's tool",
         "The server stands on the official package and runs in a process of its own, whose CPU is not counted. The floor is the official client by itself, with nothing around it. Gossamer's figure includes decoding the arguments, checking them against the server's schema, the place among the calls, a task that outlives the pause of a run, and the result as a part. It does not include checking structured results against the server's schema, which the official client does and Gossamer does not.",

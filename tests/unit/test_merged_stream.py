@@ -169,12 +169,12 @@ async def test_a_slow_reader_slows_the_runs():
 async def test_an_error_is_raised_at_the_end_when_the_others_have_finished():
     failing = Agent(ScriptedModel([ValueError("no ink")]), name="critic")
     stream = stream_pipeline([failing, saying("one two", "writer")], "x")
-    items = []
+    items: list[AgentEvent] = []
     with pytest.raises(
         FanoutError, match="'critic', number 0 of 2 agents, failed: ValueError: no ink"
     ) as caught:
         async for item in stream:
-            items.append(item)
+            items += [item]
     assert any(isinstance(item.event, RunFailed) and item.agent == "critic" for item in items)
     assert any(isinstance(item.event, RunFinished) and item.agent == "writer" for item in items)
     assert caught.value.results[0] is None

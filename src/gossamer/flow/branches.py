@@ -21,12 +21,14 @@ __all__ = ["Branches"]
 
 T = TypeVar("T")
 
+_SCOUT = -1  # in place of a place: the task that steps one branch after another
+
 
 class Branches(Generic[T]):
     """A number of branches, at most so many of them at once, and what came of each.
 
     Args:
-        start: gives the awaitable of the branch at a place; called in the branch's own task.
+        start: gives the awaitable of the branch at a place; called when it is its turn.
         count: how many branches there are.
         most: how many may run at once; None for all.
         stop_at_first: whether the first error cancels the others, and lets none begin any more.
@@ -44,6 +46,7 @@ class Branches(Generic[T]):
         "_loop",
         "_most",
         "_next",
+        "_on_end",
         "_start",
         "_stop_at_first",
         "_stopped",
@@ -64,7 +67,7 @@ class Branches(Generic[T]):
         self._next = 0
         self._stopped = False
         self._fatal: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[Any], int] = {}
 
     async def run(self) -> None:
         """Run all, and wait until every task that was made has ended; cancelled, it cancels them first.
@@ -77,7 +80,8 @@ class Branches(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._begin(self._scout())
+        self._on_end = self._ended  # one bound method for all tasks, and not one for each
+        self._begin(_SCOUT, self._scout())
         cancelled: asyncio.CancelledError | None = None
         while self._tasks:
             try:
@@ -104,7 +108,7 @@ class Branches(Generic[T]):
             self._next += 1
             step = self._context.copy().run
             try:
-                coroutine = step(self._coroutine, place)
+                coroutine = self._coroutine(place)
                 waits_for = step(coroutine.send, None)
             except StopIteration as stop:
                 self.results[place] = stop.value
@@ -121,12 +125,6 @@ class Branches(Generic[T]):
                 self._fill_up(1)
                 return
 
-    async def _branch(self, place: int) -> None:
-        try:
-            self.results[place] = await self._start(place)
-        except BaseException as error:  # noqa: BLE001 - kept, and raised by whoever waits for all
-            self._fail(place, error)
-
     def _coroutine(self, place: int) -> Coroutine[Any, Any, T]:
         awaitable = self._start(place)
         return awaitable if isinstance(awaitable, types.CoroutineType) else _awaited(awaitable)  # pyright: ignore[reportUnknownVariableType]
@@ -136,16 +134,27 @@ class Branches(Generic[T]):
         while self._next < self._count and len(self._tasks) - ending < self._most:
             place = self._next
             self._next += 1
-            self._begin(self._branch(place))
+            try:
+                self._begin(place, self._coroutine(place))
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._fail(place, error)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, place: int, work: Coroutine[Any, Any, Any]) -> None:
         task = self._loop.create_task(work, context=self._context.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._tasks[task] = place
+        task.add_done_callback(self._on_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._fill_up()
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        place = self._tasks.pop(task)
+        if task.cancelled():
+            if place != _SCOUT:
+                self._fail(place, asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self._fail(place, error)
+        elif place != _SCOUT:
+            self.results[place] = task.result()
+        if self._next < self._count:
+            self._fill_up()
         if not self._tasks and not self._done.done():
             self._done.set_result(None)
 
