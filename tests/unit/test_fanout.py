@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import anyio
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -479,6 +480,7 @@ async def test_inside_a_tool_the_runs_are_children_of_the_call():
 BRANCHES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12)
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @given(
     branches=BRANCHES,
     most=st.none() | st.integers(1, 4),
@@ -486,7 +488,7 @@ BRANCHES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12)
     cancel_at=st.none() | st.integers(0, 8),
 )
 @settings(deadline=None, max_examples=150)
-def test_any_mixture_keeps_its_promises(branches, most, collect, cancel_at):
+def test_any_mixture_keeps_its_promises(loop, branches, most, collect, cancel_at):
     live, most_live, tasks = 0, 0, {}
 
     def agent(place: int, waits: int, fails: bool) -> Agent:
@@ -541,6 +543,7 @@ def test_any_mixture_keeps_its_promises(branches, most, collect, cancel_at):
             else:
                 assert outcome.output == str(place)
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
     assert most_live <= (most or len(branches))
     assert all(len(seen) == 1 for seen in tasks.values())

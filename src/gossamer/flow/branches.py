@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 from gossamer.errors import GossamerError
+from gossamer.holding import running_loop
 
 __all__ = ["Branches"]
 
@@ -179,7 +180,7 @@ class Branches(Generic[T]):
         if self._stopped or self._loop.is_closed():
             return
         self._stopped = True
-        current = asyncio.current_task() if asyncio._get_running_loop() is self._loop else None  # pyright: ignore[reportPrivateUsage]
+        current = asyncio.current_task() if running_loop() is self._loop else None
         for task in self._tasks:
             if task is not current:
                 task.cancel()
