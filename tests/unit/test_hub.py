@@ -28,6 +28,8 @@ from gossamer import (
     Usage,
     fanout_pipeline,
     handoff,
+    sequential_pipeline,
+    stream_pipeline,
     tool,
 )
 from gossamer.context import current_hubs, open_hubs
@@ -238,6 +240,46 @@ async def test_a_models_message_is_broadcast_as_a_users():
     async with MessageHub([saying("critic")]) as hub:
         await hub.broadcast(Message("assistant", (Thinking("hm"), Text("So it is.")), "judge"))
         assert heard(hub, "critic") == [("user", "judge", "So it is.")]
+
+
+async def test_a_pipeline_of_participants_tells_nobody_twice():
+    writer, critic, guest = (
+        saying("writer", "A boat."),
+        saying("critic", "Too short."),
+        saying("guest", "Hm."),
+    )
+    async with MessageHub([writer, critic]) as hub:
+        await sequential_pipeline([writer, critic, guest], "Name it.")
+        assert heard(hub, "critic") == [("user", "writer", "A boat."), ("assistant", None, "Too short.")]
+        assert guest.model.requests[0].messages[0].text == "Too short."
+        hub.enable_auto_broadcast = False
+        twice = saying("twice", "one", "two")
+        hub.add(twice)
+        await sequential_pipeline([twice, twice], "x")
+        assert [text for _, _, text in heard(hub, "twice")] == ["x", "one", "one", "two"]
+
+
+async def test_a_merged_stream_of_participants_is_heard():
+    writer, critic = saying("writer", "A boat."), saying("critic", "A ship.")
+    async with MessageHub([writer, critic]) as hub:
+        async with stream_pipeline([writer, critic], "Name it.") as stream:
+            async for _ in stream:
+                pass
+        assert ("user", "critic", "A ship.") in heard(hub, "writer")
+        assert ("user", "writer", "A boat.") in heard(hub, "critic")
+
+
+async def test_an_agent_as_a_tool_keeps_its_own_session_in_a_hub():
+    critic = saying("critic", "Too short.")
+    writer = saying(
+        "writer",
+        ToolCall.of("ask", prompt="Well?"),
+        "Longer.",
+        tools=[critic.as_tool("ask", "Asks the critic.")],
+    )
+    async with MessageHub([writer, critic]) as hub:
+        await writer.run("x")
+        assert heard(hub, "critic") == [("user", "writer", "Longer.")]
 
 
 # --- while others are busy ------------------------------------------------------------------------------------------

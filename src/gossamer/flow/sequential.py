@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gossamer.context import hub_of, open_hubs
 from gossamer.delegation import Runnable
 from gossamer.errors import PipelineError
 from gossamer.flow.members import members_of
@@ -85,7 +86,8 @@ async def sequential_pipeline(
         result = await sequential_pipeline([writer, critic, editor], "…")
 
     Each one is asked with what the one before it answered, as a user's message with that agent's name as its author: the
-    words of the answer, a structured one as JSON, and its media. Thinking and tool calls stay behind. An agent that
+    words of the answer, a structured one as JSON, and its media. Thinking and tool calls stay behind. Participants of a
+    `MessageHub` have heard it there, and are not told twice. An agent that
     pauses, or is stopped by a limit, ends the pipeline; the result is its own, and says so.
 
     Args:
@@ -130,7 +132,15 @@ async def _in_turn(
                 "be asked",
                 results=results,
             )
+        if open_hubs and _has_heard(agents[place + 1], agent):
+            prompt = None
     return results
+
+
+def _has_heard(agent: Runnable, speaker: Runnable) -> bool:
+    """Tell whether an agent has heard the answer of the one before it already, in a hub."""
+    hub = hub_of(agent)
+    return hub is not None and agent is not speaker and hub.enable_auto_broadcast and hub_of(speaker) is hub
 
 
 def _last_of(result: Result[Any]) -> Message | None:
