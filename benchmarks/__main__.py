@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "cache",
     "cache_tiers",
+    "fanout",
     "mcp",
     "imports",
     "http",

@@ -48,6 +48,10 @@ CHAPTERS = {
         "A cache in two tiers",
         "Memory's figures are CPU; where Redis is asked once, the wall's clock counts, on a loopback connection to a server that the benchmark starts, with a value of 100 characters. The floors are a look into a dict, a look into cachebox, an await of nothing, and a bare GET or SET of the official client with the same value in msgpack. The floor of misses at once is as many tasks that wait for one future. aiocache's memory has no bound and its values are JSON in Redis; cashews looks into memory on the client's side, and pickles.",
     ),
+    "fanout": (
+        "Ten thousand agents at once",
+        "The agents' models answer out of the same process, at once or after one round of the loop. The floor is plain `asyncio.gather` of the same runs, and for the hub a run without one. The run itself is what it costs awaited one after another. The rival's agent does nothing but return a message.",
+    ),
     "mcp": (
         "A call of an MCP server's tool",
         "The server stands on the official package and runs in a process of its own, whose CPU is not counted. The floor is the official client by itself, with nothing around it. Gossamer's figure includes decoding the arguments, checking them against the server's schema, the place among the calls, a task that outlives the pause of a run, and the result as a part. It does not include checking structured results against the server's schema, which the official client does and Gossamer does not.",

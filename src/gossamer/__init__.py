@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ContextLengthError,
         DecodeError,
         EndRun,
+        FanoutError,
         GossamerError,
         GuardrailError,
         InvalidRequestError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         NotFoundError,
         OutputError,
         OverloadedError,
+        PipelineError,
         PoolExhaustedError,
         PoolTimeoutError,
         ProtocolError,
@@ -64,7 +66,11 @@ if TYPE_CHECKING:
         ToolkitError,
         WireError,
     )
+    from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
     from gossamer.flow.handoff import handoff
+    from gossamer.flow.hub import MessageHub
+    from gossamer.flow.merged import stream_pipeline
+    from gossamer.flow.sequential import SequentialPipeline, sequential_pipeline
     from gossamer.limits import Limits
     from gossamer.messages import (
         Audio,
@@ -114,6 +120,7 @@ _HOMES = {
         "ContextLengthError",
         "DecodeError",
         "EndRun",
+        "FanoutError",
         "GossamerError",
         "GuardrailError",
         "InvalidRequestError",
@@ -132,6 +139,7 @@ _HOMES = {
         "NotFoundError",
         "OutputError",
         "OverloadedError",
+        "PipelineError",
         "PoolExhaustedError",
         "PoolTimeoutError",
         "ProtocolError",
@@ -153,7 +161,11 @@ _HOMES = {
         "WireError",
     ),
     "gossamer.delegation": ("Runnable",),
+    "gossamer.flow.fanout": ("FanoutPipeline", "fanout_pipeline"),
     "gossamer.flow.handoff": ("handoff",),
+    "gossamer.flow.hub": ("MessageHub",),
+    "gossamer.flow.merged": ("stream_pipeline",),
+    "gossamer.flow.sequential": ("SequentialPipeline", "sequential_pipeline"),
     "gossamer.limits": ("Limits",),
     "gossamer.messages": (
         "Audio",
@@ -207,6 +219,8 @@ __all__ = [
     "DecodeError",
     "Deny",
     "EndRun",
+    "FanoutError",
+    "FanoutPipeline",
     "File",
     "GossamerError",
     "GuardrailError",
@@ -224,6 +238,7 @@ __all__ = [
     "MCPToolError",
     "MemoryNotEnteredError",
     "Message",
+    "MessageHub",
     "Middleware",
     "ModelConnectionError",
     "ModelError",
@@ -236,6 +251,7 @@ __all__ = [
     "OverloadedError",
     "Part",
     "PendingCall",
+    "PipelineError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "Price",
@@ -254,6 +270,7 @@ __all__ = [
     "RunStream",
     "Runnable",
     "ScriptExhaustedError",
+    "SequentialPipeline",
     "Session",
     "SessionBusyError",
     "SessionError",
@@ -274,9 +291,12 @@ __all__ = [
     "enable_metrics",
     "errors",
     "events",
+    "fanout_pipeline",
     "handoff",
     "models",
+    "sequential_pipeline",
     "setup_logger",
+    "stream_pipeline",
     "tool",
 ]
 

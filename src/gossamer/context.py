@@ -25,7 +25,7 @@ else:
 
     Deps = TypeVar("Deps")
 
-__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call"]
+__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call", "current_hubs", "hub_of", "open_hubs"]
 
 
 NOTHING = MessageView([])
@@ -138,6 +138,21 @@ _NONE_SWITCHED: Mapping[str, bool] = {}
 current_call: ContextVar[tuple[RunContext[Any], ToolCall] | None] = ContextVar(
     "gossamer_current_call", default=None
 )
+
+
+# The hubs that are open in this process. While there are none, a run looks no further than whether this is empty.
+open_hubs: set[Any] = set()
+
+# The hubs in whose blocks the code runs, the innermost first; set by `MessageHub`, seen by tasks and threads started there.
+current_hubs: ContextVar[tuple[Any, ...]] = ContextVar("gossamer_current_hubs", default=())
+
+
+def hub_of(agent: Any) -> Any:
+    """Give the innermost open hub around the running code in which an agent takes part, or None."""
+    for hub in current_hubs.get():
+        if hub.has(agent):
+            return hub
+    return None
 
 
 class CallPaused(Exception):  # noqa: N818 - a signal between a tool and the loop, never seen by users

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "AddressRefusedError",
@@ -23,6 +23,7 @@ __all__ = [
     "ContextLengthError",
     "DecodeError",
     "EndRun",
+    "FanoutError",
     "GossamerError",
     "GuardrailError",
     "InvalidRequestError",
@@ -41,6 +42,7 @@ __all__ = [
     "NotFoundError",
     "OutputError",
     "OverloadedError",
+    "PipelineError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "ProtocolError",
@@ -419,6 +421,29 @@ class SessionLostError(SessionError):
 
 class SessionChangedError(SessionError):
     """A session was changed elsewhere since it was loaded, so that what was added here does not fit any more."""
+
+
+# --- agents together ----------------------------------------------------------------------------------------
+
+
+class PipelineError(GossamerError):
+    """An agent of a pipeline failed; the error that it failed with is the cause.
+
+    Attributes:
+        results: what the agents gave until then, in their order; None for those that gave nothing.
+        errors: the errors by the place of the agent, the one that ended the pipeline first.
+    """
+
+    def __init__(
+        self, message: str, *, results: Sequence[Any] = (), errors: Mapping[int, Exception] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.results = list(results)
+        self.errors = dict(errors or {})
+
+
+class FanoutError(PipelineError):
+    """An agent of a fan-out failed, or of a merged stream."""
 
 
 # --- stores -------------------------------------------------------------------------------------------------

@@ -496,7 +496,7 @@ class Session(Generic[State]):
             if self.unfinished is None:
                 self._children = None
             self._journal.release(paused=bool(self.pending))
-        self.holding.release()
+        self.holding.end(self._journal.records)
 
     # --- runs -------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,12 @@ SAYS = {
         "0 calls, 1 from the cache",
         "ended by limit: max_cost",
     ],
+    "review.py": [
+        "at once: writer said 'You said: Name a boat.",
+        "(3 model calls)",
+        "the editor knows: critic - You said: What is weak in it?",
+        "editor has spoken, 9 words",
+    ],
     "session.py": ["4 messages:", "2 messages after", "ticket-42 goes on: You said: Who am I?"],
     "skills.py": [
         '→ read_skill {"name":"currency-report"}',

@@ -16,23 +16,30 @@ from gossamer import (
     AgentPool,
     Approve,
     Deny,
+    FanoutPipeline,
     HostedTool,
     Limits,
     Message,
+    MessageHub,
     ModelSettings,
     Result,
     RunContext,
     Runnable,
     RunStream,
+    SequentialPipeline,
     Session,
     Text,
     Tool,
     Toolkit,
+    fanout_pipeline,
     handoff,
+    sequential_pipeline,
+    stream_pipeline,
     tool,
 )
 from gossamer.cache import MultiLevelCache, cached
 from gossamer.events import Event, TextDelta, ToolProgress
+from gossamer.flow import AgentEvent, MergedStream
 from gossamer.guardrails import Guardrail, guardrail
 from gossamer.memory import Compaction, WorkingMemory
 from gossamer.models import Model, OpenAIChat, ScriptedModel
@@ -240,3 +247,24 @@ async def asks_the_cache() -> None:
     await cached_quote(1)  # pyright: ignore[reportArgumentType]
     await cached_quote("A", price=1.0)  # pyright: ignore[reportCallIssue]
     await cached_sync.invalidate()  # pyright: ignore[reportCallIssue]
+
+
+async def together() -> None:
+    assert_type(await fanout_pipeline([plain, plain], "x"), list[Result[str]])
+    assert_type(await fanout_pipeline([quoting], "x", max_concurrency=2), list[Result[Quote]])
+    assert_type(await fanout_pipeline([plain], "x", on_error="collect"), list[Result[str] | Exception])
+    assert_type(await fanout_pipeline([one], "x"), list[Result[Any]])
+    assert_type((await sequential_pipeline([plain, quoting], "x")).output, Any)
+    await fanout_pipeline([plain], on_error="ignore")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await fanout_pipeline(["plain"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await SequentialPipeline([plain, quoting])(Message.user("x"))
+    await FanoutPipeline([plain, quoting], on_error="collect")("x")
+    async with stream_pipeline([plain], "x") as stream:
+        assert_type(stream, MergedStream[str])
+        async for item in stream:
+            assert_type(item, AgentEvent)
+            assert_type(item.event, Event)
+    assert_type(stream.results, list[Result[str]])
+    async with MessageHub([plain, one], "x") as hub:
+        assert_type(hub, MessageHub)
+        assert_type(hub.sessions["plain"], Session[Any])
