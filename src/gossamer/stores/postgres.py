@@ -20,6 +20,7 @@ from gossamer.stores.base import (
     check_id,
     check_name,
 )
+from gossamer.stores.changes import Clock
 from gossamer.stores.holds import Holds
 from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.listing import Wanted, check_wanted
@@ -165,12 +166,15 @@ class _Opened:
 
     Attributes:
         holds: the sessions that are held.
+        clock: tells the time.
     """
 
     def __init__(self, place: Place, closing: _Opened | None) -> None:
         self.holds = Holds(secrets.token_hex(8))
+        self.clock = Clock()
         self._place = place
         self._closing = closing
+        self._paused: list[StoreThread] = []
         self._link = Link(place, self.holds.token)
         self._writer = StoreThread("gossamer-store-writer", self._write_together, self._link.close)
         self._readers = [_Reader(place) for _ in range(_READERS)]
@@ -197,6 +201,17 @@ class _Opened:
             reader.thread.join(_FLUSH_SECONDS)
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self._place.shown, _FLUSH_SECONDS)
+
+    def pause(self) -> None:
+        """Hold the threads for a fork."""
+        threads = [self._writer, *(reader.thread for reader in self._readers)]
+        self._paused = [thread for thread in threads if thread.pause()]
+
+    def go_on(self) -> None:
+        """Go on after a fork."""
+        for thread in self._paused:
+            thread.go_on()
+        self._paused.clear()
 
     def forget(self) -> None:
         """In a forked child: let go of the connections, which stay the parent's."""
@@ -231,7 +246,7 @@ class _Opened:
             more = False
             batch: Batch | None = None
             try:
-                batch = Batch(self._link.connected(), self.holds.token)
+                batch = Batch(self._link.connected(), self.holds.token, self.clock)
                 self._write_in_one_transaction(batch, jobs)
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
                 for job in reversed(jobs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from threading import Event
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -108,7 +108,7 @@ class Link:
         if self._tries >= len(_WAITS) or not (is_repeatable(error) or (lost and not is_committing)):
             self._tries = 0
             return False
-        time.sleep(_WAITS[self._tries])
+        Event().wait(_WAITS[self._tries])
         self._tries += 1
         return True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable
-from time import time
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from gossamer.records import Record, decode_as
 from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
+    Clock,
     EncodedRecord,
     EncodedSnapshot,
     changes_of,
@@ -65,6 +65,7 @@ class Holder(Protocol):
     """Who holds sessions: a store, as it is opened in this process."""
 
     holds: Holds
+    clock: Clock
 
     def is_alive(self, token: str) -> bool:
         """Whether the holder lives that names itself so."""
@@ -99,7 +100,7 @@ class Hold:
                 secrets.randbits(48),
                 0,
             )  # so that it is none of a session of this id that was deleted
-            now = time()
+            now = self._holder.clock.now()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -227,7 +228,7 @@ class AppendRecords:
             " WHERE number = ?",
             (
                 length + len(new),
-                time(),
+                self._holder.clock.now(),
                 changes.messages,
                 changes.title,
                 changes.agent,
