@@ -15,7 +15,8 @@ from gossamer.models import ScriptedModel
 
 
 def say(word: object) -> None:
-    print(word, flush=True)
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 async def write(place: Place, name: str, shared: str, rounds: str) -> None:
@@ -73,25 +74,25 @@ def fork(place: Place, session: str) -> None:
     store = place.open()
     agent = Agent(ScriptedModel(lambda request: "x"))
 
-    async def say(text: str, *, last: bool = False) -> None:
+    async def speak(text: str, *, last: bool = False) -> None:
         await agent.run(text, session=Session(session, store=store))
         if last:
             await store.aclose()
 
     for turn in range(5):
-        asyncio.run(say(f"parent {turn}"))
+        asyncio.run(speak(f"parent {turn}"))
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                asyncio.run(say(f"child {turn}", last=turn % 2 == 0))
+                asyncio.run(speak(f"child {turn}", last=turn % 2 == 0))
                 code = 0
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
         assert status == 0
     asyncio.run(store.aclose())
-    print("forked", flush=True)
+    say("forked")
 
 
 def orphan(place: Place, session: str) -> None:
@@ -107,7 +108,7 @@ def orphan(place: Place, session: str) -> None:
         if child == 0:
             time.sleep(600)
             os._exit(0)
-        print(child, flush=True)
+        say(child)
         time.sleep(600)
 
 

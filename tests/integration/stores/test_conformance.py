@@ -212,6 +212,7 @@ async def test_the_status_tells_what_became_of_the_last_run(shared: Place) -> No
     seen: list[str] = []
 
     async def reply(request):
+        await session.settle()
         seen.append(await status())
         return ToolCall("pay") if request.messages[-1].role == "user" else "done"
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 from tests.integration.stores.places import ROOT, Place
@@ -47,10 +48,8 @@ def steal(place: Place) -> None:
             " WHERE application_name = 'gossamer' AND pid <> pg_backend_pid()"
         )
         return
-    folder, name = os.path.split(place.where)
-    for one in os.listdir(folder):
-        if one.startswith(f"{name}-holder-"):
-            os.unlink(os.path.join(folder, one))
+    for one in Path(place.where).parent.glob("chats.db-holder-*"):
+        one.unlink()
 
 
 # --- processes ------------------------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ def test_a_loop_that_ends_while_writes_are_under_way_loses_none(place: Place) ->
         for number in range(50):
             session.add(Message.user(str(number)))
         saving = asyncio.create_task(session.save())
-        while not session._journal.saving.pushed == session._journal.end:
+        while session._journal.saving.pushed != session._journal.end:
             await asyncio.sleep(0)
         saving.cancel()
 
@@ -376,7 +375,7 @@ async def test_a_paused_run_is_resumed_from_the_store_or_from_memory(place: Plac
         return "paid"
 
     def inner_reply(request):
-        return ToolCall("pay", id="p") if request.messages[-1].role == "user" else "inner done"
+        return ToolCall("pay") if request.messages[-1].role == "user" else "inner done"
 
     inner = Agent(ScriptedModel(inner_reply), tools=[pay], name="inner")
 
