@@ -30,7 +30,7 @@ from gossamer.records import (
 from gossamer.saving import NotLoaded, Saving
 from gossamer.snapshot import restore, snapshot_of
 from gossamer.standing import Standing
-from gossamer.stores.base import Store, StoredSnapshot
+from gossamer.stores.base import Store, StoredSession, StoredSnapshot
 from gossamer.usage import Usage
 from gossamer.view import View
 
@@ -241,6 +241,11 @@ class Journal:
         length = 0 if stored is None else stored.length
         if saving.loaded and await self._is_unchanged(length):
             return {}
+        return self._take_up(stored)
+
+    def _take_up(self, stored: StoredSession | None) -> dict[str, str]:
+        """Stand where a stored conversation stands, at the beginning where None."""
+        saving = self._kept
         standing = Standing(View(self.window), self.initial, self.merge)
         self.first, self.records = 0, []
         children: dict[str, str] = {}
@@ -252,7 +257,7 @@ class Journal:
         self.standing = standing
         self._covered = None
         saving.loaded = True
-        saving.saved = saving.pushed = length
+        saving.saved = saving.pushed = self.end
         saving.snapshot_at = self.first
         return children
 
@@ -278,7 +283,7 @@ class Journal:
         try:
             if saving.loaded and await self._is_unchanged(held.length):
                 return {}
-            return await self.load()
+            return self._take_up(None) if held.is_new else await self.load()
         except BaseException:
             saving.push((), saving.pushed, release=True)
             saving.let_settle()

@@ -114,7 +114,7 @@ class Hold:
         elif holds.is_held(session):
             raise _busy(session)
         holds.take(session, row.fence, self._loop)
-        self.held = Held(row.fence, row.length)
+        self.held = Held(row.fence, row.length, row.is_new)
         return self.held
 
     def undo(self) -> None:
