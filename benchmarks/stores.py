@@ -230,9 +230,9 @@ async def measure(store: Store) -> dict[str, float]:
 
 def rows(name: str, measured: dict[str, float], floor: float | None, aims: dict[str, float]) -> list[Row]:
     """Make the rows of one store."""
-    rivals: dict[str, dict[str, Any]] = dict.fromkeys(("run", "go_on"), {})
+    rivals: dict[str, dict[str, Any]] = {}
     if name == "SQLite":
-        rivals = {case: rival_row(f"stored_{case}", names=("agno", "langgraph")) for case in rivals}
+        rivals = {case: rival_row(f"stored_{case}", names=("agno", "langgraph")) for case in ("run", "go_on")}
     told = {
         "append": (f"append a record, {TOGETHER} sessions at once", "µs"),
         "run": (f"a run that is kept, {TOGETHER} sessions at once", "µs"),

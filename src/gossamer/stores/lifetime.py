@@ -24,6 +24,10 @@ class Opened(Protocol):
         """The same, and wait for their end."""
         ...
 
+    def is_alive(self) -> bool:
+        """Whether one of its threads has not ended yet."""
+        ...
+
     def pause(self) -> None:
         """Before a fork: hold the threads between two pieces of work, and close what a child must not inherit."""
         ...
@@ -107,7 +111,7 @@ class Lifetime(Generic[OpenedT]):
         with self._lock:
             if self._opened is None:
                 opened = self._open(self._closing)
-                self._unopened = weakref.finalize(self, opened.stop)
+                self._unopened = weakref.finalize(self, _end, opened)
                 self._unopened.atexit = False
                 self._opened = opened
             return self._opened
@@ -129,9 +133,21 @@ _alive: weakref.WeakSet[Lifetime[Any]] = weakref.WeakSet()
 _parents: list[Any] = []
 
 
+# What is being stopped whose store nobody has any more.
+_ending: list[Any] = []
+
+
+def _end(opened: Opened) -> None:
+    opened.stop()
+    _ending[:] = [one for one in _ending if one.is_alive()]
+    _ending.append(opened)
+
+
 def _flush_all() -> None:
     for one in list(_alive):
         one.flush()
+    for opened in list(_ending):
+        opened.close()
 
 
 _paused: list[Lifetime[Any]] = []

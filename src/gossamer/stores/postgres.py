@@ -202,6 +202,10 @@ class _Opened:
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self._place.shown, _FLUSH_SECONDS)
 
+    def is_alive(self) -> bool:
+        """Whether one of the threads has not ended yet."""
+        return self._writer.is_alive() or any(reader.thread.is_alive() for reader in self._readers)
+
     def pause(self) -> None:
         """Hold the threads for a fork."""
         threads = [self._writer, *(reader.thread for reader in self._readers)]
@@ -356,9 +360,7 @@ def _shown(url: str) -> str:
         raise ArgumentError(
             "url of the Postgres database cannot be read; escape @, /, #, ? and : in its password"
         ) from None
-    if parsed.scheme not in {"postgres", "postgresql"}:
-        raise ArgumentError(
-            f"url of a Postgres database begins with postgresql://, not with {parsed.scheme[:20]!r}"
-        )
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise ArgumentError("url of a Postgres database begins with postgresql://")
     user, at, host = parsed.netloc.rpartition("@")
     return f"{parsed.scheme}://{user.partition(':')[0]}{at}{host}{parsed.path}"

@@ -210,6 +210,10 @@ class _Opened:
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
 
+    def is_alive(self) -> bool:
+        """Whether one of the threads has not ended yet."""
+        return self._writer.is_alive() or self._reader.is_alive()
+
     def pause(self) -> None:
         """Hold the threads for a fork, and close the file: SQLite in a child takes its parent's locks for its own."""
         self._paused = [thread for thread in {self._writer, self._reader} if thread.pause()]
