@@ -93,9 +93,11 @@ class Link:
             error: what was raised.
             is_committing: whether what was asked for may have been done all the same.
         """
+        connection, lost = self._connection, self._connection is None
+        if lost and not self._was_connected:  # what was never reached is told of at once
+            return False
         from gossamer.stores.postgres_connection import is_lost, is_repeatable
 
-        connection, lost = self._connection, self._connection is None and self._was_connected
         if connection is not None:
             if not is_lost(connection):
                 try:

@@ -45,12 +45,19 @@ T = TypeVar("T")
 
 _FLUSH_SECONDS = 10.0
 
+# A file up to this size is written anew where a user is deleted.
+_VACUUM_BYTES = 256 * 1024 * 1024
+
 
 class SQLiteStore:
     """Keeps sessions in a SQLite file. Needs nothing beside the standard library.
 
     Write-ahead log, `synchronous=FULL`: what was acknowledged survives the power failing. Several processes may share
     a file, on a file system of this machine.
+
+    What is deleted is overwritten. Pieces of it may be left in the free space of pages, where SQLite has moved rows
+    before; `delete_user` removes these too, by writing the file anew, where that has at most 256 MiB. A larger one wants
+    a `VACUUM` at a quiet hour.
 
     Args:
         path: the file; made where it is missing, its folder is not. `:memory:` keeps everything in this process.
@@ -284,11 +291,19 @@ class _Opened:
             raise
         deleted = [job for job in jobs if isinstance(job.work, sql.Delete)]
         try:
-            if deleted:
+            if deleted and self._path is not None:
+                if any(job.work.is_thorough for job in deleted) and self._size(connection) <= _VACUUM_BYTES:
+                    connection.execute("VACUUM")  # pieces of rows that SQLite has moved lie in free space
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
         except sqlite3.Error as error:
             for job in deleted:
                 job.error = job.error or self._as_ours(error)
+
+    def _size(self, connection: sqlite3.Connection) -> int:
+        (pages,), (bytes_,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        return pages * bytes_
 
     def _read_together(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -316,6 +331,8 @@ class _Opened:
         )
         try:
             connection.execute("PRAGMA foreign_keys = ON")
+            # From the first write on: what moves to another page must not stay where it was, to be found after a deletion.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, where)
             if self._path is not None:

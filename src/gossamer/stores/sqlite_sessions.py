@@ -286,9 +286,14 @@ _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id
 
 
 class Delete:
-    """Deletes sessions, and media that no other session holds."""
+    """Deletes sessions, and media that no other session holds.
+
+    Attributes:
+        is_thorough: whether no byte may be left.
+    """
 
     def __init__(self, column: Literal["id", "user"], value: str) -> None:
+        self.is_thorough = column == "user"
         self._column = column
         self._value = value
 
@@ -296,18 +301,14 @@ class Delete:
         """Nothing is to be prepared."""
 
     def do(self, connection: sqlite3.Connection) -> int:
-        """Delete, overwriting what was there; give how many sessions, without those inside their calls."""
-        connection.execute("PRAGMA secure_delete = ON")
-        try:
-            hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
-            deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
-            connection.execute(_DELETE[self._column], (self._value,))
-            connection.executemany(
-                "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
-                hashes,
-            )
-        finally:
-            connection.execute("PRAGMA secure_delete = OFF")
+        """Delete; give how many sessions, without those inside their calls."""
+        hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
+        deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
+        connection.execute(_DELETE[self._column], (self._value,))
+        connection.executemany(
+            "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
+            hashes,
+        )
         return deleted
 
     def undo(self) -> None:
