@@ -24,7 +24,7 @@ class Opened(Protocol):
         """The same, and wait for their end."""
         ...
 
-    def is_alive(self) -> bool:
+    def is_at_work(self) -> bool:
         """Whether one of its threads has not ended yet."""
         ...
 
@@ -139,14 +139,14 @@ _ending: list[Any] = []
 
 def _end(opened: Opened) -> None:
     opened.stop()
-    _ending[:] = [one for one in _ending if one.is_alive()]
+    _ending[:] = [one for one in _ending if one.is_at_work()]
     _ending.append(opened)
 
 
 def _flush_all() -> None:
     for one in list(_alive):
         one.flush()
-    for opened in list(_ending):
+    for opened in _ending:
         opened.close()
 
 

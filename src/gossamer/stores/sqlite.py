@@ -217,7 +217,7 @@ class _Opened:
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
 
-    def is_alive(self) -> bool:
+    def is_at_work(self) -> bool:
         """Whether one of the threads has not ended yet."""
         return self._writer.is_alive() or self._reader.is_alive()
 
