@@ -227,6 +227,12 @@ async def test_a_long_talk_with_snapshots_comes_to_the_same(window: int) -> None
                 ("reload",),
                 ("decide", True, "arguments" if number > 10 else None),
             ]
-            steps += [("run", "long", "x"), ("rewind", 0), ("hand", "other"), ("switch", str(number), True), ("reload",)]
+            steps += [
+                ("run", "long", "x"),
+                ("rewind", 0),
+                ("hand", "other"),
+                ("switch", str(number), True),
+                ("reload",),
+            ]
             steps += [("run", "ask", "x"), ("run", "fail", "x")]
     await check("sqlite", "", steps, window)
