@@ -18,6 +18,7 @@ NAMES = (
     "cache",
     "cache_tiers",
     "fanout",
+    "stores",
     "mcp",
     "imports",
     "http",

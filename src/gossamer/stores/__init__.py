@@ -19,11 +19,13 @@ from gossamer.stores.urls import open_store
 if TYPE_CHECKING:
     from gossamer.stores.exporting import export_session
     from gossamer.stores.importing import import_session
+    from gossamer.stores.postgres import PostgresStore
     from gossamer.stores.sqlite import SQLiteStore
 
 __all__ = [
     "Append",
     "Held",
+    "PostgresStore",
     "SQLiteStore",
     "SessionInfo",
     "SessionStatus",
@@ -37,7 +39,12 @@ __all__ = [
 
 
 # What is loaded at its first use, and where it stands.
-_LATE = {"SQLiteStore": "sqlite", "export_session": "exporting", "import_session": "importing"}
+_LATE = {
+    "PostgresStore": "postgres",
+    "SQLiteStore": "sqlite",
+    "export_session": "exporting",
+    "import_session": "importing",
+}
 
 
 def __getattr__(name: str) -> Any:
