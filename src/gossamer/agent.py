@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from gossamer.guardrails.base import Guardrail
+    from gossamer.memory.working import WorkingMemory
 
     Deps = TypeVar("Deps", default=Any)
     OutputT = TypeVar("OutputT", default=str)
@@ -68,6 +69,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         guardrails: checks of what goes in and comes out, in order; see `gossamer.guardrails`.
         limits: what a run may use.
         settings: how the model should answer.
+        memory: a `WorkingMemory` that keeps what the model sees small; see `gossamer.memory`.
 
     Raises:
         ArgumentError: an argument is of the wrong type; the message names it.
@@ -82,6 +84,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
     guardrails: Sequence[Guardrail] = ()
     limits: Limits | None = None
     settings: ModelSettings | None = None
+    memory: WorkingMemory | Sequence[WorkingMemory] | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -94,6 +97,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             or self.guardrails is not _NONE
             or self.limits is not None
             or self.settings is not None
+            or self.memory is not None
             or self.output is not str
         ):
             _check(self)
@@ -493,6 +497,10 @@ def _check(agent: Agent[Any, Any]) -> None:
         from gossamer.guardrails.base import Guardrail
 
         force_setattr(agent, "guardrails", _all_of("guardrails", agent.guardrails, Guardrail))
+    if agent.memory is not None:
+        from gossamer.memory.during import as_memories
+
+        force_setattr(agent, "memory", as_memories(agent.memory))
 
 
 def _all_of(name: str, value: Any, kind: type) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
         switches: the toolkits that were switched in a run without a session, by name; read `switched`.
-        judged: what guardrails' judges have used since the last answer.
+        judged: what guardrails' judges and memories' summaries have used since the last answer.
         inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
@@ -188,6 +188,11 @@ class AgentLike(Protocol):
     @property
     def guardrails(self) -> Sequence[Any]:
         """Guardrails."""
+        ...
+
+    @property
+    def memory(self) -> Any:
+        """Memories, or None."""
         ...
 
     @property

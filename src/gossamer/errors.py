@@ -15,6 +15,7 @@ __all__ = [
     "CircuitOpenError",
     "ConnectError",
     "ContentFilterError",
+    "ContextBudgetError",
     "ContextLengthError",
     "DecodeError",
     "EndRun",
@@ -28,6 +29,7 @@ __all__ = [
     "MCPError",
     "MCPTimeoutError",
     "MCPToolError",
+    "MemoryNotEnteredError",
     "ModelConnectionError",
     "ModelError",
     "ModelRetry",
@@ -320,6 +322,24 @@ class RunPausedError(GossamerError):
     def __init__(self, message: str, *, pending: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.pending = tuple(pending)
+
+
+class ContextBudgetError(GossamerError):
+    """What must stay in view exceeds the budget of a working memory; the model was not asked.
+
+    Attributes:
+        tokens: about how many it has.
+        allowed: the budget.
+    """
+
+    def __init__(self, message: str, *, tokens: int, allowed: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.allowed = allowed
+
+
+class MemoryNotEnteredError(GossamerError):
+    """A memory was used directly, outside `async with`."""
 
 
 class OutputError(GossamerError):

@@ -66,6 +66,7 @@ from gossamer.view import MessageView
 
 if TYPE_CHECKING:
     from gossamer.guardrails.checking import Guards
+    from gossamer.memory.during import Memories
 
 __all__ = ["execute"]
 
@@ -169,6 +170,7 @@ async def execute(
             await take_over(context, setup, successor, output, settings, emit)
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
+        memory: Memories | None = setup.memory
         while result is None:
             if message is None:
                 # Build a request.
@@ -185,6 +187,9 @@ async def execute(
                     kit = setup.kit
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
+                if memory is not None:
+                    await memory.before_model(context, setup.model, setup.words, kit, setup.schema, emit)
+                    kit = memory.equipped(kit)
                 context.messages = (
                     MessageView(new, 0, len(new), context.bodies) if session is None else session.messages
                 )
@@ -223,8 +228,13 @@ async def execute(
                         break
                 reason = response.finish_reason
                 turns += 1
-                context.usage = context.usage.plus(used, started) if turns > 1 or guards is not None else used
+                if turns > 1 or guards is not None or memory is not None:
+                    context.usage = context.usage.plus(used, started)
+                else:
+                    context.usage = used
                 started = 0
+                if memory is not None:
+                    used = memory.answered(context, setup.model, used)
                 if guards is not None:
                     message, used = await guards.answer(
                         context, message, used, setup.beside, emit, setup.layers
@@ -296,7 +306,7 @@ async def execute(
                 context.usage += Usage(tool_calls=started)
                 started = 0
                 await take_over(context, setup, successor, output, settings, emit)
-                kit, guards = setup.kit, setup.guards
+                kit, guards, memory = setup.kit, setup.guards, setup.memory
                 repaired = False
             message = turn = None
             resumed = False

@@ -162,6 +162,15 @@ class Session(Generic[State]):
         return self._journal.standing.view.snapshot()
 
     @property
+    def view(self) -> View:
+        """What the model sees, with the place of each message; records alone move it."""
+        return self._view
+
+    async def read(self, begin: int, end: int) -> list[Record]:
+        """Give the records from one place up to another, those that there are."""
+        return self._journal[begin:end]
+
+    @property
     def state(self) -> State:
         """What tools remember in this session; changed with `update`."""
         return self._journal.standing.state

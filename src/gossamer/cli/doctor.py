@@ -51,6 +51,7 @@ _OPTIONAL = {
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
     "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
+    "tiktoken": ("tiktoken", "exact token counts for OpenAI's models", "pip install 'gossamer[tokens]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (
         "sentence-transformers",

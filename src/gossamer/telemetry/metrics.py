@@ -120,6 +120,24 @@ class Recorder:
             ["guardrail", "place"],
             registry=registry,
         )
+        self._compactions = Counter(
+            "gossamer_memory_compactions_total",
+            "Times that a working memory moved a view, by what it did.",
+            ["mode"],
+            registry=registry,
+        )
+        self._compacted_tokens = Counter(
+            "gossamer_memory_compaction_tokens_total",
+            "Tokens of the requests concerned, before and after a working memory moved the view.",
+            ["mode", "when"],
+            registry=registry,
+        )
+        self._failed_summaries = Counter(
+            "gossamer_memory_failed_summaries_total",
+            "Summaries that could not be made, by the class of the error.",
+            ["kind"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -136,6 +154,9 @@ class Recorder:
             self._rate_limit_waits,
             self._cached,
             self._guardrails,
+            self._compactions,
+            self._compacted_tokens,
+            self._failed_summaries,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -222,6 +243,22 @@ class Recorder:
         """Count what a guardrail stopped."""
         key = (guardrail, place, "guardrail")
         count = self._count.get(key) or self._bind(key, self._count, self._guardrails, "inc")
+        count(1)
+
+    def view_compacted(self, mode: str, before: int, after: int) -> None:
+        """Count that a working memory moved a view: it did `compact` or `compress`."""
+        key = (mode, "compactions")
+        count = self._count.get(key) or self._bind(key, self._count, self._compactions, "inc")
+        count(1)
+        for when, tokens in (("before", before), ("after", after)):
+            label = (mode, when, "compaction tokens")
+            add = self._count.get(label) or self._bind(label, self._count, self._compacted_tokens, "inc")
+            add(tokens)
+
+    def summary_failed(self, kind: str) -> None:
+        """Count a summary that could not be made."""
+        key = (kind, "summary")
+        count = self._count.get(key) or self._bind(key, self._count, self._failed_summaries, "inc")
         count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
