@@ -24,7 +24,9 @@ from gossamer.errors import (
 from gossamer.records import Record
 from gossamer.stores import sqlite_sessions as sql
 from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, check_id
+from gossamer.stores.memories import MemoryStore
 from gossamer.stores.presence import Presence
+from gossamer.stores.sqlite_memories import ForgetOwner, SQLiteMemories
 from gossamer.stores.sqlite_schema import migrate
 from gossamer.stores.thread import Job, StoreThread
 
@@ -61,6 +63,11 @@ class SQLiteStore:
     def url(self) -> str:
         """Where it is."""
         return "memory:" if self._path is None else f"sqlite:///{self._path}"
+
+    @property
+    def memories(self) -> MemoryStore:
+        """What is remembered across sessions; see `Store.memories`."""
+        return SQLiteMemories(self._open())
 
     async def hold(
         self, session: str, *, parent: str | None = None, inside: str = "", initial: Any = None
@@ -142,12 +149,14 @@ class _Opened:
         process: the id of the process.
         token: names this user of the database to others.
         held: the sessions that are held; used by the writing thread alone.
+        claimed: the extractions of memories that are under way here; the same.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.process = os.getpid()
         self.token = secrets.token_hex(8)
         self.held: dict[str, int] = {}
+        self.claimed: set[int] = set()
         self._path = path
         self._presence: Presence | None = None
         self._connecting = Lock()
@@ -215,7 +224,7 @@ class _Opened:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if any(isinstance(job.work, sql.Delete) for job in done):
+            if any(isinstance(job.work, sql.Delete | ForgetOwner) for job in done):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
         except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
             failed = self._as_ours(error)

@@ -23,6 +23,7 @@ from gossamer.stores.changes import (
     inserted_of,
 )
 from gossamer.stores.media import MediaHash, restore
+from gossamer.stores.sqlite_memories import forget_user
 
 __all__ = [
     "AppendRecords",
@@ -204,11 +205,17 @@ _MEDIA_OF = {
     )
     for column in ("id", "user")
 }
+# What was said in a session waits in them.
+_JOBS_OF_SESSION = (
+    "WITH RECURSIVE gone (number, id) AS (SELECT number, id FROM sessions WHERE id = ?"
+    " UNION SELECT sessions.number, sessions.id FROM sessions JOIN gone ON sessions.parent = gone.number)"
+    " DELETE FROM memory_jobs WHERE session IN (SELECT id FROM gone)"
+)
 _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id", "user")}  # noqa: S608 - as above
 
 
 class Delete:
-    """Deletes sessions, and media that no other session holds."""
+    """Deletes sessions, media that no other session holds, and with a user what is remembered of them."""
 
     def __init__(self, column: Literal["id", "user"], value: str) -> None:
         self._column = column
@@ -221,6 +228,10 @@ class Delete:
         """Delete, overwriting what was there; give how many sessions, without those inside their calls."""
         connection.execute("PRAGMA secure_delete = ON")
         try:
+            if self._column == "id":
+                connection.execute(_JOBS_OF_SESSION, (self._value,))
+            else:
+                forget_user(connection, self._value)
             hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
             deleted = connection.execute(_DELETE[self._column], (self._value,)).rowcount
             connection.executemany(

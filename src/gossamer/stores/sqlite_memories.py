@@ -1,0 +1,558 @@
+"""Memories in a SQLite store: full-text search by FTS5 and BM25, vectors beside it, and the extractions that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from gossamer.errors import StoreError
+from gossamer.stores.memories import (
+    Claimed,
+    Extraction,
+    FoundMemory,
+    MemoryChanges,
+    MemoryKind,
+    MemoryOwner,
+    MemoryQuery,
+    NewMemory,
+    StoredMemory,
+    sameness,
+    usefulness,
+)
+from gossamer.stores.nearest import nearest
+from gossamer.stores.query_words import query_words, spaced
+
+if TYPE_CHECKING:
+    from gossamer.stores.sqlite_sessions import Write
+
+__all__ = ["ForgetOwner", "SQLiteMemories", "forget_user"]
+
+T = TypeVar("T")
+
+# How many entries of the index one search ranks: a word that stands in more memories than are left of them is passed
+# over, the most frequent first; about a microsecond each.
+_MOST_RANKED = 6_000
+
+# How many memories share a transaction of deleting, and variables of a statement.
+_PAGE = 500
+
+_COLUMNS = "id, text, tool, importance, created, updated, used, uses, session, run, metadata"
+
+
+class Opened(Protocol):
+    """A store as it is opened in this process."""
+
+    token: str
+    claimed: set[int]
+
+    def is_alive(self, token: str) -> bool:
+        """Whether the process lives that names itself so."""
+        ...
+
+    def write(self, work: Write[T]) -> asyncio.Future[T]:
+        """Ask for a write."""
+        ...
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Ask for a read."""
+        ...
+
+
+class SQLiteMemories:
+    """The memories of a SQLite store; see `MemoryStore`.
+
+    Args:
+        opened: the store.
+    """
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+
+    async def change(self, changes: MemoryChanges) -> list[str]:
+        """Change memories; see `MemoryStore.change`."""
+        return await self._opened.write(_Change(self._opened, changes))
+
+    async def search(self, query: MemoryQuery) -> list[FoundMemory]:
+        """Find memories; see `MemoryStore.search`."""
+        return await self._opened.read(lambda connection: _search(connection, query))
+
+    async def read(
+        self, owner: MemoryOwner, *, limit: int = 100, before: float | None = None
+    ) -> list[StoredMemory]:
+        """Give an owner's memories; see `MemoryStore.read`."""
+        return await self._opened.read(lambda connection: _read(connection, owner, limit, before))
+
+    def note_uses(self, ids: Sequence[str]) -> asyncio.Future[None]:
+        """Note that memories were retrieved; see `MemoryStore.note_uses`."""
+        return self._opened.write(_NoteUses(ids))
+
+    async def forget_owner(self, owner: MemoryOwner) -> int:
+        """Forget all of an owner; see `MemoryStore.forget_owner`."""
+        return await self._opened.write(ForgetOwner(owner))
+
+    def queue(self, extraction: Extraction, most: int) -> asyncio.Future[int]:
+        """Let an extraction wait; see `MemoryStore.queue`."""
+        return self._opened.write(_Queue(extraction, most))
+
+    async def claim(self, kind: MemoryKind, agents: Sequence[str] | None, now: float) -> Claimed | float | None:
+        """Take an extraction; see `MemoryStore.claim`."""
+        return await self._opened.write(_Claim(self._opened, kind, agents, now))
+
+    async def put_back(self, claimed: Claimed, due: float | None, *, counted: bool) -> None:
+        """Let an extraction wait again, or drop it; see `MemoryStore.put_back`."""
+        await self._opened.write(_PutBack(self._opened, claimed, due, counted))
+
+    async def count_waiting(self, kind: MemoryKind, agents: Sequence[str] | None) -> int:
+        """Count the extractions that wait; see `MemoryStore.count_waiting`."""
+        where, values = _of_agents(kind, agents)
+        sql = f"SELECT count(*) FROM memory_jobs WHERE {where}"  # noqa: S608 - the condition is ours
+        return await self._opened.read(lambda connection: connection.execute(sql, values).fetchone()[0])
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+class _Work:
+    """A write that needs no preparation and keeps nothing outside of the database; see `Write`."""
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def undo(self) -> None:
+        """Nothing is kept outside."""
+
+
+class _Change(_Work):
+    """Changes an owner's memories; see `MemoryStore.change`."""
+
+    def __init__(self, opened: Opened, changes: MemoryChanges) -> None:
+        self._opened = opened
+        self._changes = changes
+
+    def do(self, connection: sqlite3.Connection) -> list[str]:
+        """Change them, and let the extraction go that this comes of."""
+        changes, now = self._changes, time()
+        if changes.claimed is not None:
+            done = connection.execute(
+                "DELETE FROM memory_jobs WHERE number = ? AND holder = ?", (changes.claimed, self._opened.token)
+            )
+            self._opened.claimed.discard(changes.claimed)
+            if not done.rowcount:
+                raise StoreError("the extraction was taken over by another process, or what it came of was deleted")
+        owner = _owner_of(connection, changes.owner, make=bool(changes.put))
+        if owner is None:
+            return []
+        if changes.forget:
+            _forget(connection, owner, changes.forget)
+        ids: list[str] = []
+        for one in changes.put:
+            ids.append(_put(connection, owner, one, now))
+        if changes.put:
+            _let_go(connection, owner, changes, set(ids), now)
+        return ids
+
+
+class _NoteUses(_Work):
+    """Notes that memories were retrieved."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = ids
+
+    def do(self, connection: sqlite3.Connection) -> None:
+        """Note it."""
+        now = time()
+        connection.executemany(
+            "UPDATE memories SET used = ?, uses = uses + 1 WHERE id = ?", [(now, one) for one in self._ids]
+        )
+
+
+class ForgetOwner(_Work):
+    """Forgets all memories of an owner, and what waits to become one."""
+
+    def __init__(self, owner: MemoryOwner) -> None:
+        self._owner = owner
+
+    def do(self, connection: sqlite3.Connection) -> int:
+        """Forget them, overwriting what was there."""
+        owner = self._owner
+        connection.execute("PRAGMA secure_delete = ON")
+        try:
+            connection.execute("DELETE FROM memory_jobs WHERE kind = ? AND name = ?", (owner.kind, owner.name))
+            number = _owner_of(connection, owner, make=False)
+            if number is None:
+                return 0
+            rows = connection.execute("SELECT number FROM memories WHERE owner = ?", (number,)).fetchall()
+            _erase(connection, [one for (one,) in rows])
+            connection.execute("DELETE FROM memory_owners WHERE number = ?", (number,))
+            return len(rows)
+        finally:
+            connection.execute("PRAGMA secure_delete = OFF")
+
+
+class _Queue(_Work):
+    """Lets an extraction wait."""
+
+    def __init__(self, extraction: Extraction, most: int) -> None:
+        self._extraction = extraction
+        self._most = most
+
+    def do(self, connection: sqlite3.Connection) -> int:
+        """Put it down; tell how many older ones were dropped for it."""
+        one = self._extraction
+        connection.execute(
+            "INSERT INTO memory_jobs (kind, name, agent, user, session, run, material) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (kind, name, run) DO UPDATE SET material = excluded.material",
+            (one.owner.kind, one.owner.name, one.agent, one.user, one.session, one.run, one.material),
+        )
+        waiting = connection.execute(
+            "SELECT count(*) FROM memory_jobs WHERE kind = ? AND agent = ?", (one.owner.kind, one.agent)
+        ).fetchone()[0]
+        if waiting <= self._most:
+            return 0
+        return connection.execute(
+            "DELETE FROM memory_jobs WHERE number IN (SELECT number FROM memory_jobs WHERE kind = ? AND agent = ?"
+            " ORDER BY number LIMIT ?)",
+            (one.owner.kind, one.agent, waiting - self._most),
+        ).rowcount
+
+
+class _Claim:
+    """Takes an extraction; see `MemoryStore.claim`."""
+
+    def __init__(self, opened: Opened, kind: MemoryKind, agents: Sequence[str] | None, now: float) -> None:
+        self._opened = opened
+        self._kind: MemoryKind = kind
+        self._agents = agents
+        self._now = now
+        self._number: int | None = None
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, connection: sqlite3.Connection) -> Claimed | float | None:
+        """Take the oldest that is due and free."""
+        ours, alive = self._opened, dict[str, bool]()
+        where, values = _of_agents(self._kind, self._agents)
+        next_due: float | None = None
+        rows = connection.execute(
+            f"SELECT number, holder, due FROM memory_jobs WHERE {where} ORDER BY number",  # noqa: S608 - as above
+            values,
+        ).fetchall()
+        for number, holder, due in rows:
+            if holder is not None:
+                if holder not in alive:
+                    alive[holder] = holder != ours.token and ours.is_alive(holder)
+                if alive[holder] or (holder == ours.token and number in ours.claimed):
+                    continue
+            if due > self._now:
+                next_due = due if next_due is None else min(next_due, due)
+                continue
+            connection.execute(
+                "UPDATE memory_jobs SET holder = ?, attempts = attempts + 1 WHERE number = ?", (ours.token, number)
+            )
+            ours.claimed.add(number)
+            self._number = number
+            attempts, name, *rest = connection.execute(
+                "SELECT attempts, name, agent, user, session, run, material FROM memory_jobs WHERE number = ?",
+                (number,),
+            ).fetchone()
+            return Claimed(number, attempts, Extraction(MemoryOwner(self._kind, name), *rest))
+        return next_due
+
+    def undo(self) -> None:
+        """It was not taken."""
+        if self._number is not None:
+            self._opened.claimed.discard(self._number)
+
+
+class _PutBack(_Work):
+    """Lets an extraction wait again, or drops it."""
+
+    def __init__(self, opened: Opened, claimed: Claimed, due: float | None, counted: bool) -> None:
+        self._opened = opened
+        self._claimed = claimed
+        self._due = due
+        self._counted = counted
+
+    def do(self, connection: sqlite3.Connection) -> None:
+        """Put it back, where it is still ours."""
+        number, token = self._claimed.number, self._opened.token
+        if self._due is None:
+            connection.execute("DELETE FROM memory_jobs WHERE number = ? AND holder = ?", (number, token))
+        else:
+            connection.execute(
+                "UPDATE memory_jobs SET holder = NULL, due = ?, attempts = attempts - ? WHERE number = ? AND holder = ?",
+                (self._due, int(not self._counted), number, token),
+            )
+        self._opened.claimed.discard(number)
+
+
+def forget_user(connection: sqlite3.Connection, user: str) -> None:
+    """Forget all that is remembered of a user, in whosever memories it went, and what waits to become one."""
+    connection.execute("DELETE FROM memory_jobs WHERE user = ? OR (kind = 'personal' AND name = ?)", (user, user))
+    rows = connection.execute(
+        "SELECT memory FROM memory_users WHERE user = ?1"
+        " UNION SELECT memories.number FROM memories JOIN memory_owners ON memory_owners.number = memories.owner"
+        " WHERE memory_owners.kind = 'personal' AND memory_owners.name = ?1",
+        (user,),
+    ).fetchall()
+    _erase(connection, [one for (one,) in rows])
+    connection.execute("DELETE FROM memory_owners WHERE kind = 'personal' AND name = ?", (user,))
+
+
+def _owner_of(connection: sqlite3.Connection, owner: MemoryOwner, *, make: bool) -> int | None:
+    row = connection.execute(
+        "SELECT number FROM memory_owners WHERE kind = ? AND name = ?", (owner.kind, owner.name)
+    ).fetchone()
+    if row is not None:
+        return row[0]
+    if not make:
+        return None
+    return connection.execute(
+        "INSERT INTO memory_owners (kind, name) VALUES (?, ?)", (owner.kind, owner.name)
+    ).lastrowid
+
+
+def _put(connection: sqlite3.Connection, owner: int, one: NewMemory, now: float) -> str:
+    """Put a memory down: in place of the one of its id, or of one that says the same; give the id that it has."""
+    same = sameness(one.tool, one.text)
+    equal = connection.execute(
+        "SELECT number, id FROM memories WHERE owner = ? AND same = ?", (owner, same)
+    ).fetchone()
+    named = connection.execute(
+        "SELECT number, id FROM memories WHERE owner = ? AND id = ?", (owner, one.id)
+    ).fetchone()
+    if equal is not None and named is not None and equal != named:
+        _take_users(connection, named[0], equal[0])
+        _delete(connection, owner, [named[0]])
+    kept = equal or named
+    if kept is None:
+        number = connection.execute(
+            "INSERT INTO memories (id, owner, same, text, tool, importance, created, updated, used, session, run,"
+            " metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                one.id,
+                owner,
+                same,
+                one.text,
+                one.tool,
+                one.importance,
+                now,
+                now,
+                now,
+                one.session,
+                one.run,
+                msgspec.json.encode(one.metadata),
+            ),
+        ).lastrowid
+        assert number is not None
+        connection.execute("UPDATE memory_owners SET memories = memories + 1 WHERE number = ?", (owner,))
+        name = one.id
+    else:
+        number, name = kept
+        connection.execute(
+            "UPDATE memories SET same = ?, text = ?, tool = ?, importance = max(importance, ?), updated = ?,"
+            " session = coalesce(?, session), run = coalesce(?, run),"
+            " metadata = CASE ? WHEN CAST('{}' AS BLOB) THEN metadata ELSE ? END WHERE number = ?",
+            (
+                same,
+                one.text,
+                one.tool,
+                one.importance,
+                now,
+                one.session,
+                one.run,
+                data := msgspec.json.encode(one.metadata),
+                data,
+                number,
+            ),
+        )
+        connection.execute("DELETE FROM memory_words WHERE rowid = ?", (number,))
+        connection.execute("DELETE FROM memory_vectors WHERE memory = ?", (number,))
+    connection.execute(
+        "INSERT INTO memory_words (rowid, owner, tool, words) VALUES (?, ?, ?, ?)",
+        (number, _scope(owner), spaced(one.tool), spaced(one.text)),
+    )
+    if one.vector is not None:
+        connection.execute(
+            "INSERT INTO memory_vectors VALUES (?, ?, ?, ?)", (number, owner, one.embedder, one.vector)
+        )
+    if one.user is not None:
+        connection.execute("INSERT OR IGNORE INTO memory_users VALUES (?, ?)", (one.user, number))
+    return name
+
+
+def _take_users(connection: sqlite3.Connection, from_: int, to: int) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO memory_users SELECT user, ? FROM memory_users WHERE memory = ?", (to, from_)
+    )
+
+
+def _let_go(
+    connection: sqlite3.Connection, owner: int, changes: MemoryChanges, fresh: set[str], now: float
+) -> None:
+    """Let the memories of least use go, where the owner has more than allowed; some more than are due, so that it is rare."""
+    count = connection.execute("SELECT memories FROM memory_owners WHERE number = ?", (owner,)).fetchone()[0]
+    if count <= changes.most:
+        return
+    rows = connection.execute(
+        "SELECT number, importance, uses, max(used, updated), id FROM memories WHERE owner = ?", (owner,)
+    ).fetchall()
+    old = [row for row in rows if row[4] not in fresh]
+    old.sort(key=lambda row: usefulness(row[1], row[2], now - row[3], changes.half_life))
+    _delete(connection, owner, [row[0] for row in old[: count - changes.most + changes.most // 20]])
+
+
+def _forget(connection: sqlite3.Connection, owner: int, ids: Sequence[str]) -> None:
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        for one in ids:
+            row = connection.execute(
+                "SELECT number FROM memories WHERE owner = ? AND id = ?", (owner, one)
+            ).fetchone()
+            if row is not None:
+                _delete(connection, owner, [row[0]])
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF")
+
+
+def _delete(connection: sqlite3.Connection, owner: int, numbers: Sequence[int]) -> None:
+    rows = [(number,) for number in numbers]
+    connection.executemany("DELETE FROM memory_words WHERE rowid = ?", rows)
+    connection.executemany("DELETE FROM memories WHERE number = ?", rows)
+    connection.execute(
+        "UPDATE memory_owners SET memories = memories - ? WHERE number = ?", (len(rows), owner)
+    )
+
+
+def _erase(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Delete memories of any owners so that no word of them stays, also not in the index."""
+    if not numbers:
+        return
+    for start in range(0, len(numbers), _PAGE):
+        page = numbers[start : start + _PAGE]
+        marks = ", ".join("?" * len(page))
+        counts = connection.execute(
+            f"SELECT owner, count(*) FROM memories WHERE number IN ({marks}) GROUP BY owner",  # noqa: S608 - marks alone
+            page,
+        ).fetchall()
+        rows = [(number,) for number in page]
+        connection.executemany("DELETE FROM memory_words WHERE rowid = ?", rows)
+        connection.executemany("DELETE FROM memories WHERE number = ?", rows)
+        connection.executemany(
+            "UPDATE memory_owners SET memories = memories - ? WHERE number = ?",
+            [(count, owner) for owner, count in counts],
+        )
+    # A deleted entry stays in the index until its parts are merged; this merges them all.
+    connection.execute("INSERT INTO memory_words (memory_words) VALUES ('optimize')")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _read(
+    connection: sqlite3.Connection, owner: MemoryOwner, limit: int, before: float | None
+) -> list[StoredMemory]:
+    number = _owner_of(connection, owner, make=False)
+    if number is None:
+        return []
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM memories WHERE owner = ? AND updated < ? ORDER BY updated DESC LIMIT ?",  # noqa: S608 - names of ours
+        (number, 1e300 if before is None else before, limit),
+    ).fetchall()
+    return [_memory(row) for row in rows]
+
+
+def _search(connection: sqlite3.Connection, query: MemoryQuery) -> list[FoundMemory]:
+    row = connection.execute(
+        "SELECT number, memories FROM memory_owners WHERE kind = ? AND name = ?",
+        (query.owner.kind, query.owner.name),
+    ).fetchone()
+    if row is None:
+        return []
+    owner, count = row
+    words = dict(_by_words(connection, owner, count, query))
+    cosines = dict(_by_vector(connection, owner, query))
+    found: list[FoundMemory] = []
+    for number in words | cosines:
+        row = connection.execute(f"SELECT {_COLUMNS} FROM memories WHERE number = ?", (number,)).fetchone()  # noqa: S608 - names of ours
+        found.append(FoundMemory(_memory(row), words.get(number), cosines.get(number)))
+    return found
+
+
+def _by_words(
+    connection: sqlite3.Connection, owner: int, count: int, query: MemoryQuery
+) -> list[tuple[int, float]]:
+    """Rank memories by BM25. O(`_MOST_RANKED`), however many there are."""
+    around = f"owner : {_scope(owner)}"
+    if query.tool:
+        around += f' AND tool : "{" ".join(query_words(query.tool))}"'
+    chosen: list[str] = []
+    least = 0
+    left = _MOST_RANKED
+    frequencies: list[tuple[int, str]] = []
+    for word in query_words(query.text):
+        frequency = connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE memory_words MATCH ? LIMIT ?)",
+            (f'{{tool words}} : "{word}"', _MOST_RANKED + 1),
+        ).fetchone()[0]
+        if frequency:
+            frequencies.append((min(frequency, 3 * count), word))
+    for frequency, word in sorted(frequencies):
+        if frequency > left:
+            if not chosen:  # the rarest is too frequent: the newest that have it are ranked
+                chosen.append(word)
+                row = connection.execute(
+                    "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?",
+                    (f'{around} AND {{tool words}} : "{word}"', _MOST_RANKED),
+                ).fetchone()
+                least = 0 if row is None else row[0]
+            break
+        chosen.append(word)
+        left -= frequency
+    if not chosen:
+        return []
+    words = " OR ".join(f'"{word}"' for word in chosen)
+    rows = connection.execute(
+        "SELECT rowid, bm25(memory_words, 0.0, 1.0, 1.0) AS score FROM memory_words"
+        " WHERE memory_words MATCH ? AND rowid > ? ORDER BY score LIMIT ?",
+        (f"{around} AND {{tool words}} : ({words})", least, query.limit),
+    ).fetchall()
+    return [(number, -score) for number, score in rows]
+
+
+def _by_vector(connection: sqlite3.Connection, owner: int, query: MemoryQuery) -> list[tuple[int, float]]:
+    """Compare all of an owner's vectors of the same embedder. O(the owner's memories)."""
+    if query.vector is None:
+        return []
+    condition = "" if not query.tool else " AND memory IN (SELECT number FROM memories WHERE owner = ? AND tool = ?)"
+    values: list[Any] = [owner, query.embedder, len(query.vector)]
+    values += [owner, query.tool] if query.tool else []
+    rows = connection.execute(
+        "SELECT memory, vector FROM memory_vectors WHERE owner = ? AND embedder = ? AND length(vector) = ?"  # noqa: S608 - as above
+        + condition,
+        values,
+    ).fetchall()
+    return nearest(query.vector, rows, query.limit)
+
+
+def _memory(row: tuple[Any, ...]) -> StoredMemory:
+    return StoredMemory(*row[:-1], msgspec.json.decode(row[-1]))
+
+
+def _scope(owner: int) -> str:
+    """The word that stands for an owner in the index, so that a search reads no other's entries."""
+    return f"owner{owner}owner"
+
+
+def _of_agents(kind: MemoryKind, agents: Sequence[str] | None) -> tuple[str, list[Any]]:
+    if agents is None:
+        return "kind = ?", [kind]
+    return f"kind = ? AND agent IN ({', '.join('?' * len(agents))})", [kind, *agents]
