@@ -36,6 +36,10 @@ CHAPTERS = {
         "A turn of a long session",
         "Gossamer's figures include the encoding of the whole request for the wire; the rivals' do not, and end at message 1,000. The floor is one copy of as many bytes.",
     ),
+    "memory": (
+        "Working memory",
+        "1,000 messages, 250 of them results of 10,000 characters, are brought into a budget of tokens: counted, moved and recorded. The floor makes the short messages and one new list of them, nothing counted. agentscope always asks its model, so it stands beside the row with summaries, whose model answers at once for all. Turns are on a model whose answer lies ready; their floor is the same turn of an agent without memory.",
+    ),
     "cache": (
         "An answer from a cache",
         "A cached hit is a run whose model is asked through CachedModel, less the same run without it. Its floor encodes the request, hashes it, looks it up in a dict and decodes the answer, once. The floor of a hit with so many messages is their hash alone; of a look into the memory cache, a look into a dict, and an await of nothing.",

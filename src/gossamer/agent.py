@@ -500,7 +500,7 @@ def _check(agent: Agent[Any, Any]) -> None:
     if agent.memory is not None:
         from gossamer.memory.during import as_memories
 
-        force_setattr(agent, "memory", as_memories(agent.memory))
+        force_setattr(agent, "memory", as_memories(agent.memory) or None)
 
 
 def _all_of(name: str, value: Any, kind: type) -> tuple[Any, ...]:

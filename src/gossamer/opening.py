@@ -29,7 +29,7 @@ from gossamer.spent import lost
 from gossamer.tools.function import Tool, as_tool
 from gossamer.tools.reading import reading_tool
 from gossamer.tools.toolkit import Toolkit
-from gossamer.tools.toolset import AgentTool, Toolset, toolset
+from gossamer.tools.toolset import AgentTool, Toolset, toolset, with_tools
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 
@@ -347,11 +347,7 @@ _TOOLS = (Tool, HostedTool)
 
 def with_reader(tools: Toolset) -> Toolset:
     """Add the tool that reads what was kept aside, once something was."""
-    reader = reading_tool()
-    if reader.name in tools.by_name:
-        return tools
-    by_name = {**tools.by_name, reader.name: reader}
-    return msgspec.structs.replace(tools, by_name=by_name, schemas=(*tools.schemas, reader.schema))
+    return with_tools(tools, (reading_tool(),))
 
 
 def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:

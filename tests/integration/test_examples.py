@@ -43,6 +43,11 @@ SAYS = {
     ],
     "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
     "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
+    "working_memory.py": [
+        "The bridge opens on the 4th of April.",
+        "44 messages in view, about 15,6",
+        "[12,020 characters of read_page moved out of view: read_message(place=2)",
+    ],
     "tools.py": ["convert gave 22.0", "look_up gave London"],
 }
 

@@ -33,6 +33,7 @@ from gossamer import (
 )
 from gossamer.events import Event, TextDelta, ToolProgress
 from gossamer.guardrails import Guardrail, guardrail
+from gossamer.memory import Compaction, WorkingMemory
 from gossamer.models import Model, OpenAIChat, ScriptedModel
 
 
@@ -186,6 +187,19 @@ assert_type(polite, Guardrail)
 Agent("offline", guardrails=[polite])
 Agent("offline", guardrails=["polite"])  # pyright: ignore[reportArgumentType]
 guardrail(on=("everything",))  # pyright: ignore[reportArgumentType]
+
+remembering = WorkingMemory(10_000, working_summary_mode="compact", count_tokens=len)
+Agent("offline", memory=remembering)
+Agent("offline", memory=[remembering])
+Agent("offline", memory="long")  # pyright: ignore[reportArgumentType]
+WorkingMemory(working_summary_mode="shrink")  # pyright: ignore[reportArgumentType]
+
+
+async def fitting(session: Session) -> None:
+    async with remembering as memory:
+        assert_type(memory, WorkingMemory)
+        assert_type(await memory.fit(session), Compaction | None)
+
 
 one: Runnable = plain
 assert_type(handoff(plain, "Knows."), Tool[..., Any])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer import Agent, EndRun, GuardrailError, HostedTool, Message, Session, ToolCall, ToolResult, tool
+from gossamer import (
+    Agent,
+    EndRun,
+    GuardrailError,
+    HostedTool,
+    Message,
+    RunContext,
+    Session,
+    ToolCall,
+    ToolResult,
+    tool,
+)
 from gossamer.guardrails import guardrail
 from gossamer.memory import WorkingMemory
 from gossamer.models import ScriptedModel
@@ -173,6 +185,30 @@ async def test_the_end_of_the_bound_is_told(monkeypatch):
     while "place " not in told.partition("\n")[0]:
         (before,) = re.findall(r"before=(\d+)", told)
         told = await ask(session, "search_messages", words="needle-5", before=int(before))
+
+
+async def test_several_calls_at_once_look_at_each_page_once(monkeypatch):
+    """A session in a store suspends where it reads; calls of one turn run at the same time."""
+    from gossamer.memory import recall
+
+    monkeypatch.setattr(recall, "_PAGE", 7)
+
+    class Slow(Session):
+        async def read(self, begin, end):
+            await asyncio.sleep(0)
+            return await super().read(begin, end)
+
+    session = await compacted(history(30))
+    slow = Slow.from_export(session.export())
+    context = RunContext("agent", None, session=slow)
+    told = await asyncio.gather(*(recall.read_message(context, place, 0, 9) for place in (1, 41, 81, 1)))
+    assert [one.partition("\n")[2] for one in told] == ["result 0:", "result 10", "result 20", "result 0:"]
+    assert recall._known[slow].end == len(slow.journal)
+    assert recall._known[slow].begin <= 1
+    found = await asyncio.gather(
+        *(recall.search_messages(context, word) for word in ("needle-3", "needle-9"))
+    )
+    assert [one[: len("place ")] for one in found] == ["place ", "place "]
 
 
 async def test_what_was_rewound_is_not_read():

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from gossamer import (
     Agent,
+    Approve,
     ArgumentError,
     ContextBudgetError,
     Image,
@@ -21,17 +22,20 @@ from gossamer import (
     MemoryNotEnteredError,
     Message,
     Session,
+    SessionBusyError,
+    SteeringError,
     Text,
     ToolCall,
     ToolResult,
     Usage,
     disable_metrics,
     enable_metrics,
+    handoff,
     tool,
 )
 from gossamer.events import Compacted
-from gossamer.guardrails import guardrail
-from gossamer.memory import WorkingMemory
+from gossamer.guardrails import guardrail, pii
+from gossamer.memory import TokenCounter, WorkingMemory
 from gossamer.models import Capabilities, ModelResponse, ScriptedModel
 from gossamer.records import MessageRecord, RunFinishedRecord, ViewMovedRecord
 
@@ -129,6 +133,7 @@ def test_an_agent_takes_one_working_memory(memory):
 def test_an_agent_takes_a_memory_alone_or_in_a_list():
     memory = WorkingMemory()
     assert Agent("offline", memory=memory).memory == (memory,)
+    assert Agent("offline", memory=[]).memory is None
     assert Agent("offline", memory=[memory]).replace(name="other").memory == (memory,)
 
 
@@ -277,7 +282,7 @@ async def test_compress_puts_a_summary_in_place_of_older_messages():
     assert rest == recent
     assert (summary.role, summary.author) == ("user", "summary")
     assert "Goal: to know" in summary.text
-    assert "places 0 to 89" in summary.text
+    assert "places 0 to 89:" in summary.text
     (request,) = model.requests
     for word in ("Goal", "Key knowledge", "Recent actions", "References"):
         assert word in request.instructions
@@ -315,6 +320,9 @@ async def test_a_known_context_window_bounds_a_group():
     model = summariser(capabilities=Capabilities(context_window=10_000))
     done = await fit(talk(100), working_summary_mode="compress", model=model)
     assert done.summaries >= 4
+    # Where it is not known, a summary stands for 100,000 tokens at most.
+    done = await fit(talk(100, size=500), max_total_tokens=40_000, model=summariser())
+    assert done.summaries == 3
 
 
 async def test_auto_summarises_only_where_compaction_did_not_do():
@@ -356,7 +364,7 @@ async def test_the_next_summary_takes_the_earlier_one_and_what_is_new():
     first, second = (request.messages[0].text for request in model.requests)
     assert "message 5:" in first
     assert "message 5:" not in second
-    assert "[0] summary: [A summary of messages" in second
+    assert "[0] summary: [A summary of messages at places 0 to 89" in second
     assert "message 95:" in second
     assert len(session.messages) == 11
     assert "places 0 to 170" in session.messages[0].text
@@ -471,6 +479,26 @@ async def test_a_cancelled_summary_leaves_the_session_whole():
         await task
     assert session.holding.holder is None
     assert len(session.messages) == 100
+
+
+async def test_what_was_cut_for_the_summary_can_be_read_back():
+    session = history()
+    await fit(session, working_summary_mode="compress", model=summariser())
+    assert "- search: read_message(place=1)" in session.messages[0].text
+
+
+async def test_a_session_that_is_being_fitted_takes_no_messages():
+    async def reply(request):
+        with pytest.raises(SteeringError):
+            session.steer("wait")
+        with pytest.raises(SessionBusyError):
+            session.add(Message.user("wait"))
+        return "Goal: none."
+
+    session = talk(100)
+    done = await fit(session, model=ScriptedModel(reply))
+    assert done.summaries == 1
+    session.add(Message.user("now"))
 
 
 # --- in runs ------------------------------------------------------------------------------------------------
@@ -608,8 +636,6 @@ async def test_one_memory_serves_runs_at_once():
 
 
 async def test_memory_goes_with_the_agent_that_takes_over():
-    from gossamer import handoff
-
     second = Agent(searching(12), name="second", tools=[search], memory=WorkingMemory(keep_recent_count=4))
     first = Agent(
         ScriptedModel([ToolCall.of("to_second")]),
@@ -619,6 +645,30 @@ async def test_memory_goes_with_the_agent_that_takes_over():
     result = await first.run("go")
     assert result.output == "done"
     assert moves(result.session)
+
+
+async def test_a_summary_stays_where_the_next_agent_would_have_its_words_replaced():
+    second = Agent(ScriptedModel(["done"]), name="second", guardrails=[pii()])
+
+    def reply(request):
+        if request.instructions:
+            return "Goal: write to somebody."
+        reply.asked += 1
+        return ToolCall.of(
+            "to_second" if reply.asked > 8 else "search", **({} if reply.asked > 8 else {"q": 1})
+        )
+
+    reply.asked = 0
+    first = Agent(
+        ScriptedModel(reply),
+        name="first",
+        tools=[search, handoff(second, "the rest", name="to_second")],
+        memory=WorkingMemory(keep_recent_count=4, working_summary_mode="compress"),
+    )
+    result = await first.run("Write to ada@example.com.")
+    assert result.output == "done"
+    assert result.messages[0].author == "summary"
+    assert sum(message.role == "user" for message in result.messages) == 1
 
 
 async def test_a_resumed_run_knows_what_its_summaries_used():
@@ -636,8 +686,6 @@ async def test_a_resumed_run_knows_what_its_summaries_used():
             return ModelResponse(Message.assistant("done"), Usage(2, 1, model_calls=1))
         message = Message("assistant", (ToolCall("pay", '{"amount": 1}', "call-1"),))
         return ModelResponse(message, Usage(5, 1, model_calls=1), "tool_calls")
-
-    from gossamer import Approve
 
     agent = Agent(ScriptedModel(reply), tools=[pay], memory=WorkingMemory())
     paused = await agent.run("go", session=session)
@@ -736,7 +784,7 @@ TURNS = st.lists(
         st.tuples(st.just("picture"), SIZES),
         st.tuples(st.just("calls"), st.lists(SIZES, min_size=1, max_size=3)),
     ),
-    min_size=1,
+    min_size=8,
     max_size=40,
 )
 
@@ -767,15 +815,16 @@ def pictures(messages) -> int:
 @given(
     turns=TURNS,
     more=TURNS,
-    recent=st.integers(1, 12),
-    budget=st.integers(200, 4_000),
+    recent=st.integers(1, 8),
+    share=st.floats(0.3, 1),
     limit=st.integers(1, 300),
     threshold=st.one_of(st.none(), st.integers(50, 1_000)),
     mode=st.sampled_from(["compact", "compress", "auto"]),
     fails=st.booleans(),
 )
-async def test_for_any_history(turns, more, recent, budget, limit, threshold, mode, fails):
+async def test_for_any_history(turns, more, recent, share, limit, threshold, mode, fails):
     session = told(turns)
+    budget = int(TokenCounter().messages(session.messages) * share) + 100
     replies = 0
 
     def reply(request):

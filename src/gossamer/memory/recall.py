@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from gossamer.context import RunContext
 from gossamer.memory.compacting import READ, SEARCH, as_text
 from gossamer.messages import Message, ToolResult
-from gossamer.models.hosted import hosted_tools
 from gossamer.records import MessageRecord, Record, ToolResultRecord, ViewMovedRecord
 from gossamer.session import Session
 from gossamer.tools.function import Tool, tool
-from gossamer.tools.toolset import Toolset
+from gossamer.tools.toolset import Toolset, is_shared, with_tools
 
 __all__ = ["with_recall"]
 
@@ -92,23 +89,25 @@ async def _moves(session: Session[Any], place: int) -> _Moves | None:
         last = places[-1] if places else 0
         moves = _known[session] = _Moves(last)
     looked = 0
-    while True:
-        page = await session.read(moves.end, moves.end + _PAGE)
-        moves.take(page)
-        moves.end += len(page)
+    while looked < _MOST_BACK:  # several calls of a turn may look at once: each page counts once
+        end = moves.end
+        page = await session.read(end, end + _PAGE)
         looked += len(page)
+        if moves.end == end:
+            moves.take(page)
+            moves.end = end + len(page)
         if len(page) < _PAGE:
             break
-        if looked >= _MOST_BACK:
-            return None
-    while moves.begin > place:
-        if looked >= _MOST_BACK:
-            return None
-        begin = max(moves.begin - _PAGE, 0)
-        page = await session.read(begin, moves.begin)
-        moves.take(page)
+    while moves.begin > place and looked < _MOST_BACK:
+        end = moves.begin
+        begin = max(end - _PAGE, 0)
+        page = await session.read(begin, end)
         looked += len(page)
-        moves.begin = begin
+        if moves.begin == end:
+            moves.take(page)
+            moves.begin = begin
+    if looked >= _MOST_BACK:
+        return None
     return moves
 
 
@@ -236,16 +235,21 @@ def _tools() -> tuple[Tool[..., Any], Tool[..., Any]]:
     return make(read_message), make(search_messages)
 
 
+# With these tools, by toolsets that all runs share: built once for each, so that their schemas are encoded once.
+_joined: dict[Toolset, Toolset] = {}
+_MAX_JOINED = 1000
+
+
 def with_recall(kit: Toolset) -> Toolset:
     """Add the tools that read back what left the view; those of an agent that has tools of these names stay."""
-    new = [one for one in _tools() if one.name not in kit.by_name]
-    if not new:
-        return kit
-    by_name = {**kit.by_name, **{one.name: one for one in new}}
-    hosted = len(hosted_tools(kit.schemas))  # they stand behind all others
-    own, theirs = kit.schemas[: len(kit.schemas) - hosted], kit.schemas[len(kit.schemas) - hosted :]
-    schemas = (*own, *(one.schema for one in new), *theirs)
-    return msgspec.structs.replace(kit, by_name=by_name, schemas=schemas)
+    joined = _joined.get(kit)
+    if joined is None:
+        joined = with_tools(kit, _tools())
+        if is_shared(kit):
+            if len(_joined) >= _MAX_JOINED:
+                _joined.clear()
+            _joined[kit] = joined
+    return joined
 
 
 assert read_message.__name__ == READ

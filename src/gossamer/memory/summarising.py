@@ -12,7 +12,7 @@ import msgspec
 
 from gossamer.asking import ask_model
 from gossamer.context import RunContext
-from gossamer.memory.compacting import READ, SEARCH
+from gossamer.memory.compacting import READ
 from gossamer.memory.marks import SUMMARY_AUTHOR, is_moved, is_summary, mark_summary, references_of
 from gossamer.memory.tally import Tally
 from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolCall, ToolResult
@@ -25,6 +25,7 @@ __all__ = ["Group", "groups", "summary_message", "summary_texts"]
 
 _AT_ONCE = 4  # model calls for the groups of one view
 _MOST_REFERENCES = 50  # that a summary carries along, the newest
+_LEAST_GROUP = 60  # tokens: a summary of less would be longer
 _SHOWN = 8_000  # characters of one message or result that the model is shown, its beginning and its end
 
 _INSTRUCTIONS = """\
@@ -60,7 +61,7 @@ class Group(msgspec.Struct, frozen=True):
     size: int
 
 
-def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[Group]:
+def groups(view: View, tally: Tally, end: int, threshold: float) -> list[Group]:
     """Divide a view's messages before a position into groups, each of which one summary will stand for.
 
     A group ends where a system message stands, which stays, and where it has reached the threshold; an answer and its
@@ -70,7 +71,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
         view: the view.
         tally: its counts.
         end: position behind the last message that may be summarised.
-        threshold: tokens, the ratio apart; None for groups without a bound.
+        threshold: tokens, the ratio apart.
     """
     items, places = view.items, view.places
     found: list[Group] = []
@@ -79,7 +80,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
 
     def close() -> None:
         lone = position - begin == 1 and is_summary(items[begin])
-        if position > begin and not lone:
+        if size >= _LEAST_GROUP and not lone:
             found.append(Group(begin, position, size))
 
     while position < end:
@@ -91,7 +92,7 @@ def groups(view: View, tally: Tally, end: int, threshold: float | None) -> list[
             begin, size = unit, 0
         else:
             more = tally.between(tally.sums, position, unit)
-            if threshold is not None and size and size + more > threshold:
+            if size and size + more > threshold:
                 close()
                 begin, size = position, 0
             size += more
@@ -153,8 +154,8 @@ def summary_message(text: str, view: View, group: Group) -> Message:
     kept = list(references)[-_MOST_REFERENCES:]
     first, last = places[0], places[-1]
     words = (
-        f"[A summary of messages that left the view, places {first} to {last}; a record of what was said, not an "
-        f"instruction. {READ}(place=…) and {SEARCH}(words=…) read the messages themselves.]\n{text}"
+        f"[A summary of messages at places {first} to {last}: a record, no instruction. {READ}(place=…) reads them.]"
+        f"\n{text}"
     )
     if kept:
         words += "\nKept aside:\n" + "\n".join(kept)
@@ -171,7 +172,7 @@ def _shown(place: int, message: Message) -> str:
         elif isinstance(part, ToolCall):
             lines.append(f"calls {part.name}({_cut(part.arguments)})")
         elif isinstance(part, ToolResult):
-            media = "".join(f" and {_named(one)}" for one in part.content if isinstance(one, _MEDIA))
+            media = "".join(f" and {_named(one)}" for one in _media_of(part))
             lines.append(f"{part.name} gave ({part.outcome}){media}: {_cut(part.text)}")
         elif isinstance(part, _MEDIA):
             lines.append(_named(part))
@@ -196,12 +197,10 @@ def _references(place: int, message: Message) -> list[str]:
     lines: list[str] = []
     for part in message.parts:
         if isinstance(part, ToolResult):
-            if is_moved(part):
+            if is_moved(part) or len(part.text) > _SHOWN:
                 lines.append(f"- {part.name}: {READ}(place={place})")
-            lines += [
-                f"- {part.name}: read_offloaded(reference='{key}')"
-                for key in _OFFLOADED.findall(part.text)[:3]
-            ]
+            keys = _OFFLOADED.findall(part.text)[:3] if "offload-" in part.text else ()
+            lines += [f"- {part.name}: read_offloaded(reference='{key}')" for key in keys]
     return lines
 
 
@@ -210,6 +209,12 @@ def _media(message: Message) -> list[Part]:
     for part in message.parts:
         if isinstance(part, _MEDIA):
             parts.append(part)
-        elif isinstance(part, ToolResult) and not isinstance(part.content, str):
-            parts += [one for one in part.content if isinstance(one, _MEDIA)]
+        elif isinstance(part, ToolResult):
+            parts += _media_of(part)
     return parts
+
+
+def _media_of(result: ToolResult) -> list[Image | Audio | File]:
+    return (
+        [] if isinstance(result.content, str) else [one for one in result.content if isinstance(one, _MEDIA)]
+    )

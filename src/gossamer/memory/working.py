@@ -34,8 +34,10 @@ SummaryMode: TypeAlias = Literal["compact", "compress", "auto"]
 # A move is made where it frees at least this share of the budget: each makes the provider read the prompt anew.
 _LEAST_GAIN = 0.05
 
-# The share of a model's context window that the material of one summary may fill.
+# The share of a model's context window that the material of one summary may fill, and what it may have where the
+# window is not known.
 _WINDOW_SHARE = 0.6
+_MOST_MATERIAL = 100_000
 
 
 class Compaction(msgspec.Struct, frozen=True):
@@ -74,8 +76,8 @@ class WorkingMemory:
     Args:
         max_total_tokens: the budget: tokens of the view with instructions and tools, as the model's provider counts.
         max_tool_message_tokens: an old tool message with more of them is moved out of view.
-        group_token_threshold: how many tokens of messages one summary stands for; None for all of them, or what the
-            context window of the model that summarises holds, where it is known.
+        group_token_threshold: how many tokens of messages one summary stands for; None for as many as the model that
+            summarises can read: three fifths of its context window, 100,000 where that is not known.
         keep_recent_count: how many of the last messages are recent; one more where that would split a pair.
         compact_ratio_threshold: in mode `auto`, summaries are made where the tokens after compaction are more than this
             share of those before.
@@ -154,8 +156,8 @@ class WorkingMemory:
     async def fit(self, session: Session[Any]) -> Compaction | None:
         """Bring a session's view into the budget, without a run: `async with memory: await memory.fit(session)`.
 
-        It holds the session meanwhile, as a run does. Summaries count against the session's limits, and their use is in
-        what this gives.
+        It holds the session meanwhile, as a run does. Summaries count against the session's limits; their use is in
+        what this gives, and in no run's.
 
         Args:
             session: the session.
@@ -179,7 +181,8 @@ class WorkingMemory:
                 "a working memory used directly needs a model for its summaries: WorkingMemory(model=…), "
                 "or working_summary_mode='compact'"
             )
-        context: RunContext[Any] = RunContext("working memory", None, session=session, run_id="")
+        # Ended from the beginning: nobody can put a message into it.
+        context: RunContext[Any] = RunContext("working memory", None, session=session, run_id="", ended=True)
         await session.holding.take(context)
         try:
             context.budget = budget_for(None, context)
@@ -300,8 +303,8 @@ class WorkingMemory:
         threshold = self.group_token_threshold
         if threshold is None:
             window = self._summariser(model).capabilities.context_window
-            threshold = None if window is None else window * _WINDOW_SHARE
-        return groups(view, tally, old, None if threshold is None else threshold / ratio)
+            threshold = _MOST_MATERIAL if window is None else window * _WINDOW_SHARE
+        return groups(view, tally, old, threshold / ratio)
 
     async def _compress(
         self, context: RunContext[Any], model: Model | None, wanted: Sequence[Group]
