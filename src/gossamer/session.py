@@ -42,7 +42,7 @@ from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
-from gossamer.view import MessageView
+from gossamer.view import MessageView, View
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -164,11 +164,7 @@ class Session(Generic[State]):
     @property
     def view(self) -> View:
         """What the model sees, with the place of each message; records alone move it."""
-        return self._view
-
-    async def read(self, begin: int, end: int) -> list[Record]:
-        """Give the records from one place up to another, those that there are."""
-        return self._journal[begin:end]
+        return self._journal.standing.view
 
     @property
     def state(self) -> State:

@@ -188,7 +188,7 @@ class MemoryChanges(msgspec.Struct, frozen=True):
     forget: Sequence[str] = ()
     most: int = 1000
     half_life: float = 90 * 86_400.0
-    claimed: int | None = None
+    claimed: Claimed | None = None
 
 
 class MemoryStore(Protocol):
@@ -245,7 +245,9 @@ class MemoryStore(Protocol):
         """
         ...
 
-    async def claim(self, kind: MemoryKind, agents: Sequence[str] | None, now: float) -> Claimed | float | None:
+    async def claim(
+        self, kind: MemoryKind, agents: Sequence[str] | None, now: float
+    ) -> Claimed | float | None:
         """Take the oldest extraction that waits and is due, and that no living process has taken.
 
         Args:

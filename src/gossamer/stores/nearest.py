@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gossamer.errors import MissingLibraryError
+from gossamer.errors import ArgumentError
 
-__all__ = ["need_numpy", "nearest"]
+__all__ = ["nearest", "need_numpy"]
 
 
 def nearest(vector: bytes, rows: Sequence[tuple[int, bytes]], limit: int) -> list[tuple[int, float]]:
@@ -34,10 +34,10 @@ def need_numpy() -> Any:
     """Give numpy.
 
     Raises:
-        MissingLibraryError: it is not installed.
+        ArgumentError: it is not installed.
     """
     try:
         import numpy as np
     except ImportError as error:
-        raise MissingLibraryError("vectors need numpy: pip install 'gossamer[vectors]'") from error
+        raise ArgumentError("vectors need numpy: pip install 'gossamer[vectors]'") from error
     return np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 __all__ = ["MOST_WORDS", "query_words", "spaced"]
 
@@ -35,7 +36,7 @@ def query_words(text: str) -> list[str]:
     for match in _WORD.finditer(text[:_MOST_CHARACTERS]):
         word = match.group()
         if len(word) > 1 and _IS_UNSPACED.match(word):
-            for first, second in zip(word, word[1:], strict=False):
+            for first, second in pairwise(word):
                 words[f"{first} {second}"] = None
         else:
             words[word.casefold()] = None

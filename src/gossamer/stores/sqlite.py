@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
 import secrets
 import sqlite3
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -23,12 +20,24 @@ from gossamer.errors import (
 )
 from gossamer.records import Record
 from gossamer.stores import sqlite_sessions as sql
-from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, check_id
+from gossamer.stores.base import (
+    Append,
+    Held,
+    SessionInfo,
+    SessionStatus,
+    StoredSession,
+    check_id,
+    check_name,
+)
+from gossamer.stores.holds import Holds
+from gossamer.stores.lifetime import Lifetime
+from gossamer.stores.listing import Wanted, check_wanted
 from gossamer.stores.memories import MemoryStore
 from gossamer.stores.presence import Presence
 from gossamer.stores.sqlite_memories import ForgetOwner, SQLiteMemories
 from gossamer.stores.sqlite_schema import migrate
 from gossamer.stores.thread import Job, StoreThread
+from gossamer.telemetry.logging import logger
 
 __all__ = ["SQLiteStore"]
 
@@ -52,9 +61,8 @@ class SQLiteStore:
 
     def __init__(self, path: str | Path) -> None:
         self._path = None if str(path) == ":memory:" else Path(path).absolute()
-        self._lock = Lock()
-        self._opened: _Opened | None = None
-        _flush_at_exit.add(self)
+        where = self._path
+        self._lifetime: Lifetime[_Opened] = Lifetime(lambda closing: _Opened(where, closing))
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path or ':memory:')!r})"
@@ -67,28 +75,44 @@ class SQLiteStore:
     @property
     def memories(self) -> MemoryStore:
         """What is remembered across sessions; see `Store.memories`."""
-        return SQLiteMemories(self._open())
+        return SQLiteMemories(self._lifetime)
 
     async def hold(
         self, session: str, *, parent: str | None = None, inside: str = "", initial: Any = None
     ) -> Held:
         """Take hold of a session; see `Store.hold`."""
         check_id(session)
-        opened = self._open()
-        return await opened.write(sql.Hold(opened, session, parent, inside, initial))
+        if parent is not None:
+            check_id(parent)
+        asked: list[tuple[_Opened, sql.Hold]] = []
+
+        def ask(opened: _Opened) -> asyncio.Future[Held] | None:
+            hold = sql.Hold(opened, session, parent, inside, initial)
+            asked[:] = [(opened, hold)]
+            return opened.write(hold)
+
+        try:
+            return await self._lifetime.submit(ask)
+        except asyncio.CancelledError:
+            opened, hold = asked[0]
+            opened.write(sql.LetGo(opened, hold), always=True)
+            raise
 
     def append(self, append: Append) -> asyncio.Future[None]:
         """Append records; see `Store.append`."""
-        opened = self._open()
-        return opened.write(sql.AppendRecords(opened, append))
+        return self._lifetime.submit(
+            lambda opened: opened.write(sql.AppendRecords(opened, append), always=append.release)
+        )
 
     async def load(self, session: str) -> StoredSession | None:
         """Load what is needed to go on with a session; see `Store.load`."""
-        return await self._open().read(lambda connection: sql.load(connection, session))
+        check_id(session)
+        return await self._read(lambda connection, _: sql.load(connection, session))
 
     async def read(self, session: str, begin: int, end: int) -> list[Record]:
         """Read records of a journal; see `Store.read`."""
-        return await self._open().read(lambda connection: sql.read(connection, session, begin, end))
+        check_id(session)
+        return await self._read(lambda connection, _: sql.read(connection, session, begin, end))
 
     async def list_sessions(
         self,
@@ -100,24 +124,25 @@ class SQLiteStore:
         before: float | None = None,
     ) -> list[SessionInfo]:
         """List sessions, those changed last first; see `Store.list_sessions`."""
-        opened = self._open()
-        wanted = sql.Wanted(user, agent, status, limit, before)
-        return await opened.read(lambda connection: sql.list_sessions(connection, wanted, opened.is_alive))
+        wanted = Wanted(user, agent, status, limit, before)
+        check_wanted(wanted)
+        return await self._read(
+            lambda connection, opened: sql.list_sessions(connection, wanted, opened.is_alive)
+        )
 
     async def delete_session(self, session: str) -> bool:
         """Delete a session; see `Store.delete_session`."""
-        return await self._open().write(sql.Delete("id", session)) > 0
+        check_id(session)
+        return await self._lifetime.submit(lambda opened: opened.write(sql.Delete("id", session))) > 0
 
     async def delete_user(self, user: str) -> int:
         """Delete all that is kept of a user; see `Store.delete_user`."""
-        return await self._open().write(sql.Delete("user", user))
+        check_name("a user", user)
+        return await self._lifetime.submit(lambda opened: opened.write(sql.Delete("user", user)))
 
     async def aclose(self) -> None:
         """Finish what is under way and let everything go; see `Store.aclose`."""
-        opened = self._opened
-        if opened is not None:
-            self._opened = None
-            await asyncio.to_thread(opened.close)
+        await self._lifetime.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,39 +150,28 @@ class SQLiteStore:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def flush(self) -> None:
-        """Do what was asked for, and let everything go: at the end of the process, when no loop runs any more."""
-        opened, self._opened = self._opened, None
-        if opened is not None and opened.process == os.getpid():
-            opened.close()
-
-    def _open(self) -> _Opened:
-        opened = self._opened
-        if opened is None or opened.process != os.getpid():
-            with self._lock:
-                opened = self._opened
-                if opened is None or opened.process != os.getpid():
-                    opened = self._opened = _Opened(self._path)
-                    weakref.finalize(self, opened.stop).atexit = False
-        return opened
+    def _read(self, work: Callable[[sqlite3.Connection, _Opened], T]) -> asyncio.Future[T]:
+        return self._lifetime.submit(lambda opened: opened.read(lambda connection: work(connection, opened)))
 
 
 class _Opened:
     """The threads and connections of a store in one process.
 
+    Args:
+        path: see `SQLiteStore`.
+        closing: what is being closed still; it is waited for, so that what was asked for first is done first.
+
     Attributes:
-        process: the id of the process.
-        token: names this user of the database to others.
-        held: the sessions that are held; used by the writing thread alone.
-        claimed: the extractions of memories that are under way here; the same.
+        holds: the sessions that are held.
+        claims: the extractions of memories that are under way, by their numbers.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.process = os.getpid()
-        self.token = secrets.token_hex(8)
-        self.held: dict[str, int] = {}
-        self.claimed: set[int] = set()
+    def __init__(self, path: Path | None, closing: _Opened | None) -> None:
+        token = secrets.token_hex(8)
+        self.holds = Holds(token)
+        self.claims = Holds(token)
         self._path = path
+        self._closing = closing
         self._presence: Presence | None = None
         self._connecting = Lock()
         self._writing: sqlite3.Connection | None = None
@@ -169,17 +183,17 @@ class _Opened:
             else StoreThread("gossamer-store-reader", self._read_together, self._close_reading)
         )
 
-    def write(self, work: sql.Write[T]) -> asyncio.Future[T]:
-        """Ask for a write."""
-        return self._writer.submit(work)
+    def write(self, work: sql.Write[T], *, always: bool = False) -> asyncio.Future[T] | None:
+        """Ask for a write; see `StoreThread.submit`."""
+        return self._writer.submit(work, always=always)
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T] | None:
         """Ask for a read, on the reading thread; in memory there is one connection, and the writing thread has it."""
         return self._reader.submit(sql.Read(work) if self._path is None else work)
 
     def is_alive(self, token: str) -> bool:
         """Whether the process is alive that names itself so."""
-        return token == self.token or (self._presence is not None and self._presence.is_alive(token))
+        return token == self.holds.token or (self._presence is not None and self._presence.is_alive(token))
 
     def stop(self) -> None:
         """Let both threads end, once they have done what they were asked for."""
@@ -191,47 +205,69 @@ class _Opened:
         self.stop()
         self._writer.join(_FLUSH_SECONDS)
         self._reader.join(_FLUSH_SECONDS)
+        if self._writer.is_alive():
+            logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the lock, which stays the parent's."""
+        if self._presence is not None:
+            self._presence.forget()
 
     # --- on the threads ---------------------------------------------------------------------------------------
 
     def _write_together(self, jobs: list[Job]) -> None:
         """Do writes in one transaction; where that fails, all of them have failed and none was done."""
         ready: list[Job] = []
-        done: list[Job] = []
         for job in jobs:
             try:
                 job.work.prepare()
-            except GossamerError as error:
-                job.error = error
+            except Exception as error:  # noqa: BLE001 - as below
+                job.error = self._as_ours(error)
             else:
                 ready.append(job)
         try:
+            self._write_in_one_transaction(ready)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
+            if len(ready) > 1 and not isinstance(error, sqlite3.OperationalError | GossamerError):
+                for job in ready:  # it is one of them, and not the database
+                    job.error = None
+                    self._write_together([job])
+                return
+            for job in ready:
+                job.error = job.error or self._as_ours(error)
+
+    def _write_in_one_transaction(self, jobs: list[Job]) -> None:
+        try:
             if self._writing is None:
+                if self._closing is not None:
+                    self._closing.close()
+                    self._closing = None
                 with self._connecting:
                     self._writing = self._connect()
             connection = self._writing
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for job in ready:
+                for job in jobs:
                     try:
                         job.result = job.work.do(connection)
                     except GossamerError as error:  # before it wrote anything
                         job.error = error
-                    else:
-                        done.append(job)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if any(isinstance(job.work, sql.Delete | ForgetOwner) for job in done):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
-            failed = self._as_ours(error)
-            for job in reversed(done):
+        except BaseException:
+            for job in reversed(jobs):
                 job.work.undo()
-            for job in ready:
-                job.error = job.error or failed
+            raise
+        deleted = [job for job in jobs if isinstance(job.work, sql.Delete | ForgetOwner)]
+        try:
+            if deleted:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
+        except sqlite3.Error as error:
+            for job in deleted:
+                job.error = job.error or self._as_ours(error)
 
     def _read_together(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -243,7 +279,8 @@ class _Opened:
                 try:
                     job.result = job.work(self._reading)
                 finally:
-                    self._reading.execute("COMMIT")
+                    if self._reading.in_transaction:
+                        self._reading.execute("ROLLBACK")
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
                 job.error = self._as_ours(error)
 
@@ -259,7 +296,7 @@ class _Opened:
             if self._path is not None:
                 connection.execute("PRAGMA journal_mode = WAL")
                 if self._presence is None:
-                    self._presence = Presence(self._path, self.token)
+                    self._presence = Presence(self._path, self.holds.token)
                     self._presence.sweep()
         except BaseException:
             connection.close()
@@ -280,12 +317,12 @@ class _Opened:
         if isinstance(error, GossamerError):
             return error
         where = str(self._path or ":memory:")
-        if not isinstance(error, sqlite3.Error):
-            failure = StoreError(f"{where}: {type(error).__name__}: {error}")
-        else:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            kind, advice = _KINDS.get(code, (StoreError, "see the message of SQLite"))
+        if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError):
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            kind, advice = _KINDS.get(code, (_otherwise(error), "see the message of SQLite"))
             failure = kind(f"{where}: {error}; {advice}")
+        else:
+            failure = StoreError(f"{where}: {type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure
 
@@ -302,12 +339,7 @@ _KINDS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_CORRUPT: (StoreDamagedError, "restore it from a copy"),
 }
 
-_flush_at_exit: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
-
-def _flush_all() -> None:
-    for store in list(_flush_at_exit):
-        store.flush()
-
-
-atexit.register(_flush_all)
+def _otherwise(error: sqlite3.Error) -> type[StoreError]:
+    """Tell what cannot be written now from what never can."""
+    return StoreUnavailableError if isinstance(error, sqlite3.OperationalError) else StoreError

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from gossamer.errors import StoreError
+from gossamer.holding import running_loop
+from gossamer.stores.holds import Holds
+from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.memories import (
     Claimed,
     Extraction,
@@ -36,7 +39,7 @@ T = TypeVar("T")
 
 # How many entries of the index one search ranks: a word that stands in more memories than are left of them is passed
 # over, the most frequent first; about a microsecond each.
-_MOST_RANKED = 6_000
+_MOST_RANKED = 4_000
 
 # How many memories share a transaction of deleting, and variables of a statement.
 _PAGE = 500
@@ -47,18 +50,20 @@ _COLUMNS = "id, text, tool, importance, created, updated, used, uses, session, r
 class Opened(Protocol):
     """A store as it is opened in this process."""
 
-    token: str
-    claimed: set[int]
+    @property
+    def claims(self) -> Holds:
+        """The extractions that are under way here, by their numbers."""
+        ...
 
     def is_alive(self, token: str) -> bool:
         """Whether the process lives that names itself so."""
         ...
 
-    def write(self, work: Write[T]) -> asyncio.Future[T]:
+    def write(self, work: Write[T]) -> asyncio.Future[T] | None:
         """Ask for a write."""
         ...
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T] | None:
         """Ask for a read."""
         ...
 
@@ -67,53 +72,61 @@ class SQLiteMemories:
     """The memories of a SQLite store; see `MemoryStore`.
 
     Args:
-        opened: the store.
+        lifetime: gives the store as it is opened.
     """
 
-    __slots__ = ("_opened",)
+    __slots__ = ("_lifetime",)
 
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
+    def __init__(self, lifetime: Lifetime[Any]) -> None:
+        self._lifetime = lifetime
+
+    def _write(self, work: Callable[[Opened], Write[T]]) -> asyncio.Future[T]:
+        return self._lifetime.submit(lambda opened: opened.write(work(opened)))
+
+    def _reading(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        return self._lifetime.submit(lambda opened: opened.read(work))
 
     async def change(self, changes: MemoryChanges) -> list[str]:
         """Change memories; see `MemoryStore.change`."""
-        return await self._opened.write(_Change(self._opened, changes))
+        return await self._write(lambda opened: _Change(opened, changes))
 
     async def search(self, query: MemoryQuery) -> list[FoundMemory]:
         """Find memories; see `MemoryStore.search`."""
-        return await self._opened.read(lambda connection: _search(connection, query))
+        return await self._reading(lambda connection: _search(connection, query))
 
     async def read(
         self, owner: MemoryOwner, *, limit: int = 100, before: float | None = None
     ) -> list[StoredMemory]:
         """Give an owner's memories; see `MemoryStore.read`."""
-        return await self._opened.read(lambda connection: _read(connection, owner, limit, before))
+        return await self._reading(lambda connection: _read(connection, owner, limit, before))
 
     def note_uses(self, ids: Sequence[str]) -> asyncio.Future[None]:
         """Note that memories were retrieved; see `MemoryStore.note_uses`."""
-        return self._opened.write(_NoteUses(ids))
+        return self._write(lambda _: _NoteUses(ids))
 
     async def forget_owner(self, owner: MemoryOwner) -> int:
         """Forget all of an owner; see `MemoryStore.forget_owner`."""
-        return await self._opened.write(ForgetOwner(owner))
+        return await self._write(lambda _: ForgetOwner(owner))
 
     def queue(self, extraction: Extraction, most: int) -> asyncio.Future[int]:
         """Let an extraction wait; see `MemoryStore.queue`."""
-        return self._opened.write(_Queue(extraction, most))
+        return self._write(lambda _: _Queue(extraction, most))
 
-    async def claim(self, kind: MemoryKind, agents: Sequence[str] | None, now: float) -> Claimed | float | None:
+    async def claim(
+        self, kind: MemoryKind, agents: Sequence[str] | None, now: float
+    ) -> Claimed | float | None:
         """Take an extraction; see `MemoryStore.claim`."""
-        return await self._opened.write(_Claim(self._opened, kind, agents, now))
+        return await self._write(lambda opened: _Claim(opened, kind, agents, now))
 
     async def put_back(self, claimed: Claimed, due: float | None, *, counted: bool) -> None:
         """Let an extraction wait again, or drop it; see `MemoryStore.put_back`."""
-        await self._opened.write(_PutBack(self._opened, claimed, due, counted))
+        await self._write(lambda opened: _PutBack(opened, claimed, due, counted))
 
     async def count_waiting(self, kind: MemoryKind, agents: Sequence[str] | None) -> int:
         """Count the extractions that wait; see `MemoryStore.count_waiting`."""
         where, values = _of_agents(kind, agents)
         sql = f"SELECT count(*) FROM memory_jobs WHERE {where}"  # noqa: S608 - the condition is ours
-        return await self._opened.read(lambda connection: connection.execute(sql, values).fetchone()[0])
+        return await self._reading(lambda connection: connection.execute(sql, values).fetchone()[0])
 
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -141,19 +154,20 @@ class _Change(_Work):
         changes, now = self._changes, time()
         if changes.claimed is not None:
             done = connection.execute(
-                "DELETE FROM memory_jobs WHERE number = ? AND holder = ?", (changes.claimed, self._opened.token)
+                "DELETE FROM memory_jobs WHERE number = ? AND attempts = ? AND holder = ?",
+                (changes.claimed.number, changes.claimed.attempts, self._opened.claims.token),
             )
-            self._opened.claimed.discard(changes.claimed)
+            self._opened.claims.let_go(str(changes.claimed.number), changes.claimed.attempts)
             if not done.rowcount:
-                raise StoreError("the extraction was taken over by another process, or what it came of was deleted")
+                raise StoreError(
+                    "the extraction was taken over by another process, or what it came of was deleted"
+                )
         owner = _owner_of(connection, changes.owner, make=bool(changes.put))
         if owner is None:
             return []
         if changes.forget:
             _forget(connection, owner, changes.forget)
-        ids: list[str] = []
-        for one in changes.put:
-            ids.append(_put(connection, owner, one, now))
+        ids = [_put(connection, owner, one, now) for one in changes.put]
         if changes.put:
             _let_go(connection, owner, changes, set(ids), now)
         return ids
@@ -184,7 +198,9 @@ class ForgetOwner(_Work):
         owner = self._owner
         connection.execute("PRAGMA secure_delete = ON")
         try:
-            connection.execute("DELETE FROM memory_jobs WHERE kind = ? AND name = ?", (owner.kind, owner.name))
+            connection.execute(
+                "DELETE FROM memory_jobs WHERE kind = ? AND name = ?", (owner.kind, owner.name)
+            )
             number = _owner_of(connection, owner, make=False)
             if number is None:
                 return 0
@@ -231,7 +247,8 @@ class _Claim:
         self._kind: MemoryKind = kind
         self._agents = agents
         self._now = now
-        self._number: int | None = None
+        self._loop = running_loop()
+        self._taken: tuple[str, int] | None = None
 
     def prepare(self) -> None:
         """Nothing is to be prepared."""
@@ -248,28 +265,29 @@ class _Claim:
         for number, holder, due in rows:
             if holder is not None:
                 if holder not in alive:
-                    alive[holder] = holder != ours.token and ours.is_alive(holder)
-                if alive[holder] or (holder == ours.token and number in ours.claimed):
+                    alive[holder] = holder != ours.claims.token and ours.is_alive(holder)
+                if alive[holder] or (holder == ours.claims.token and ours.claims.is_held(str(number))):
                     continue
             if due > self._now:
                 next_due = due if next_due is None else min(next_due, due)
                 continue
             connection.execute(
-                "UPDATE memory_jobs SET holder = ?, attempts = attempts + 1 WHERE number = ?", (ours.token, number)
+                "UPDATE memory_jobs SET holder = ?, attempts = attempts + 1 WHERE number = ?",
+                (ours.claims.token, number),
             )
-            ours.claimed.add(number)
-            self._number = number
             attempts, name, *rest = connection.execute(
                 "SELECT attempts, name, agent, user, session, run, material FROM memory_jobs WHERE number = ?",
                 (number,),
             ).fetchone()
+            ours.claims.take(str(number), attempts, self._loop)
+            self._taken = str(number), attempts
             return Claimed(number, attempts, Extraction(MemoryOwner(self._kind, name), *rest))
         return next_due
 
     def undo(self) -> None:
         """It was not taken."""
-        if self._number is not None:
-            self._opened.claimed.discard(self._number)
+        if self._taken is not None:
+            self._opened.claims.let_go(*self._taken)
 
 
 class _PutBack(_Work):
@@ -283,7 +301,7 @@ class _PutBack(_Work):
 
     def do(self, connection: sqlite3.Connection) -> None:
         """Put it back, where it is still ours."""
-        number, token = self._claimed.number, self._opened.token
+        number, token = self._claimed.number, self._opened.claims.token
         if self._due is None:
             connection.execute("DELETE FROM memory_jobs WHERE number = ? AND holder = ?", (number, token))
         else:
@@ -291,12 +309,14 @@ class _PutBack(_Work):
                 "UPDATE memory_jobs SET holder = NULL, due = ?, attempts = attempts - ? WHERE number = ? AND holder = ?",
                 (self._due, int(not self._counted), number, token),
             )
-        self._opened.claimed.discard(number)
+        self._opened.claims.let_go(str(number), self._claimed.attempts)
 
 
 def forget_user(connection: sqlite3.Connection, user: str) -> None:
     """Forget all that is remembered of a user, in whosever memories it went, and what waits to become one."""
-    connection.execute("DELETE FROM memory_jobs WHERE user = ? OR (kind = 'personal' AND name = ?)", (user, user))
+    connection.execute(
+        "DELETE FROM memory_jobs WHERE user = ? OR (kind = 'personal' AND name = ?)", (user, user)
+    )
     rows = connection.execute(
         "SELECT memory FROM memory_users WHERE user = ?1"
         " UNION SELECT memories.number FROM memories JOIN memory_owners ON memory_owners.number = memories.owner"
@@ -532,7 +552,9 @@ def _by_vector(connection: sqlite3.Connection, owner: int, query: MemoryQuery) -
     """Compare all of an owner's vectors of the same embedder. O(the owner's memories)."""
     if query.vector is None:
         return []
-    condition = "" if not query.tool else " AND memory IN (SELECT number FROM memories WHERE owner = ? AND tool = ?)"
+    condition = (
+        "" if not query.tool else " AND memory IN (SELECT number FROM memories WHERE owner = ? AND tool = ?)"
+    )
     values: list[Any] = [owner, query.embedder, len(query.vector)]
     values += [owner, query.tool] if query.tool else []
     rows = connection.execute(
@@ -544,7 +566,8 @@ def _by_vector(connection: sqlite3.Connection, owner: int, query: MemoryQuery) -
 
 
 def _memory(row: tuple[Any, ...]) -> StoredMemory:
-    return StoredMemory(*row[:-1], msgspec.json.decode(row[-1]))
+    values = [*row[:-1], msgspec.json.decode(row[-1])]
+    return StoredMemory(*values)
 
 
 def _scope(owner: int) -> str:

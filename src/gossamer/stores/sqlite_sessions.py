@@ -10,9 +10,10 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from gossamer.errors import SessionBusyError, SessionLostError, StoreError
+from gossamer.errors import SessionBusyError, StoreError
+from gossamer.holding import running_loop
 from gossamer.records import Record, decode_as
-from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, StoredSnapshot
+from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
     EncodedRecord,
@@ -21,7 +22,10 @@ from gossamer.stores.changes import (
     encode_append,
     encode_snapshot,
     inserted_of,
+    lost,
 )
+from gossamer.stores.holds import Holds
+from gossamer.stores.listing import COLUMNS, Wanted, listed
 from gossamer.stores.media import MediaHash, restore
 from gossamer.stores.sqlite_memories import forget_user
 
@@ -30,8 +34,8 @@ __all__ = [
     "Delete",
     "Hold",
     "Holder",
+    "LetGo",
     "Read",
-    "Wanted",
     "Write",
     "list_sessions",
     "load",
@@ -56,15 +60,14 @@ class Write(Protocol[ResultT_co]):
         ...
 
     def undo(self) -> None:
-        """Forget what was kept outside of the database, as the transaction failed."""
+        """Forget what was kept outside of the database, as the transaction failed, whether it was in it already."""
         ...
 
 
 class Holder(Protocol):
     """Who holds sessions: a store, as it is opened in this process."""
 
-    token: str
-    held: dict[str, int]
+    holds: Holds
 
     def is_alive(self, token: str) -> bool:
         """Whether the holder lives that names itself so."""
@@ -76,43 +79,96 @@ class Hold:
 
     def __init__(self, holder: Holder, session: str, parent: str | None, inside: str, initial: Any) -> None:
         self._holder = holder
-        self._session = session
+        self.session = session
         self._parent = parent
         self._inside = inside
         self._initial = initial
+        self._data = b""
+        self._loop = running_loop()
+        self.held: Held | None = None
 
     def prepare(self) -> None:
-        """Nothing is to be prepared."""
+        """Encode the state that it begins with."""
+        self._data = msgspec.json.encode(self._initial)
 
     def do(self, connection: sqlite3.Connection) -> Held:
         """Take hold, or make the session and hold it."""
-        session, ours = self._session, self._holder
+        session, holds = self.session, self._holder.holds
         row = connection.execute(
             "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
         ).fetchone()
         if row is None:
-            fence = secrets.randbits(48)  # so that it is none of a session of this id that was deleted
+            fence, length = (
+                secrets.randbits(48),
+                0,
+            )  # so that it is none of a session of this id that was deleted
             now = time()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
-                " VALUES (?, (SELECT number FROM sessions WHERE id = ?), ?, ?, ?, ?, ?, ?)",
-                (session, self._parent, self._inside, now, now, _json(self._initial), fence, ours.token),
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    session,
+                    self._parent_in(connection),
+                    self._inside,
+                    now,
+                    now,
+                    self._data,
+                    fence,
+                    holds.token,
+                ),
             )
-            ours.held[session] = fence
-            return Held(fence, 0)
-        number, fence, length, holder = row
-        if holder is not None and (session in ours.held if holder == ours.token else ours.is_alive(holder)):
-            raise SessionBusyError(f"session {session!r} is held by a run elsewhere; wait for its end")
-        fence += 1
-        connection.execute(
-            "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, ours.token, number)
-        )
-        ours.held[session] = fence
-        return Held(fence, length)
+        else:
+            number, fence, length, holder = row
+            if holder is not None and (
+                holds.is_held(session) if holder == holds.token else self._holder.is_alive(holder)
+            ):
+                raise SessionBusyError(f"session {session!r} is held by a run elsewhere; wait for its end")
+            fence += 1
+            connection.execute(
+                "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, holds.token, number)
+            )
+        holds.take(session, fence, self._loop)
+        self.held = Held(fence, length)
+        return self.held
+
+    def _parent_in(self, connection: sqlite3.Connection) -> int | None:
+        if self._parent is None:
+            return None
+        row = connection.execute("SELECT number FROM sessions WHERE id = ?", (self._parent,)).fetchone()
+        if row is None:
+            raise lost(self._parent, None)
+        return row[0]
 
     def undo(self) -> None:
         """Hold it no longer."""
-        self._holder.held.pop(self._session, None)
+        if self.held is not None:
+            self._holder.holds.let_go(self.session, self.held.fence)
+            self.held = None
+
+
+class LetGo:
+    """Lets a session go that nobody wanted any more by the time it was held."""
+
+    def __init__(self, holder: Holder, hold: Hold) -> None:
+        self._holder = holder
+        self._hold = hold
+
+    def prepare(self) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, connection: sqlite3.Connection) -> None:
+        """Let it go, where it was held at all."""
+        held, session = self._hold.held, self._hold.session
+        if held is not None:
+            self._holder.holds.let_go(session, held.fence)
+            connection.execute(
+                "UPDATE sessions SET holder = NULL WHERE id = ? AND fence = ?", (session, held.fence)
+            )
+
+    def undo(self) -> None:
+        """It stays let go in this process, which is what counts while it lives."""
+        if self._hold.held is not None:
+            self._holder.holds.let_go(self._hold.session, self._hold.held.fence)
 
 
 class AppendRecords:
@@ -142,7 +198,7 @@ class AppendRecords:
         """Write them, those that are not there yet."""
         append, changes = self._append, self._changes
         if append.release:  # whatever comes of it
-            self._holder.held.pop(append.session, None)
+            self._holder.holds.let_go(append.session, append.fence)
         row = connection.execute(
             "SELECT number, fence, length FROM sessions WHERE id = ?", (append.session,)
         ).fetchone()
@@ -195,6 +251,8 @@ class AppendRecords:
 
     def undo(self) -> None:
         """A session that was let go stays so."""
+        if self._append.release:
+            self._holder.holds.let_go(self._append.session, self._append.fence)
 
 
 _MEDIA_OF = {
@@ -211,6 +269,10 @@ _JOBS_OF_SESSION = (
     " UNION SELECT sessions.number, sessions.id FROM sessions JOIN gone ON sessions.parent = gone.number)"
     " DELETE FROM memory_jobs WHERE session IN (SELECT id FROM gone)"
 )
+_COUNT = {
+    column: f"SELECT count(*) FROM sessions WHERE {column} = ? AND parent IS NULL"  # noqa: S608 - as above
+    for column in ("id", "user")
+}
 _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id", "user")}  # noqa: S608 - as above
 
 
@@ -233,7 +295,8 @@ class Delete:
             else:
                 forget_user(connection, self._value)
             hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
-            deleted = connection.execute(_DELETE[self._column], (self._value,)).rowcount
+            deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
+            connection.execute(_DELETE[self._column], (self._value,))
             connection.executemany(
                 "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
                 hashes,
@@ -261,24 +324,6 @@ class Read(Generic[ResultT]):
 
     def undo(self) -> None:
         """Nothing is kept outside."""
-
-
-def lost(session: str, ours: bool | None) -> SessionLostError:
-    """The error of an append that is refused.
-
-    Args:
-        session: its id.
-        ours: None where there is no such session, False where another one holds it.
-    """
-    if ours is None:
-        return SessionLostError(f"session {session!r} was deleted while a run held it")
-    if ours:
-        return SessionLostError(
-            f"session {session!r} has lost records; its database was put back to an older state"
-        )
-    return SessionLostError(
-        f"another process holds session {session!r} by now; what this run did since is not stored"
-    )
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -323,16 +368,6 @@ def read(connection: sqlite3.Connection, session: str, begin: int, end: int) -> 
     return [] if row is None else _between(connection, row[0], begin, end)
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """Which sessions are wanted; see `Store.list_sessions`."""
-
-    user: str | None
-    agent: str | None
-    status: SessionStatus | None
-    limit: int
-    before: float | None
-
-
 def list_sessions(
     connection: sqlite3.Connection, wanted: Wanted, is_alive: Callable[[str], bool]
 ) -> list[SessionInfo]:
@@ -348,39 +383,10 @@ def list_sessions(
     if wanted.status is not None:
         conditions.append("run = ''" if wanted.status == "idle" else "run <> ''")
     rows = connection.execute(
-        "SELECT id, user, agent, title, messages, length, created, updated, run, fingerprint, paused, holder"  # noqa: S608 - conditions are ours, values are parameters
-        f" FROM sessions WHERE {' AND '.join(conditions)} ORDER BY updated DESC",
+        f"SELECT id, user, {COLUMNS} FROM sessions WHERE {' AND '.join(conditions)} ORDER BY updated DESC",  # noqa: S608 - conditions are ours, values are parameters
         values,
     )
-    alive: dict[str, bool] = {}
-    found: list[SessionInfo] = []
-    for row in rows:
-        if len(found) >= wanted.limit:
-            break
-        told, (run, fingerprint, paused, holder) = row[:8], row[8:]
-        status: SessionStatus = "idle"
-        if run:
-            if holder is not None and holder not in alive:
-                alive[holder] = is_alive(holder)
-            status = "running" if holder is not None and alive[holder] else "paused" if paused else "broken"
-        if wanted.status is None or status == wanted.status:
-            name, user, agent, title, messages, length, created, updated = told
-            found.append(
-                SessionInfo(
-                    name,
-                    user,
-                    agent,
-                    title,
-                    messages,
-                    length,
-                    created,
-                    updated,
-                    status,
-                    run or None,
-                    fingerprint,
-                )
-            )
-    return found
+    return listed(rows, wanted, is_alive)
 
 
 def _between(connection: sqlite3.Connection, number: int, begin: int, end: int) -> list[Record]:
@@ -404,7 +410,3 @@ def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) ->
 
 def _media(connection: sqlite3.Connection, key: MediaHash) -> bytes:
     return connection.execute("SELECT data FROM media WHERE hash = ?", (key,)).fetchone()[0]
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)
