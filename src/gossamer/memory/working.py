@@ -245,15 +245,17 @@ class WorkingMemory:
         if self.working_summary_mode != "compress":
             shortened = self._compact(context.run_id, session, tally, old, ratio)
             if shortened:
-                await tally.follow(view, self.counter.tokenizer(model))
+                view = session.view
+                await tally.follow(view, tally.tokenizer)
                 old = self._first_recent(view)
         after = tally.between(tally.sums, view.start, len(view.items)) + around
         enough = after <= before * self.compact_ratio_threshold and after * ratio <= self.max_total_tokens
         if self.working_summary_mode == "compress" or (self.working_summary_mode == "auto" and not enough):
             wanted = self._to_summarise(view, tally, old, ratio, model)
             if wanted:
-                summarised, summaries, failed, usage = await self._compress(context, model, wanted)
-                await tally.follow(view, self.counter.tokenizer(model))
+                summarised, summaries, failed, usage = await self._compress(context, tally, model, wanted)
+                view = session.view
+                await tally.follow(view, tally.tokenizer)
                 after = tally.between(tally.sums, view.start, len(view.items)) + around
                 self._note(tally, view, failed, summaries, ratio)
         if not shortened and not summaries and not failed:
@@ -307,7 +309,7 @@ class WorkingMemory:
         return groups(view, tally, old, threshold / ratio)
 
     async def _compress(
-        self, context: RunContext[Any], model: Model | None, wanted: Sequence[Group]
+        self, context: RunContext[Any], tally: Tally, model: Model | None, wanted: Sequence[Group]
     ) -> tuple[int, int, int, Usage]:
         """Put summaries in place of groups; tells how many messages, how many summaries, how many failed, and their use."""
         session: Session[Any] = context.session
@@ -320,7 +322,7 @@ class WorkingMemory:
             reason = text if isinstance(text, Exception) else None
             if isinstance(text, str):
                 message = summary_message(text, view, group)
-                if count_message(message, self.counter.tokenizer(model)) < group.size:
+                if count_message(message, tally.tokenizer) < group.size:
                     begin, end = view.places[group.begin], view.places[group.end - 1] + 1
                     records.append(
                         ViewMovedRecord(
