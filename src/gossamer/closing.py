@@ -203,4 +203,4 @@ def fail(context: RunContext[Any], error: BaseException) -> None:
 def _is_open(context: RunContext[Any]) -> bool:
     """Whether this very run is the one that is open in its session: a refused run must not touch another's."""
     session = context.session
-    return session is not None and session.unfinished is not None and session.unfinished.run == context.run_id
+    return session is not None and session.is_open(context.run_id)

@@ -331,6 +331,11 @@ class Journal:
             self._unload()
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether it is in memory where the conversation stands: always, but for a journal in a store."""
+        return self.saving is None or self.saving.loaded
+
+    @property
     def has_new(self) -> bool:
         """Whether there are records that are not on disk."""
         return self._kept.loaded and self._kept.saved < self.end

@@ -182,6 +182,10 @@ class Session(Generic[State]):
         """The run that neither finished nor failed: it is under way, paused, or its process died."""
         return self._journal.standing.run
 
+    def is_open(self, run_id: str) -> bool:
+        """Whether a run is the one that is unfinished; none is in a session that is not loaded."""
+        return self._journal.is_loaded and self._journal.run_id == run_id
+
     @property
     def usage(self) -> Usage:
         """What the session's runs used, those inside their tools included, each call once. O(records in memory)."""

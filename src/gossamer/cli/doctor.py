@@ -50,7 +50,12 @@ _OPTIONAL = {
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
-    "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
+    "numpy": ("numpy", "memories found by vectors", "pip install 'gossamer[vectors]'"),
+    "psycopg": (
+        "psycopg",
+        "sessions in Postgres; Postgres for agents",
+        "pip install 'gossamer[postgres]' or 'gossamer[sql]'",
+    ),
     "tiktoken": ("tiktoken", "exact token counts for OpenAI's models", "pip install 'gossamer[tokens]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (

@@ -16,11 +16,13 @@ from gossamer.stores.base import (
 from gossamer.stores.urls import open_store
 
 if TYPE_CHECKING:
+    from gossamer.stores.postgres import PostgresStore
     from gossamer.stores.sqlite import SQLiteStore
 
 __all__ = [
     "Append",
     "Held",
+    "PostgresStore",
     "SQLiteStore",
     "SessionInfo",
     "SessionStatus",
@@ -36,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from gossamer.stores.sqlite import SQLiteStore
 
         return SQLiteStore
+    if name == "PostgresStore":
+        from gossamer.stores.postgres import PostgresStore
+
+        return PostgresStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,6 +29,7 @@ __all__ = [
     "encode_snapshot",
     "inserted_of",
     "lost",
+    "merged",
 ]
 
 _TITLE_CHARS = 80
@@ -72,6 +73,18 @@ def changes_of(records: Sequence[Record]) -> Changes:
         elif isinstance(record, RunFinishedRecord | RunFailedRecord):
             changes.run = changes.fingerprint = ""
     return changes
+
+
+def merged(first: Changes, then: Changes) -> Changes:
+    """Give what two changes come to, one after the other."""
+    return Changes(
+        first.messages + then.messages,
+        first.title or then.title,
+        first.agent if then.agent is None else then.agent,
+        first.user or then.user,
+        first.run if then.run is None else then.run,
+        first.fingerprint if then.fingerprint is None else then.fingerprint,
+    )
 
 
 class EncodedRecord(msgspec.Struct, frozen=True):

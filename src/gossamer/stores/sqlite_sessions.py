@@ -26,7 +26,7 @@ from gossamer.stores.changes import (
 )
 from gossamer.stores.holds import Holds
 from gossamer.stores.listing import COLUMNS, Wanted, listed
-from gossamer.stores.media import MediaHash, restore
+from gossamer.stores.media import HASH_BYTES, MediaHash, restore
 from gossamer.stores.sqlite_memories import forget_user
 
 __all__ = [
@@ -44,8 +44,6 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
-
-_HASH_BYTES = 32
 
 
 class Write(Protocol[ResultT_co]):
@@ -402,7 +400,7 @@ def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) ->
     for data, media in rows:
         record = decode_as(data, Record)
         if media:
-            order = [media[start : start + _HASH_BYTES] for start in range(0, len(media), _HASH_BYTES)]
+            order = [media[start : start + HASH_BYTES] for start in range(0, len(media), HASH_BYTES)]
             record = restore(record, order, {key: _media(connection, key) for key in order})
         records.append(record)
     return records
