@@ -131,8 +131,19 @@ def check_session(session: Session[Any]) -> None:
         raise ArgumentError(f"session must be a Session, not {type(session).__name__}")
 
 
-def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
+def open_run(
+    context: RunContext[Any],
+    messages: Sequence[Message],
+    on_pending: OnPending,
+    retrieved: Message | None = None,
+) -> None:
     """Begin a run in its session: close one that broke off, move the window, record start and prompt.
+
+    Args:
+        context: the run.
+        messages: the prompt.
+        on_pending: what to do where the session is paused.
+        retrieved: what memories put before it, or None.
 
     Raises:
         RunPausedError: the session waits for decisions, and `on_pending` is `raise`.
@@ -159,6 +170,8 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
             user=context.user,
         )
     )
+    if retrieved is not None:
+        session.record(MessageRecord(run=context.run_id, message=retrieved, retrieved=True))
     for message in messages:
         check_fits(message, session.turn)
         session.record(MessageRecord(run=context.run_id, message=message))
@@ -277,6 +290,7 @@ def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:
         if isinstance(record, MessageRecord)
         and record.run == context.run_id
         and record.message.role == "user"
+        and not record.retrieved
     ]
 
 

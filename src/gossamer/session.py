@@ -166,6 +166,10 @@ class Session(Generic[State]):
         """What the model sees, with the place of each message; records alone move it."""
         return self._journal.standing.view
 
+    def of_run(self, run_id: str) -> list[Record]:
+        """Give the records of the unfinished run or of the last one, from its start on. O(its records)."""
+        return self._journal.records[self._journal.began_at(run_id) - self._journal.first :]
+
     @property
     def state(self) -> State:
         """What tools remember in this session; changed with `update`."""

@@ -105,19 +105,21 @@ class Background:
         while here.task is not None:
             await asyncio.shield(here.task)
 
-    async def aclose(self, timeout: float) -> None:
+    async def aclose(self, within: float) -> None:
         """The same, for a limited time; what is not done then waits in the store.
 
         Args:
-            timeout: in seconds.
+            within: seconds.
         """
         here = self._here()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 await self.flush()
         except TimeoutError:
             logger.warning(
-                "%s memories were not extracted within %s s; what is left waits in the store", self._kind, timeout
+                "%s memories were not extracted within %s s; what is left waits in the store",
+                self._kind,
+                within,
             )
         task = here.task
         if task is not None:
@@ -131,6 +133,8 @@ class Background:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None:
+            for other in [one for one in self._loops if one.is_closed()]:
+                del self._loops[other]  # a timer of its own would keep it
             here = self._loops[loop] = _OnLoop()
         return here
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Literal
 
 import msgspec
@@ -15,10 +16,11 @@ from gossamer.messages import Message, ToolCall, ToolResult
 from gossamer.models.base import Model, ModelRequest
 from gossamer.schema import output_schema
 from gossamer.stores.memories import Extraction, MemoryKind, StoredMemory
+from gossamer.telemetry import metrics
 from gossamer.usage import Usage
 from gossamer.view import MessageView
 
-__all__ = ["MOST_CHARACTERS", "MOST_CHANGES", "Proposal", "clean", "material_of", "propose", "topics_of"]
+__all__ = ["MOST_CHANGES", "MOST_CHARACTERS", "Proposal", "clean", "material_of", "propose", "topics_of"]
 
 # Of one memory's text.
 MOST_CHARACTERS = 2_000
@@ -133,7 +135,10 @@ async def propose(
         _INSTRUCTIONS.format(worth=KINDS[extraction.owner.kind].worth, mark=mark),
         output_schema=schema,
     )
+    began = perf_counter()
     response = charged(await model.respond(request), model)
+    if metrics.recorder is not None:
+        metrics.recorder.model_called(model.name, perf_counter() - began, response.usage)
     proposals: _Proposals = await read_output(schema, response.message)
     return [
         msgspec.structs.replace(

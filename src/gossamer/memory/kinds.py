@@ -37,8 +37,10 @@ KINDS: Mapping[MemoryKind, Kind] = {
         heading="Notes about this user, kept from earlier conversations",
         remember=(
             "remember",
-            "Remember something about the user beyond this conversation: a fact, a preference, a plan. Only what the "
-            "user said of themselves and will matter again, in one self-contained sentence.",
+            (
+                "Remember something about the user beyond this conversation: a fact, a preference, a plan. Only what the "
+                "user said of themselves and will matter again, in one self-contained sentence."
+            ),
         ),
         recall=("recall", "Search what is remembered about the user from earlier conversations."),
         forget=(
@@ -56,8 +58,10 @@ KINDS: Mapping[MemoryKind, Kind] = {
         heading="Notes on earlier tasks like this one, and what worked",
         remember=(
             "remember_approach",
-            "Remember how a kind of task went: what was to be done, which approach worked or failed, and why. Nothing "
-            "about the person who asked.",
+            (
+                "Remember how a kind of task went: what was to be done, which approach worked or failed, and why. Nothing "
+                "about the person who asked."
+            ),
         ),
         recall=("recall_approaches", "Search how earlier tasks went: what worked, and what failed."),
         forget=("forget_approach", "Forget a note on earlier tasks that turned out wrong, by its id."),
@@ -72,10 +76,15 @@ KINDS: Mapping[MemoryKind, Kind] = {
         heading="Notes on how these tools behaved before",
         remember=(
             "remember_tool_use",
-            "Remember how a tool behaved: arguments that worked, errors and what helped, limits. Nothing about the "
-            "person who asked.",
+            (
+                "Remember how a tool behaved: arguments that worked, errors and what helped, limits. Nothing about the "
+                "person who asked."
+            ),
         ),
-        recall=("recall_tool_uses", "Search how tools behaved before: arguments that worked, errors, limits."),
+        recall=(
+            "recall_tool_uses",
+            "Search how tools behaved before: arguments that worked, errors, limits.",
+        ),
         forget=("forget_tool_use", "Forget a note on a tool that turned out wrong, by its id."),
         worth=(
             "how the tools behaved, for who calls them again: the form of arguments that worked, errors and what helped "

@@ -230,9 +230,7 @@ class Memory:
             raise ArgumentError("what is recorded is a text, or a list of messages")
         owner = self._owner(user, agent)
         if self._model is None and agent not in self._models:
-            raise ArgumentError(
-                "no model is known that could extract from messages; give Memory(…, model=…)"
-            )
+            raise ArgumentError("no model is known that could extract from messages; give Memory(…, model=…)")
         if material := material_of(self.kind, what):
             await asyncio.shield(
                 self._background.queue(Extraction(owner, agent or "", user, None, new_id(), material))
@@ -298,8 +296,13 @@ class Memory:
         self._note_uses(memories)
         return memories
 
-    async def list(
-        self, *, user: str | None = None, agent: str | None = None, limit: int = 100, before: float | None = None
+    async def memories(
+        self,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        limit: int = 100,
+        before: float | None = None,
     ) -> list[StoredMemory]:
         """Give all memories of a user, or of an agent, those changed last first.
 
@@ -324,7 +327,9 @@ class Memory:
             ArgumentError: the memory is not personal.
         """
         if not KINDS[self.kind].of_user:
-            raise ArgumentError(f"{self.kind} memories belong to agents; use forget_agent, or store.delete_user")
+            raise ArgumentError(
+                f"{self.kind} memories belong to agents; use forget_agent, or store.delete_user"
+            )
         return await self._store.memories.forget_owner(self._owner(user, None))
 
     async def forget_agent(self, agent: str) -> int:
@@ -345,13 +350,13 @@ class Memory:
         """Wait until what waits to be extracted is; what failed is left for its next attempt."""
         await self._background.flush()
 
-    async def aclose(self, timeout: float = 30.0) -> None:
+    async def aclose(self, within: float = 30.0) -> None:
         """The same, for a limited time, and rest. What is left waits in the store; a later run wakes it again.
 
         Args:
-            timeout: in seconds.
+            within: seconds.
         """
-        await self._background.aclose(timeout)
+        await self._background.aclose(within)
 
     # --- in a run ---------------------------------------------------------------------------------------------
 
@@ -515,13 +520,11 @@ class Memory:
         proposals, usage = await propose(asked, extraction, shown)
         with self._lock:
             self.usage += usage
-        if metrics.recorder is not None:
-            metrics.recorder.extraction_used(self.kind, usage)
         made = {
             one: NewMemory(
                 one.memory if one.action == "update" else new_id(),
                 one.text,
-                one.tool if self.kind == "tool" else "",
+                "" if self.kind != "tool" else one.tool or (near[one.memory].tool if one.memory else ""),
                 one.importance,
                 extraction.user,
                 extraction.session,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,7 +53,7 @@ def is_retrieved(message: Message) -> bool:
     return message.author == MEMORY_AUTHOR and bool(_marks(message))
 
 
-def in_view(view: View) -> Set[str]:
+def in_view(view: View) -> AbstractSet[str]:
     """Give marks of the memories that the last messages of a view show as they are. O(50)."""
     shown: set[str] = set()
     for position in range(max(len(view.items) - _LOOKED_AT, view.start), len(view.items)):
@@ -62,7 +63,7 @@ def in_view(view: View) -> Set[str]:
     return shown
 
 
-def is_shown(memory: StoredMemory, shown: Set[str]) -> bool:
+def is_shown(memory: StoredMemory, shown: AbstractSet[str]) -> bool:
     """Tell whether a memory is among those that `in_view` gave."""
     return _mark(memory) in shown
 

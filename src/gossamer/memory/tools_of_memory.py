@@ -30,6 +30,7 @@ def memory_toolkit(memory: Memory) -> Toolkit:
         """Remember.
 
         Args:
+            context: the run.
             tool: the name of the tool.
             text: how it behaved.
         """
@@ -39,6 +40,7 @@ def memory_toolkit(memory: Memory) -> Toolkit:
         """Recall.
 
         Args:
+            context: the run.
             query: words that the notes may have.
             limit: the most that are given.
         """
@@ -57,6 +59,7 @@ def memory_toolkit(memory: Memory) -> Toolkit:
         """Forget.
 
         Args:
+            context: the run.
             id: of the note.
         """
         try:
@@ -65,12 +68,11 @@ def memory_toolkit(memory: Memory) -> Toolkit:
             return str(error)
         return "Forgotten." if gone else f"There is no note of id {id!r}."
 
-    name, words = kind.remember
-    keep = remember_of_tool if memory.kind == "tool" else remember
+    keeping = tool(name=kind.remember[0], description=kind.remember[1], idempotent=True)
     return Toolkit(
         f"{memory.kind}_memory",
         [
-            tool(name=name, description=words, idempotent=True)(keep),
+            keeping(remember_of_tool) if memory.kind == "tool" else keeping(remember),
             tool(name=kind.recall[0], description=kind.recall[1], idempotent=True)(recall),
             tool(name=kind.forget[0], description=kind.forget[1], idempotent=True)(forget),
         ],

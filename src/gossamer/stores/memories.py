@@ -229,6 +229,10 @@ class MemoryStore(Protocol):
         """Note that memories were retrieved."""
         ...
 
+    async def forget(self, owner: MemoryOwner, memory: str) -> bool:
+        """Forget one memory; tells whether the owner had one of this id."""
+        ...
+
     async def forget_owner(self, owner: MemoryOwner) -> int:
         """Forget all memories of an owner, and the extractions that wait; tells how many memories."""
         ...

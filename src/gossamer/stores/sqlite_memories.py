@@ -104,6 +104,10 @@ class SQLiteMemories:
         """Note that memories were retrieved; see `MemoryStore.note_uses`."""
         return self._write(lambda _: _NoteUses(ids))
 
+    async def forget(self, owner: MemoryOwner, memory: str) -> bool:
+        """Forget one memory; see `MemoryStore.forget`."""
+        return await self._write(lambda _: _Forget(owner, memory))
+
     async def forget_owner(self, owner: MemoryOwner) -> int:
         """Forget all of an owner; see `MemoryStore.forget_owner`."""
         return await self._write(lambda _: ForgetOwner(owner))
@@ -185,6 +189,19 @@ class _NoteUses(_Work):
         connection.executemany(
             "UPDATE memories SET used = ?, uses = uses + 1 WHERE id = ?", [(now, one) for one in self._ids]
         )
+
+
+class _Forget(_Work):
+    """Forgets one memory."""
+
+    def __init__(self, owner: MemoryOwner, memory: str) -> None:
+        self._owner = owner
+        self._memory = memory
+
+    def do(self, connection: sqlite3.Connection) -> bool:
+        """Forget it, overwriting its text."""
+        owner = _owner_of(connection, self._owner, make=False)
+        return owner is not None and _forget(connection, owner, [self._memory]) > 0
 
 
 class ForgetOwner(_Work):
@@ -311,6 +328,10 @@ class _PutBack(_Work):
             )
         self._opened.claims.let_go(str(number), self._claimed.attempts)
 
+    def undo(self) -> None:
+        """It is not under way here any more, whatever is written."""
+        self._opened.claims.let_go(str(self._claimed.number), self._claimed.attempts)
+
 
 def forget_user(connection: sqlite3.Connection, user: str) -> None:
     """Forget all that is remembered of a user, in whosever memories it went, and what waits to become one."""
@@ -430,15 +451,18 @@ def _let_go(
     _delete(connection, owner, [row[0] for row in old[: count - changes.most + changes.most // 20]])
 
 
-def _forget(connection: sqlite3.Connection, owner: int, ids: Sequence[str]) -> None:
+def _forget(connection: sqlite3.Connection, owner: int, ids: Sequence[str]) -> int:
     connection.execute("PRAGMA secure_delete = ON")
     try:
-        for one in ids:
-            row = connection.execute(
+        rows = [
+            connection.execute(
                 "SELECT number FROM memories WHERE owner = ? AND id = ?", (owner, one)
             ).fetchone()
-            if row is not None:
-                _delete(connection, owner, [row[0]])
+            for one in ids
+        ]
+        numbers = {row[0] for row in rows if row is not None}
+        _delete(connection, owner, list(numbers))
+        return len(numbers)
     finally:
         connection.execute("PRAGMA secure_delete = OFF")
 
