@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import pairwise
 
-__all__ = ["MOST_WORDS", "query_words", "spaced"]
+__all__ = ["MOST_WORDS", "index_words", "query_words", "spaced"]
 
 # A query's further words are left out.
 MOST_WORDS = 32
@@ -21,6 +22,12 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 def spaced(text: str) -> str:
     """Give a text as it is indexed: letters of scripts without spaces stand apart, as words of their own."""
     return _LETTER.sub(r" \1 ", text).replace("\x00", " ")
+
+
+def index_words(text: str) -> str:
+    """Give the words of a text alone, without accents, for an index that would take marks between them for something."""
+    bare = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    return " ".join(_WORD.findall(spaced(unicodedata.normalize("NFC", bare))))
 
 
 def query_words(text: str) -> list[str]:

@@ -525,7 +525,7 @@ def _search(connection: sqlite3.Connection, query: MemoryQuery) -> list[FoundMem
     words = dict(_by_words(connection, owner, count, query))
     cosines = dict(_by_vector(connection, owner, query))
     found: list[FoundMemory] = []
-    for number in words | cosines:
+    for number in {**words, **cosines}:
         row = connection.execute(f"SELECT {_COLUMNS} FROM memories WHERE number = ?", (number,)).fetchone()  # noqa: S608 - names of ours
         found.append(FoundMemory(_memory(row), words.get(number), cosines.get(number)))
     return found
