@@ -536,8 +536,6 @@ def _by_words(
 ) -> list[tuple[int, float]]:
     """Rank memories by BM25. O(`_MOST_RANKED`), however many there are."""
     around = f"owner : {_scope(owner)}"
-    if query.tool:
-        around += f' AND tool : "{" ".join(query_words(query.tool))}"'
     chosen: list[str] = []
     least = 0
     left = _MOST_RANKED
@@ -566,8 +564,10 @@ def _by_words(
     words = " OR ".join(f'"{word}"' for word in chosen)
     rows = connection.execute(
         "SELECT rowid, bm25(memory_words, 0.0, 1.0, 1.0) AS score FROM memory_words"
-        " WHERE memory_words MATCH ? AND rowid > ? ORDER BY score LIMIT ?",
-        (f"{around} AND {{tool words}} : ({words})", least, query.limit),
+        " WHERE memory_words MATCH ?1 AND rowid > ?2"
+        " AND (?3 = '' OR rowid IN (SELECT number FROM memories WHERE owner = ?4 AND tool = ?3))"
+        " ORDER BY score LIMIT ?5",
+        (f"{around} AND {{tool words}} : ({words})", least, query.tool, owner, query.limit),
     ).fetchall()
     return [(number, -score) for number, score in rows]
 
