@@ -166,10 +166,6 @@ class Session(Generic[State]):
         """What the model sees, with the place of each message; records alone move it."""
         return self._journal.standing.view
 
-    def of_run(self, run_id: str) -> list[Record]:
-        """Give the records of the unfinished run or of the last one, from its start on. O(its records)."""
-        return self._journal.records[self._journal.began_at(run_id) - self._journal.first :]
-
     @property
     def state(self) -> State:
         """What tools remember in this session; changed with `update`."""
@@ -437,12 +433,7 @@ class Session(Generic[State]):
     # --- in a store -------------------------------------------------------------------------------------------
 
     async def read(self, begin: int, end: int) -> list[Record]:
-        """Read records of the journal, those that are not in memory from the store.
-
-        Args:
-            begin: the place of the first one.
-            end: the place behind the last; fewer are given where the journal is shorter.
-        """
+        """Read records from one place up to another, those not in memory from the store; fewer where there are fewer."""
         return await self._journal.read(begin, end)
 
     async def load(self) -> None:

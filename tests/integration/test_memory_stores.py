@@ -10,6 +10,7 @@ from pathlib import Path
 from time import time
 
 import pytest
+from tests.services import postgres  # noqa: F401 - a fixture
 
 from gossamer import Session
 from gossamer.errors import StoreError
@@ -23,7 +24,6 @@ from gossamer.stores.memories import (
     MemoryQuery,
     NewMemory,
 )
-from tests.services import postgres as postgres
 
 ANN = MemoryOwner("personal", "ann")
 BOB = MemoryOwner("personal", "bob")
@@ -47,7 +47,9 @@ async def put(store: Store, owner: MemoryOwner, *texts: str, **fields: object) -
     return await store.memories.change(MemoryChanges(owner, new))
 
 
-async def texts_for(store: Store, owner: MemoryOwner, query: str, limit: int = 10, tool: str = "") -> list[str]:
+async def texts_for(
+    store: Store, owner: MemoryOwner, query: str, limit: int = 10, tool: str = ""
+) -> list[str]:
     found = await store.memories.search(MemoryQuery(owner, query, limit, tool=tool))
     return [one.memory.text for one in sorted(found, key=lambda one: -(one.words or 0))]
 
@@ -66,7 +68,25 @@ async def test_a_rare_word_counts_more_than_a_frequent_one(store: Store) -> None
 
 @pytest.mark.parametrize(
     "query",
-    ["", " ", "\x00", '"', '"tea', "* ", "NEAR(", "tea OR", "AND", "words:", "'", "| & !", "-", "(((", "\\", "😀", "%s"],
+    [
+        "",
+        " ",
+        "\x00",
+        '"',
+        '"tea',
+        "* ",
+        "NEAR(",
+        "tea OR",
+        "AND",
+        "words:",
+        "'",
+        "| & !",
+        "-",
+        "(((",
+        "\\",
+        "😀",
+        "%s",
+    ],
 )
 async def test_a_query_is_text_and_never_syntax(store: Store, query: str) -> None:
     await put(store, ANN, "Ann likes coffee.")
@@ -84,7 +104,7 @@ async def test_text_without_spaces_is_found_by_pairs_of_letters(store: Store) ->
     await put(store, ANN, "我喜欢苹果和香蕉", "私は寿司が好きです", "나는 김치를 좋아해요")
     assert await texts_for(store, ANN, "苹果") == ["我喜欢苹果和香蕉"]
     assert await texts_for(store, ANN, "果苹") == []
-    assert await texts_for(store, ANN, "寿司は好き？") == ["私は寿司が好きです"]
+    assert await texts_for(store, ANN, "寿司は好き") == ["私は寿司が好きです"]
     assert await texts_for(store, ANN, "김치") == ["나는 김치를 좋아해요"]
 
 
@@ -300,7 +320,9 @@ async def test_nothing_comes_of_an_extraction_whose_user_was_deleted_meanwhile(s
     assert isinstance(claimed, Claimed)
     await store.delete_user("ann")
     with pytest.raises(StoreError):
-        await store.memories.change(MemoryChanges(ANN, [NewMemory(new_id(), "Ann was here")], claimed=claimed))
+        await store.memories.change(
+            MemoryChanges(ANN, [NewMemory(new_id(), "Ann was here")], claimed=claimed)
+        )
     assert await store.memories.read(ANN) == []
 
 

@@ -82,9 +82,9 @@ class Background:
                     self._most,
                 )
                 self._count("dropped", dropped)
-            self._wake(here)
 
         stored.add_done_callback(done)
+        self._wake(here)  # now: a task begun by the callback could come after the loop has ended all of them
         return stored
 
     def wake(self) -> None:
@@ -99,11 +99,9 @@ class Background:
     async def flush(self) -> None:
         """Wait until all is done that is due and that this process may do; what failed waits for its next attempt."""
         here = self._here()
-        while here.storing:
-            await asyncio.wait(set(here.storing))
         self._wake(here)
-        while here.task is not None:
-            await asyncio.shield(here.task)
+        while here.task is not None and not here.task.done():
+            await asyncio.wait([here.task])
 
     async def aclose(self, within: float) -> None:
         """The same, for a limited time; what is not done then waits in the store.
@@ -122,7 +120,7 @@ class Background:
                 within,
             )
         task = here.task
-        if task is not None:
+        if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
         if here.timer is not None:
@@ -140,12 +138,11 @@ class Background:
 
     def _wake(self, here: _OnLoop) -> None:
         here.again = True
-        if here.task is None:
+        if here.task is None or here.task.done():
             here.task = asyncio.get_running_loop().create_task(self._drain(here), name="gossamer-memory")
-            here.task.add_done_callback(lambda task: self._ended(here, task))
+            here.task.add_done_callback(self._ended)
 
-    def _ended(self, here: _OnLoop, task: asyncio.Task[None]) -> None:
-        here.task = None
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("the extraction of %s memories rests: %s", self._kind, error)
 
@@ -153,6 +150,8 @@ class Background:
         """Do what is due; end where nothing is, with a timer for what is due later."""
         while here.again:
             here.again = False
+            while here.storing:
+                await asyncio.wait(set(here.storing))
             while True:
                 agents = self._agents()
                 if agents is not None and not agents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -126,12 +127,13 @@ class Memories:
                 found.append((KINDS[one.kind], memories))
         return retrieved_message(found) if found else None
 
-    def ended(self, context: RunContext[Any]) -> None:
-        """Let what was said in a run be extracted from, in the background. O(the run's records); raises nothing."""
+    async def ended(self, context: RunContext[Any]) -> None:
+        """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing."""
         if not self._around:
             return
         said: list[Message] = []
-        for record in context.session.of_run(context.run_id):
+        session: Session[Any] = context.session
+        for record in await session.read(session.starts[-1], sys.maxsize):  # they are in memory
             if isinstance(record, MessageRecord) and not (
                 record.withdrawn or record.retrieved or record.repair
             ):
