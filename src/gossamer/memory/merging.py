@@ -12,14 +12,13 @@ __all__ = ["ranked", "says_the_same"]
 # Two texts of vectors nearer than this say the same, where their numbers agree.
 _SAME_COSINE = 0.95
 
-# Of two texts one of which has all words of the other, this share of the longer one's must be in the shorter one.
+# Of two texts one of which has all words of the other in their order, this share of the longer one's must be in the shorter one.
 _SAME_WORDS = 0.8
 
 # The constant of reciprocal rank fusion: Cormack, Clarke, Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and
 # individual Rank Learning Methods", SIGIR 2009.
 _RRF = 60
 
-_WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d")
 
 
@@ -27,8 +26,8 @@ def says_the_same(text: str, tool: str, near: Sequence[FoundMemory]) -> StoredMe
     """Give the memory that a new one is put in place of, or None.
 
     One says the same where its text does, but for case, spaces and marks at its end; where one of both has all words of
-    the other and few more; or where its vector is very near and no number differs. "Room 12 has a screen" and "Room 13
-    has a screen" are two.
+    the other in their order and few more; or where its vector is very near and no number differs. "Room 12 has a
+    screen" and "Room 13 has a screen" are two, and so are "Ann manages Bob" and "Bob manages Ann".
 
     Args:
         text: of the new one.
@@ -36,7 +35,7 @@ def says_the_same(text: str, tool: str, near: Sequence[FoundMemory]) -> StoredMe
         near: memories like it.
     """
     words = normalised(text)
-    mine = frozenset(_WORD.findall(words))
+    mine = _words_of(words)
     numbers = {word for word in mine if _NUMBER.search(word)}
     best: tuple[float, StoredMemory] | None = None
     for one in near:
@@ -46,11 +45,10 @@ def says_the_same(text: str, tool: str, near: Sequence[FoundMemory]) -> StoredMe
         theirs_normalised = normalised(memory.text)
         if theirs_normalised == words:
             return memory
-        theirs = frozenset(_WORD.findall(theirs_normalised))
-        likeness = 0.0
-        if mine and theirs and (mine <= theirs or theirs <= mine):
-            share = min(len(mine), len(theirs)) / max(len(mine), len(theirs))
-            likeness = share if share >= _SAME_WORDS else 0.0
+        theirs = _words_of(theirs_normalised)
+        shorter, longer = sorted((mine, theirs), key=len)
+        share = len(shorter) / len(longer) if longer else 0.0
+        likeness = share if share >= _SAME_WORDS and _is_within(shorter, longer) else 0.0
         if (
             one.cosine is not None
             and one.cosine >= _SAME_COSINE
@@ -60,6 +58,16 @@ def says_the_same(text: str, tool: str, near: Sequence[FoundMemory]) -> StoredMe
         if likeness and (best is None or likeness > best[0]):
             best = likeness, memory
     return None if best is None else best[1]
+
+
+def _words_of(text: str) -> list[str]:
+    return [word for one in text.split() if (word := one.strip(".,;:!?()\"'"))]
+
+
+def _is_within(shorter: Sequence[str], longer: Sequence[str]) -> bool:
+    """Whether one has all words of the other, in their order."""
+    rest = iter(longer)
+    return all(word in rest for word in shorter)
 
 
 def ranked(found: Sequence[FoundMemory], now: float, half_life: float, limit: int) -> list[StoredMemory]:
