@@ -15,6 +15,7 @@ NAMES = (
     "journal",
     "turns",
     "memory",
+    "memories",
     "cache",
     "mcp",
     "imports",

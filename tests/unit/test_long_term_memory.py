@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from gossamer.guardrails import Guardrail
 from gossamer.memory import Memory, WorkingMemory, background
 from gossamer.messages import Message
 from gossamer.models import ModelRequest, ScriptedModel
+from gossamer.models.embeddings import Embeddings
 from gossamer.records import MessageRecord
 from gossamer.stores import SQLiteStore, Store
 from gossamer.telemetry.metrics import disable_metrics, enable_metrics
+from gossamer.usage import Usage
 
 NOTHING = json.dumps({"changes": []})
 
@@ -819,3 +822,67 @@ async def test_it_costs_nothing_where_no_memory_is_asked_for(store: Store) -> No
     await Agent(model_that()).run("Hello", user="ann")
     await Agent(model_that(), memory=WorkingMemory()).run("Hello", user="ann")
     assert asyncio.all_tasks() == tasks
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------
+
+
+class Meanings:
+    """An embedder that knows what a few words mean."""
+
+    name, provider, dimensions = "meanings", "test", 3
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.purposes: list[str] = []
+
+    async def embed(self, texts: Sequence[str], purpose: str = "document") -> Embeddings:
+        if self.fails:
+            raise ModelConnectionError("no embedder")
+        self.purposes.append(purpose)
+        vectors = [
+            array(
+                "f",
+                [
+                    float(any(word in text.lower() for word in words)) + 0.01
+                    for words in (("tea", "beverage", "drink"), ("cat", "pet", "animal"), ("car", "vehicle"))
+                ],
+            )
+            for text in texts
+        ]
+        return Embeddings(vectors, Usage(), self.name)
+
+
+async def test_memories_are_found_by_what_they_mean(store: Store) -> None:
+    pytest.importorskip("numpy")
+    embedder = Meanings()
+    memory = Memory(store, embedder=embedder)
+    for text in ("Ann has green tea every day", "Ann owns two cats", "Ann sold her car"):
+        await memory.record(text, user="ann")
+    await memory.record("Bob has tea", user="bob")
+    (first, *_) = await memory.retrieve("favourite beverage", 1, user="ann")
+    assert first.text == "Ann has green tea every day"
+    assert embedder.purposes == ["document"] * 4 + ["query"]
+    assert await Memory(store).retrieve("favourite beverage", user="ann") == []
+
+
+async def test_an_embedder_that_fails_leaves_the_words(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("numpy")
+    embedder = Meanings()
+    embedder.fails = True
+    memory = Memory(store, embedder=embedder)
+    await memory.record("Ann has tea", user="ann")
+    assert len(await memory.retrieve("tea", user="ann")) == 1
+    assert "kept without vectors" in caplog.text
+    assert "by words alone" in caplog.text
+
+
+async def test_extracted_memories_have_vectors_too(store: Store) -> None:
+    pytest.importorskip("numpy")
+    model = model_that(extracts=changes({"action": "add", "text": "Ann owns two cats"}))
+    async with Memory(store, embedder=Meanings()) as memory:
+        await Agent(model, memory=memory).run("I own two cats", user="ann")
+        await memory.flush()
+        assert len(await memory.retrieve("which pet", user="ann")) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from time import time
@@ -38,7 +39,10 @@ T = TypeVar("T")
 
 # How many entries of the index one search ranks: a word that stands in more memories than are left of them is passed
 # over, the most frequent first; about a microsecond each.
-_MOST_RANKED = 4_000
+_MOST_RANKED = 3_000
+
+# For how many of the best the words count that were passed over.
+_MOST_REWEIGHED = 100
 
 # How many memories share a transaction of deleting, and variables of a statement.
 _PAGE = 500
@@ -398,42 +402,79 @@ def _search(connection: sqlite3.Connection, query: MemoryQuery) -> list[FoundMem
 def _by_words(
     connection: sqlite3.Connection, owner: int, count: int, query: MemoryQuery
 ) -> list[tuple[int, float]]:
-    """Rank memories by BM25. O(`_MOST_RANKED`), however many there are."""
-    around = f"owner : {_scope(owner)}"
-    chosen: list[str] = []
-    least = 0
-    left = _MOST_RANKED
-    frequencies: list[tuple[int, str]] = []
-    for word in query_words(query.text):
-        frequency = connection.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE memory_words MATCH ? LIMIT ?)",
-            (f'{{tool words}} : "{word}"', _MOST_RANKED + 1),
-        ).fetchone()[0]
-        if frequency:
-            frequencies.append((min(frequency, 3 * count), word))
-    for frequency, word in sorted(frequencies):
-        if frequency > left:
-            if not chosen:  # the rarest is too frequent: the newest that have it are ranked
-                chosen.append(word)
-                row = connection.execute(
-                    "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?",
-                    (f'{around} AND {{tool words}} : "{word}"', _MOST_RANKED),
-                ).fetchone()
-                least = 0 if row is None else row[0]
-            break
-        chosen.append(word)
-        left -= frequency
-    if not chosen:
+    """Rank memories by BM25. O(`_MOST_RANKED`), however many there are.
+
+    Those that have one of the rarer words are ranked by these. The words that were passed over, as ranking all that
+    have them would take too long, count for the best of these.
+    """
+    total: int = connection.execute("SELECT coalesce(max(number), 0) FROM memories").fetchone()[0]
+    frequencies = sorted(
+        (frequency, word)
+        for word in query_words(query.text)
+        if (frequency := _frequency(connection, word, total))
+    )
+    if not frequencies:
         return []
-    words = " OR ".join(f'"{word}"' for word in chosen)
-    rows = connection.execute(
-        "SELECT rowid, bm25(memory_words, 0.0, 1.0, 1.0) AS score FROM memory_words"
-        " WHERE memory_words MATCH ?1 AND rowid > ?2"
-        " AND (?3 = '' OR rowid IN (SELECT number FROM memories WHERE owner = ?4 AND tool = ?3))"
-        " ORDER BY score LIMIT ?5",
-        (f"{around} AND {{tool words}} : ({words})", least, query.tool, owner, query.limit),
+    left = _MOST_RANKED
+    taken = 0
+    for frequency, _ in frequencies:
+        left -= min(frequency, 3 * count)  # a word costs no more than a look at each memory of the owner
+        if left < 0:
+            break
+        taken += 1
+    words = " OR ".join(f'"{word}"' for _, word in frequencies[: taken or 1])
+    least = 0 if taken else _newest(connection, words)
+    passed_over = frequencies[taken or 1 :]
+    limit = max(query.limit, _MOST_REWEIGHED) if passed_over else query.limit
+    rows: list[tuple[int, float, str]] = []
+    if (
+        2 * count > total
+    ):  # most are the owner's: to leave others out afterwards is cheaper than to look it up
+        rows = _ranked(connection, f"{{tool words}} : ({words})", least, owner, query.tool, 4 * limit)
+    if len(rows) < limit:
+        scoped = f"owner : {_scope(owner)} AND {{tool words}} : ({words})"
+        rows = _ranked(connection, scoped, least, owner, query.tool, limit)
+    scores = {number: score for number, score, _ in rows[:limit]}
+    weights = {
+        word: math.log((total - frequency + 0.5) / (frequency + 0.5))
+        for frequency, word in passed_over
+        if 2 * frequency < total
+    }
+    if weights:
+        for number, _, text in rows[:limit]:
+            scores[number] += sum(weights.get(word, 0.0) for word in set(query_words(text)))
+    return sorted(scores.items(), key=lambda one: -one[1])[: query.limit]
+
+
+def _ranked(
+    connection: sqlite3.Connection, match: str, least: int, owner: int, tool: str, limit: int
+) -> list[tuple[int, float, str]]:
+    """Give numbers, scores and texts of the owner's among the best that match, from a number on."""
+    about = "" if not tool else " AND rowid IN (SELECT number FROM memories WHERE owner = ?3 AND tool = ?5)"
+    return connection.execute(
+        "SELECT number, -score, text FROM (SELECT rowid AS found, bm25(memory_words, 0.0, 1.0, 1.0) AS score"  # noqa: S608 - as above
+        f" FROM memory_words WHERE memory_words MATCH ?1 AND rowid > ?2{about} ORDER BY score LIMIT ?4)"
+        " JOIN memories ON number = found WHERE owner = ?3 ORDER BY score",
+        (match, least, owner, limit, *((tool,) if tool else ())),
     ).fetchall()
-    return [(number, -score) for number, score in rows]
+
+
+def _newest(connection: sqlite3.Connection, words: str) -> int:
+    """Tell before which number memories that have a frequent word are left out: so many newer ones have it."""
+    row = connection.execute(
+        "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?",
+        (f"{{tool words}} : ({words})", _MOST_RANKED),
+    ).fetchone()
+    return 0 if row is None else row[0]
+
+
+def _frequency(connection: sqlite3.Connection, word: str, total: int) -> int:
+    """Tell in how many memories a word stands; beyond `_MOST_RANKED` about, by how soon so many were found."""
+    found, last = connection.execute(
+        "SELECT count(*), max(rowid) FROM (SELECT rowid FROM memory_words WHERE memory_words MATCH ? LIMIT ?)",
+        (f'{{tool words}} : "{word}"', _MOST_RANKED + 1),
+    ).fetchone()
+    return found if found <= _MOST_RANKED else int(found * total / last)
 
 
 def _by_vector(connection: sqlite3.Connection, owner: int, query: MemoryQuery) -> list[tuple[int, float]]:
