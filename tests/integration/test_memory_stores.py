@@ -349,3 +349,18 @@ async def test_many_at_once_agree(store: Store) -> None:
     assert len(await store.memories.read(ANN)) == 7
     await store.memories.change(MemoryChanges(ANN, [NewMemory(new_id(), "One more")], most=8))
     assert len(await store.memories.read(ANN)) == 8
+
+
+async def test_many_memories_of_others_hide_nobodys(tmp_path: Path) -> None:
+    """A word that stands in more memories than one search ranks is still found in the memories of who has few."""
+    agent = MemoryOwner("task", "agent")
+    async with SQLiteStore(tmp_path / "memories.db") as store:
+        await put(store, ANN, *(f"Ann said common number{index}" for index in range(1100)))
+        await put(store, BOB, "Bob said common things", "Bob said nothing")
+        new = [NewMemory(f"a{index}", f"common task{index}") for index in range(9000)]
+        await store.memories.change(MemoryChanges(agent, new, most=10_000))
+        assert await texts_for(store, BOB, "common") == ["Bob said common things"]
+        assert len(await texts_for(store, ANN, "common")) == 10
+        assert (await texts_for(store, ANN, "common number7"))[0] == "Ann said common number7"
+        assert len(await texts_for(store, agent, "common", 10)) == 10
+        assert (await texts_for(store, agent, "common task77"))[0] == "common task77"

@@ -423,16 +423,15 @@ def _by_words(
             break
         taken += 1
     words = " OR ".join(f'"{word}"' for _, word in frequencies[: taken or 1])
-    least = 0 if taken else _newest(connection, words)
+    match = f"{{tool words}} : ({words})"
+    scoped = f"owner : {_scope(owner)} AND {match}"
+    # Where most memories are the owner's, to leave others out afterwards is cheaper than to look it up.
+    is_most = 2 * count > total
+    least = 0 if taken else _newest(connection, match if is_most else scoped)
     passed_over = frequencies[taken or 1 :]
     limit = max(query.limit, _MOST_REWEIGHED) if passed_over else query.limit
-    rows: list[tuple[int, float, str]] = []
-    if (
-        2 * count > total
-    ):  # most are the owner's: to leave others out afterwards is cheaper than to look it up
-        rows = _ranked(connection, f"{{tool words}} : ({words})", least, owner, query.tool, 4 * limit)
+    rows = _ranked(connection, match, least, owner, query.tool, 4 * limit) if is_most else []
     if len(rows) < limit:
-        scoped = f"owner : {_scope(owner)} AND {{tool words}} : ({words})"
         rows = _ranked(connection, scoped, least, owner, query.tool, limit)
     scores = {number: score for number, score, _ in rows[:limit]}
     weights = {
@@ -459,11 +458,11 @@ def _ranked(
     ).fetchall()
 
 
-def _newest(connection: sqlite3.Connection, words: str) -> int:
+def _newest(connection: sqlite3.Connection, match: str) -> int:
     """Tell before which number memories that have a frequent word are left out: so many newer ones have it."""
     row = connection.execute(
         "SELECT rowid FROM memory_words WHERE memory_words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?",
-        (f"{{tool words}} : ({words})", _MOST_RANKED),
+        (match, _MOST_RANKED),
     ).fetchone()
     return 0 if row is None else row[0]
 
