@@ -40,6 +40,10 @@ CHAPTERS = {
         "Working memory",
         "1,000 messages, 250 of them results of 10,000 characters, are brought into a budget of tokens: counted, moved and recorded. The floor makes the short messages and one new list of them, nothing counted. agentscope always asks its model, so it stands beside the row with summaries, whose model answers at once for all. Turns are on a model whose answer lies ready; their floor is the same turn of an agent without memory.",
     ),
+    "memories": (
+        "Long-term memory",
+        "A memory has 15 words by Zipf's law, a query six. The floor of a search is FTS5 asked for all words by itself; Gossamer ranks those with the rarer words and weighs the others among the best, which the share tells the price of. The floor of a memory kept is its row and its entry in the index in one transaction with 199 others; Gossamer also looks for one that says the same, and notes whose it is. A run with memory retrieves from 1,000 memories and leaves an extraction, which is synced to disk and done in the background by a model that answers at once; its floor is the same run without memory.",
+    ),
     "cache": (
         "An answer from a cache",
         "A cached hit is a run whose model is asked through CachedModel, less the same run without it. Its floor encodes the request, hashes it, looks it up in a dict and decodes the answer, once. The floor of a hit with so many messages is their hash alone; of a look into the memory cache, a look into a dict, and an await of nothing.",

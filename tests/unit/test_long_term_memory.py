@@ -179,9 +179,9 @@ def test_arguments_are_checked(arguments: dict[str, Any]) -> None:
 
 def test_an_agent_has_one_memory_of_each_kind() -> None:
     Agent("offline", memory=[Memory("memory:"), Memory("memory:", "task"), WorkingMemory()])
-    with pytest.raises(ArgumentError, match="one personal memory"):
+    with pytest.raises(ArgumentError, match="one Memory of kind personal"):
         Agent("offline", memory=[Memory("memory:"), Memory("memory:")])
-    with pytest.raises(ArgumentError, match="one working memory"):
+    with pytest.raises(ArgumentError, match="one WorkingMemory"):
         Agent("offline", memory=[WorkingMemory(), WorkingMemory()])
     with pytest.raises(ArgumentError, match="memory must be"):
         Agent("offline", memory="sqlite:///x.db")  # type: ignore[arg-type]

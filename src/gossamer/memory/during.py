@@ -42,9 +42,9 @@ def as_memories(memory: Any) -> tuple[WorkingMemory | Memory, ...]:
             raise ArgumentError(
                 f"memory must be a WorkingMemory, a Memory, or a list of them, not {one!r:.100}"
             )
-        kind = "working" if isinstance(one, WorkingMemory) else one.kind
+        kind = "WorkingMemory" if isinstance(one, WorkingMemory) else f"Memory of kind {one.kind}"
         if kind in kinds:
-            raise ArgumentError(f"an agent has one {kind} memory, not two")
+            raise ArgumentError(f"an agent has one {kind}, not two")
         kinds.add(kind)
     return memories
 

@@ -476,10 +476,11 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
         return []
     scope = _scope(owner)
     frequencies = connection.execute(
-        "SELECT word, (SELECT count(*) FROM memories WHERE words @@ (%s::text::tsquery && asked)) FROM"
+        "SELECT word, (SELECT count(*) FROM (SELECT FROM memories WHERE words @@ (%s::text::tsquery && asked) LIMIT %s)"
+        " AS few) FROM"
         " (SELECT word, phraseto_tsquery(%s::regconfig, word) AS asked FROM unnest(%s::text[]) AS one (word)) AS queries"
         " WHERE numnode(asked) > 0",  # none is left of a stop word
-        (f"'{scope}'", _LANGUAGE, list(dict.fromkeys(words))),
+        (f"'{scope}'", _MOST_RANKED + 1, _LANGUAGE, list(dict.fromkeys(words))),
     ).fetchall()
     chosen: list[tuple[str, float]] = []
     left = _MOST_RANKED

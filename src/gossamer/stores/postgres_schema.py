@@ -96,7 +96,7 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (owner, same)
     );
     CREATE INDEX memories_by_update ON memories (owner, updated);
-    CREATE INDEX memories_by_words ON memories USING gin (words);
+    CREATE INDEX memories_by_words ON memories USING gin (words) WITH (fastupdate = off);
     CREATE TABLE memory_users (
         "user" text COLLATE "C" NOT NULL,
         memory bigint NOT NULL REFERENCES memories ON DELETE CASCADE,
