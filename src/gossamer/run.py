@@ -313,7 +313,7 @@ async def execute(
             resumed = False
 
         if memory is not None and not result.pending:
-            await memory.ended(context)
+            await memory.ended(context, setup)
 
     except BaseException as error:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from tests.services import postgres  # noqa: F401 - a fixture
 
-from gossamer import Agent
+from gossamer import Agent, Approve, Session, ToolCall, tool
 from gossamer.memory import Memory
 from gossamer.models import ModelRequest, ScriptedModel
 from gossamer.stores import PostgresStore, SQLiteStore, Store
+from gossamer.stores.sqlite_schema import MIGRATIONS, migrate
 
 PROGRAM = """
 import asyncio, json, os, signal, sys
@@ -148,3 +150,44 @@ async def test_two_processes_do_each_extraction_once(place: tuple[Store, tuple[s
     done = (ours[0] + theirs[0]).count(b"did")
     assert done <= 21  # 20 facts, and one that the second process said again
     assert await _store.memories.count_waiting("personal", None) == 0
+
+
+async def test_a_run_that_is_resumed_in_another_process_is_learned_from(
+    place: tuple[Store, tuple[str, str]],
+) -> None:
+    store, _ = place
+    texts: list[str] = []
+
+    @tool(needs_approval=True)
+    def act() -> str:
+        """Act."""
+        return "done"
+
+    def reply(request: ModelRequest) -> Any:
+        if request.output_schema is not None:
+            texts.append(request.messages[0].text)
+            return '{"changes": []}'
+        return ToolCall.of("act") if len(request.messages) == 1 else "Done."
+
+    def agent() -> Agent[Any, str]:
+        return Agent(ScriptedModel(reply), name="agent", tools=[act], memory=Memory(store, mode="around"))
+
+    first = agent()
+    paused = await first.run("fact 7!", user="ann", session=Session("s", store=store))
+    assert paused.pending
+    second = agent()  # nothing of the first one is known to it
+    await second.resume(Session("s", store=store), {paused.pending[0].call_id: Approve()}, user="ann")
+    await second.memory[0].aclose()  # type: ignore[index]
+    assert len(texts) == 1
+    assert "[user] fact 7!" in texts[0]
+    assert "[assistant] Done." in texts[0]
+
+
+async def test_a_store_of_the_version_before_gets_its_memories(tmp_path: Path) -> None:
+    path = tmp_path / "chats.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    migrate(connection, str(path), MIGRATIONS[:1])
+    connection.close()
+    async with SQLiteStore(path) as store:
+        await Memory(store).record("Ann likes tea", user="ann")
+        assert len(await Memory(store).retrieve("tea", user="ann")) == 1

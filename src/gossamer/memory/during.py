@@ -22,6 +22,7 @@ from gossamer.records import MessageRecord, ToolResultRecord
 from gossamer.schema import OutputSchema
 from gossamer.session import Session
 from gossamer.stores.memories import StoredMemory
+from gossamer.tools.function import Tool
 from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import Toolset
 from gossamer.usage import Usage
@@ -118,7 +119,9 @@ class Memories:
             one.serves(context.agent, of.model)
             query = words
             if one.kind == "tool":  # what was learned of them counts whatever is asked
-                query = " ".join((*of.kit.by_name, words)) if of.kit.by_name else ""
+                own = {given.name for kit in self.toolkits for given in kit.tools if isinstance(given, Tool)}
+                names = [name for name in of.kit.by_name if name not in own]
+                query = " ".join((*names, words)) if names else ""
             memories = [
                 memory for memory in await one.retrieved(context, query) if not is_shown(memory, shown)
             ]
@@ -127,8 +130,13 @@ class Memories:
                 found.append((KINDS[one.kind], memories))
         return retrieved_message(found) if found else None
 
-    async def ended(self, context: RunContext[Any]) -> None:
-        """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing."""
+    async def ended(self, context: RunContext[Any], of: Of) -> None:
+        """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing.
+
+        Args:
+            context: the run.
+            of: what it has of its agent.
+        """
         if not self._around:
             return
         said: list[Message] = []
@@ -141,6 +149,7 @@ class Memories:
             elif isinstance(record, ToolResultRecord):
                 said.append(Message("tool", (record.result,)))
         for one in self._around:
+            one.serves(context.agent, of.model)
             one.learn(context, said)
 
     async def before_model(
