@@ -51,6 +51,11 @@ async def main():
     agent = Agent(ScriptedModel(reply), name="agent", memory=memory)
     if how == "ended":
         memory._background._wake = lambda here: None  # no extraction begins before the process dies
+    if how == "many":
+        async def say(index):
+            await agent.run(f"fact {index}!", user="ann", session=Session(f"s{index}", store=store))
+            print("said", flush=True)
+        await asyncio.gather(*(say(index) for index in range(200)))
     for index in range(20 if how == "shared" else 1):
         session = Session(f"s{index}", store=store)
         await agent.run(f"fact {index}!", user="ann", session=session)
@@ -114,6 +119,29 @@ async def test_a_killed_process_loses_no_extraction(place: tuple[Store, tuple[st
     await memory.aclose()
     assert [one.text for one in await memory.memories(user="ann")] == ["Ann said number0 of many"]
     assert await store.memories.count_waiting("personal", None) == 0
+
+
+@pytest.mark.parametrize("said", [1, 40, 150])
+async def test_whatever_moment_a_process_is_killed_at_each_finished_run_is_learned_from(
+    place: tuple[Store, tuple[str, str]], said: int
+) -> None:
+    store, arguments = place
+    process = await start(arguments, "many")
+    assert process.stdout is not None
+    while said:
+        said -= (await process.stdout.readline()).startswith(b"said")
+    process.kill()
+    await process.communicate()
+    finished = {
+        info.id for info in await store.list_sessions(status="idle", limit=1000) if info.messages == 2
+    }
+    assert finished
+    async with Memory(store, model=ScriptedModel(extracts)) as memory:
+        await memory.flush()
+        while await memory.waiting():
+            await memory.flush()
+        kept = {one.text for one in await memory.memories(user="ann", limit=1000)}
+    assert {f"Ann said number{id_[1:]} of many" for id_ in finished} <= kept
 
 
 async def test_what_a_living_process_does_is_left_to_it(place: tuple[Store, tuple[str, str]]) -> None:
