@@ -45,7 +45,7 @@ T = TypeVar("T")
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 # How many memories one search ranks: of those that have a word of the query the newest.
-_MOST_RANKED = 4_000
+_MOST_RANKED = 1_000
 
 # Stems and stop words of English; words of other languages stay as they are.
 _LANGUAGE = "english"
@@ -475,6 +475,10 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
     if not words:
         return []
     scope = _scope(owner)
+    # How frequent a word is the planner cannot know beforehand: it would read the whole table for one that is rare.
+    connection.execute(
+        "SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)"
+    )
     frequencies = connection.execute(
         "SELECT word, (SELECT count(*) FROM (SELECT FROM memories WHERE words @@ (%s::text::tsquery && asked) LIMIT %s)"
         " AS few) FROM"
@@ -493,6 +497,8 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
         left -= frequency
     if not chosen:
         return []
+    if left < 0:  # the rarest is frequent: the newest memories are read, as soon so many have it
+        connection.execute("SET LOCAL enable_bitmapscan = off")
     return connection.execute(
         "WITH asked AS (SELECT phraseto_tsquery(%s::regconfig, word) AS query, weight"
         " FROM unnest(%s::text[], %s::float8[]) AS one (word, weight)),"
