@@ -16,6 +16,7 @@ NAMES = (
     "turns",
     "memory",
     "memories",
+    "stores",
     "cache",
     "mcp",
     "imports",

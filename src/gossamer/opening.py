@@ -26,6 +26,7 @@ from gossamer.records import (
 from gossamer.schema import HostedTool
 from gossamer.session import Session
 from gossamer.spent import lost
+from gossamer.stores.base import check_name
 from gossamer.tools.function import Tool, as_tool
 from gossamer.tools.reading import reading_tool
 from gossamer.tools.toolkit import Toolkit
@@ -159,6 +160,10 @@ def open_run(
         session.close_broken_run(reason)
     if context.user is not None and not isinstance(context.user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"user must be text, not {type(context.user).__name__}")
+    if session.store is not None:  # before a model is asked for what cannot be kept
+        check_name("the name of an agent", context.agent)
+        if context.user:
+            check_name("the user of a run", context.user)
     session.trim()
     parent = context.parent
     session.record(

@@ -458,7 +458,7 @@ class Session(Generic[State]):
             self.holding.holder = RunContext("", None, run_id="(being saved)")
             try:
                 await self._journal.hold("refuse")
-                self._journal.release(paused=bool(self.pending))
+                self._journal.release()
             finally:
                 self.holding.release()
         await self._journal.settle()
@@ -490,10 +490,14 @@ class Session(Generic[State]):
 
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""
-        if self._journal.saving is not None:
-            self._journal.release(paused=bool(self.pending))
-            self._offload = self._children = None
-        self.holding.release()
+        try:
+            if self._journal.saving is not None:
+                self._journal.release()
+                self._offload = None
+                if not self._journal.is_loaded or not self._journal.run_id:
+                    self._children = None  # else what they used is still to be counted
+        finally:
+            self.holding.release()
 
     # --- runs -------------------------------------------------------------------------------------------------
 

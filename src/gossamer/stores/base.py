@@ -67,10 +67,12 @@ class Held(msgspec.Struct, frozen=True):
     Attributes:
         fence: goes with each append; a later holder has another one, and appends with this one are refused then.
         length: how many records its journal has.
+        is_new: whether it was made by this, so that nothing is to be loaded.
     """
 
     fence: int
     length: int
+    is_new: bool = False
 
 
 class StoredSnapshot(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 
 import msgspec
 
@@ -22,6 +23,7 @@ from gossamer.stores.media import MediaHash, lift
 
 __all__ = [
     "Changes",
+    "Clock",
     "EncodedRecord",
     "EncodedSnapshot",
     "changes_of",
@@ -33,6 +35,12 @@ __all__ = [
 ]
 
 _TITLE_CHARS = 80
+
+# Seconds; a double holds them apart.
+_TICK = 2e-6
+
+# A clock that has been put back by more seconds is believed.
+_JUMP = 1.0
 
 
 class Changes(msgspec.Struct):
@@ -87,6 +95,21 @@ def merged(first: Changes, then: Changes) -> Changes:
         first.run if then.run is None else then.run,
         first.fingerprint if then.fingerprint is None else then.fingerprint,
     )
+
+
+class Clock:
+    """Gives times, in seconds since the epoch, no two the same in a row, so that a list in pages misses none."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def now(self) -> float:
+        """Give the time."""
+        now = time()
+        if self._last - _JUMP < now <= self._last:
+            now = self._last + _TICK
+        self._last = now
+        return now
 
 
 class EncodedRecord(msgspec.Struct, frozen=True):

@@ -24,8 +24,20 @@ class Opened(Protocol):
         """The same, and wait for their end."""
         ...
 
+    def is_at_work(self) -> bool:
+        """Whether one of its threads has not ended yet."""
+        ...
+
+    def pause(self) -> None:
+        """Before a fork: hold the threads between two pieces of work, and close what a child must not inherit."""
+        ...
+
+    def go_on(self) -> None:
+        """After a fork, in the parent."""
+        ...
+
     def forget(self) -> None:
-        """In a forked child: let go of what stays the parent's, without a word to others."""
+        """After a fork, in the child: let go of what stays the parent's, without a word to others."""
         ...
 
 
@@ -70,22 +82,36 @@ class Lifetime(Generic[OpenedT]):
         if opened is not None:
             opened.close()
 
+    def pause(self) -> None:
+        """Before a fork; see `Opened.pause`."""
+        self._lock.acquire()  # let go of by what comes after the fork
+        for opened in self._all():
+            opened.pause()
+
+    def go_on(self) -> None:
+        """After a fork, in the parent; see `Opened.go_on`."""
+        for opened in self._all():
+            opened.go_on()
+        self._lock.release()
+
     def forget(self) -> None:
-        """In a forked child: let what is open stay the parent's."""
-        self._lock = Lock()
+        """After a fork, in the child: let what is open stay the parent's."""
         if self._unopened is not None:
             self._unopened.detach()
-        for opened in (self._opened, self._closing):
-            if opened is not None:
-                opened.forget()
-                _parents.append(opened)
+        for opened in self._all():
+            opened.forget()
+            _parents.append(opened)
         self._opened = self._closing = None
+        self._lock.release()
+
+    def _all(self) -> list[OpenedT]:
+        return [opened for opened in (self._closing, self._opened) if opened is not None]
 
     def _now_opened(self) -> OpenedT:
         with self._lock:
             if self._opened is None:
                 opened = self._open(self._closing)
-                self._unopened = weakref.finalize(self, opened.stop)
+                self._unopened = weakref.finalize(self, _end, opened)
                 self._unopened.atexit = False
                 self._opened = opened
             return self._opened
@@ -107,16 +133,44 @@ _alive: weakref.WeakSet[Lifetime[Any]] = weakref.WeakSet()
 _parents: list[Any] = []
 
 
+# What is being stopped whose store nobody has any more.
+_ending: list[Any] = []
+
+
+def _end(opened: Opened) -> None:
+    opened.stop()
+    _ending[:] = [one for one in _ending if one.is_at_work()]
+    _ending.append(opened)
+
+
 def _flush_all() -> None:
     for one in list(_alive):
         one.flush()
+    for opened in _ending:
+        opened.close()
+
+
+_paused: list[Lifetime[Any]] = []
+
+
+def _pause_all() -> None:
+    _paused.extend(_alive)
+    for one in _paused:
+        one.pause()
+
+
+def _go_on_all() -> None:
+    for one in _paused:
+        one.go_on()
+    _paused.clear()
 
 
 def _forget_all() -> None:
-    for one in list(_alive):
+    for one in _paused:
         one.forget()
+    _paused.clear()
 
 
 atexit.register(_flush_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(before=_pause_all, after_in_parent=_go_on_all, after_in_child=_forget_all)

@@ -20,6 +20,7 @@ from gossamer.stores.base import (
     check_id,
     check_name,
 )
+from gossamer.stores.changes import Clock
 from gossamer.stores.holds import Holds
 from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.listing import Wanted, check_wanted
@@ -173,14 +174,17 @@ class _Opened:
     Attributes:
         holds: the sessions that are held.
         claims: the extractions of memories that are under way, by their numbers.
+        clock: tells the time.
     """
 
     def __init__(self, place: Place, closing: _Opened | None) -> None:
         token = secrets.token_hex(8)
         self.holds = Holds(token)
         self.claims = Holds(token)
+        self.clock = Clock()
         self._place = place
         self._closing = closing
+        self._paused: list[StoreThread] = []
         self._link = Link(place, self.holds.token)
         self._writer = StoreThread("gossamer-store-writer", self._write_together, self._link.close)
         self._readers = [_Reader(place) for _ in range(_READERS)]
@@ -209,6 +213,21 @@ class _Opened:
             reader.thread.join(_FLUSH_SECONDS)
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self._place.shown, _FLUSH_SECONDS)
+
+    def is_at_work(self) -> bool:
+        """Whether one of the threads has not ended yet."""
+        return self._writer.is_alive() or any(reader.thread.is_alive() for reader in self._readers)
+
+    def pause(self) -> None:
+        """Hold the threads for a fork."""
+        threads = [self._writer, *(reader.thread for reader in self._readers)]
+        self._paused = [thread for thread in threads if thread.pause()]
+
+    def go_on(self) -> None:
+        """Go on after a fork."""
+        for thread in self._paused:
+            thread.go_on()
+        self._paused.clear()
 
     def forget(self) -> None:
         """In a forked child: let go of the connections, which stay the parent's."""
@@ -243,7 +262,7 @@ class _Opened:
             more = False
             batch: Batch | None = None
             try:
-                batch = Batch(self._link.connected(), self.holds.token)
+                batch = Batch(self._link.connected(), self.holds.token, self.clock)
                 self._write_in_one_transaction(batch, jobs)
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
                 for job in reversed(jobs):
@@ -353,9 +372,7 @@ def _shown(url: str) -> str:
         raise ArgumentError(
             "url of the Postgres database cannot be read; escape @, /, #, ? and : in its password"
         ) from None
-    if parsed.scheme not in {"postgres", "postgresql"}:
-        raise ArgumentError(
-            f"url of a Postgres database begins with postgresql://, not with {parsed.scheme[:20]!r}"
-        )
+    if not url.startswith(("postgres://", "postgresql://")):
+        raise ArgumentError("url of a Postgres database begins with postgresql://")
     user, at, host = parsed.netloc.rpartition("@")
     return f"{parsed.scheme}://{user.partition(':')[0]}{at}{host}{parsed.path}"

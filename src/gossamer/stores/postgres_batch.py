@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from time import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from gossamer.stores.changes import Changes, EncodedRecord, EncodedSnapshot, merged
+from gossamer.stores.changes import Changes, Clock, EncodedRecord, EncodedSnapshot, merged
 from gossamer.stores.media import MediaHash
 
 if TYPE_CHECKING:
@@ -69,6 +68,7 @@ class Batch:
     Args:
         connection: in autocommit mode.
         token: names this user of the database to others.
+        clock: tells the time.
 
     Attributes:
         rows: the sessions that writes concern, by id; locked.
@@ -76,8 +76,9 @@ class Batch:
         is_committing: whether it may be on disk, as far as is known here.
     """
 
-    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], token: str) -> None:
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], token: str, clock: Clock) -> None:
         self._connection = connection
+        self._clock = clock
         self._token = token
         self._alive: set[str] | None = None
         self.is_committing = False
@@ -114,7 +115,7 @@ class Batch:
 
     def _make(self, holds: list[Any]) -> None:
         """Make sessions, in one order; one that another process makes in this moment is left to it."""
-        now = time()
+        now = self._clock.now()
         numbers = [None if hold.parent is None else self.rows[hold.parent].number for hold in holds]
         made = self._connection.execute(
             "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"

@@ -119,7 +119,7 @@ def say_alive(connection: Connection, token: str) -> None:
     taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone()
     if taken != (True,):
         connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+            "SELECT pg_terminate_backend(pid, 500) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND (classid::bigint << 32) | objid::bigint = %s",
             (lock,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from threading import Event
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -93,9 +93,11 @@ class Link:
             error: what was raised.
             is_committing: whether what was asked for may have been done all the same.
         """
+        connection, lost = self._connection, self._connection is None
+        if lost and not self._was_connected:  # what was never reached is told of at once
+            return False
         from gossamer.stores.postgres_connection import is_lost, is_repeatable
 
-        connection, lost = self._connection, self._connection is None and self._was_connected
         if connection is not None:
             if not is_lost(connection):
                 try:
@@ -108,7 +110,7 @@ class Link:
         if self._tries >= len(_WAITS) or not (is_repeatable(error) or (lost and not is_committing)):
             self._tries = 0
             return False
-        time.sleep(_WAITS[self._tries])
+        Event().wait(_WAITS[self._tries])
         self._tries += 1
         return True
 

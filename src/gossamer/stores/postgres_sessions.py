@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import time
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from gossamer.records import Record, decode_as
 from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
+    Clock,
     EncodedRecord,
     EncodedSnapshot,
     changes_of,
@@ -76,6 +76,7 @@ class Holder(Protocol):
     """Who holds sessions: a store, as it is opened in this process."""
 
     holds: Holds
+    clock: Clock
 
 
 class Hold:
@@ -114,7 +115,7 @@ class Hold:
         elif holds.is_held(session):
             raise _busy(session)
         holds.take(session, row.fence, self._loop)
-        self.held = Held(row.fence, row.length)
+        self.held = Held(row.fence, row.length, row.is_new)
         return self.held
 
     def undo(self) -> None:
@@ -196,7 +197,7 @@ class AppendRecords:
             changes = changes_of(append.records[len(self._records) - len(new) :])
         batch.add_media(row, self.media)
         batch.add_records(row, new)
-        row.change(changes, paused=append.paused, at=time())
+        row.change(changes, paused=append.paused, at=self._holder.clock.now())
         if append.release:
             row.holder = None
         if self._snapshot is not None:

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, Self, TypeVar
 
 from gossamer.errors import (
+    ArgumentError,
     GossamerError,
     StoreBusyError,
     StoreDamagedError,
@@ -29,6 +30,7 @@ from gossamer.stores.base import (
     check_id,
     check_name,
 )
+from gossamer.stores.changes import Clock
 from gossamer.stores.holds import Holds
 from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.listing import Wanted, check_wanted
@@ -43,10 +45,10 @@ __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
 
-# How long a write waits for one of another process, in seconds.
-_BUSY_SECONDS = 10.0
-
 _FLUSH_SECONDS = 10.0
+
+# A file up to this size is written anew where a user is deleted.
+_VACUUM_BYTES = 256 * 1024 * 1024
 
 
 class SQLiteStore:
@@ -55,14 +57,26 @@ class SQLiteStore:
     Write-ahead log, `synchronous=FULL`: what was acknowledged survives the power failing. Several processes may share
     a file, on a file system of this machine.
 
+    What is deleted is overwritten. Pieces of it may be left in the free space of pages, where SQLite has moved rows
+    before; `delete_user` removes these too, by writing the file anew, where that has at most 256 MiB. A larger one wants
+    a `VACUUM` at a quiet hour.
+
     Args:
         path: the file; made where it is missing, its folder is not. `:memory:` keeps everything in this process.
+        busy_timeout: the longest that a write waits for those of other processes, in seconds.
+
+    Raises:
+        ArgumentError: an argument is out of range.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, busy_timeout: float = 10.0) -> None:
+        if busy_timeout < 0:
+            raise ArgumentError(f"busy_timeout must not be negative, not {busy_timeout}")
+        if "\x00" in str(path):
+            raise ArgumentError(f"path must not have a NUL byte: {str(path)[:100]!r}")
         self._path = None if str(path) == ":memory:" else Path(path).absolute()
         where = self._path
-        self._lifetime: Lifetime[_Opened] = Lifetime(lambda closing: _Opened(where, closing))
+        self._lifetime: Lifetime[_Opened] = Lifetime(lambda closing: _Opened(where, busy_timeout, closing))
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path or ':memory:')!r})"
@@ -159,21 +173,26 @@ class _Opened:
 
     Args:
         path: see `SQLiteStore`.
+        busy_timeout: the same.
         closing: what is being closed still; it is waited for, so that what was asked for first is done first.
 
     Attributes:
         holds: the sessions that are held.
         claims: the extractions of memories that are under way, by their numbers.
+        clock: tells the time.
     """
 
-    def __init__(self, path: Path | None, closing: _Opened | None) -> None:
+    def __init__(self, path: Path | None, busy_timeout: float, closing: _Opened | None) -> None:
         token = secrets.token_hex(8)
         self.holds = Holds(token)
         self.claims = Holds(token)
+        self.clock = Clock()
         self._path = path
+        self._busy_timeout = busy_timeout
         self._closing = closing
         self._presence: Presence | None = None
         self._connecting = Lock()
+        self._paused: list[StoreThread] = []
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._writer = StoreThread("gossamer-store-writer", self._write_together, self._close_writing)
@@ -207,6 +226,25 @@ class _Opened:
         self._reader.join(_FLUSH_SECONDS)
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
+
+    def is_at_work(self) -> bool:
+        """Whether one of the threads has not ended yet."""
+        return self._writer.is_alive() or self._reader.is_alive()
+
+    def pause(self) -> None:
+        """Hold the threads for a fork, and close the file: SQLite in a child takes its parent's locks for its own."""
+        self._paused = [thread for thread in {self._writer, self._reader} if thread.pause()]
+        if self._path is not None and len(self._paused) == 2:
+            for connection in (self._writing, self._reading):
+                if connection is not None:
+                    connection.close()
+            self._writing = self._reading = None
+
+    def go_on(self) -> None:
+        """Go on after a fork; the file is opened anew when it is needed."""
+        for thread in self._paused:
+            thread.go_on()
+        self._paused.clear()
 
     def forget(self) -> None:
         """In a forked child: let go of the lock, which stays the parent's."""
@@ -263,11 +301,19 @@ class _Opened:
             raise
         deleted = [job for job in jobs if isinstance(job.work, sql.Delete | ForgetOwner)]
         try:
-            if deleted:
+            if deleted and self._path is not None:
+                if any(job.work.is_thorough for job in deleted) and self._size(connection) <= _VACUUM_BYTES:
+                    connection.execute("VACUUM")  # pieces of rows that SQLite has moved lie in free space
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
         except sqlite3.Error as error:
             for job in deleted:
                 job.error = job.error or self._as_ours(error)
+
+    def _size(self, connection: sqlite3.Connection) -> int:
+        (pages,), (bytes_,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        return pages * bytes_
 
     def _read_together(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -287,10 +333,16 @@ class _Opened:
     def _connect(self) -> sqlite3.Connection:
         where = str(self._path or ":memory:")
         connection = sqlite3.connect(
-            where, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            where,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         try:
             connection.execute("PRAGMA foreign_keys = ON")
+            # From the first write on: what moves to another page must not stay where it was, to be found after a deletion.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, where)
             if self._path is not None:

@@ -171,34 +171,34 @@ class _Forget(Work):
         self._memory = memory
 
     def do(self, connection: sqlite3.Connection) -> bool:
-        """Forget it, overwriting its text."""
+        """Forget it."""
         owner = _owner_of(connection, self._owner, make=False)
         return owner is not None and _forget(connection, owner, [self._memory]) > 0
 
 
 class ForgetOwner(Work):
-    """Forgets all memories of an owner, and what waits to become one."""
+    """Forgets all memories of an owner, and what waits to become one.
+
+    Attributes:
+        is_thorough: whether no byte may be left.
+    """
+
+    is_thorough = True
 
     def __init__(self, owner: MemoryOwner) -> None:
         self._owner = owner
 
     def do(self, connection: sqlite3.Connection) -> int:
-        """Forget them, overwriting what was there."""
+        """Forget them; tell how many memories."""
         owner = self._owner
-        connection.execute("PRAGMA secure_delete = ON")
-        try:
-            connection.execute(
-                "DELETE FROM memory_jobs WHERE kind = ? AND name = ?", (owner.kind, owner.name)
-            )
-            number = _owner_of(connection, owner, make=False)
-            if number is None:
-                return 0
-            rows = connection.execute("SELECT number FROM memories WHERE owner = ?", (number,)).fetchall()
-            _erase(connection, [one for (one,) in rows])
-            connection.execute("DELETE FROM memory_owners WHERE number = ?", (number,))
-            return len(rows)
-        finally:
-            connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("DELETE FROM memory_jobs WHERE kind = ? AND name = ?", (owner.kind, owner.name))
+        number = _owner_of(connection, owner, make=False)
+        if number is None:
+            return 0
+        rows = connection.execute("SELECT number FROM memories WHERE owner = ?", (number,)).fetchall()
+        _erase(connection, [one for (one,) in rows])
+        connection.execute("DELETE FROM memory_owners WHERE number = ?", (number,))
+        return len(rows)
 
 
 def forget_user(connection: sqlite3.Connection, user: str) -> None:
@@ -320,19 +320,13 @@ def _let_go(
 
 
 def _forget(connection: sqlite3.Connection, owner: int, ids: Sequence[str]) -> int:
-    connection.execute("PRAGMA secure_delete = ON")
-    try:
-        rows = [
-            connection.execute(
-                "SELECT number FROM memories WHERE owner = ? AND id = ?", (owner, one)
-            ).fetchone()
-            for one in ids
-        ]
-        numbers = {row[0] for row in rows if row is not None}
-        _delete(connection, owner, list(numbers))
-        return len(numbers)
-    finally:
-        connection.execute("PRAGMA secure_delete = OFF")
+    rows = [
+        connection.execute("SELECT number FROM memories WHERE owner = ? AND id = ?", (owner, one)).fetchone()
+        for one in ids
+    ]
+    numbers = {row[0] for row in rows if row is not None}
+    _delete(connection, owner, list(numbers))
+    return len(numbers)
 
 
 def _delete(connection: sqlite3.Connection, owner: int, numbers: Sequence[int]) -> None:

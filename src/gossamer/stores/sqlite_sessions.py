@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable
-from time import time
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from gossamer.records import Record, decode_as
 from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
+    Clock,
     EncodedRecord,
     EncodedSnapshot,
     changes_of,
@@ -66,6 +66,7 @@ class Holder(Protocol):
     """Who holds sessions: a store, as it is opened in this process."""
 
     holds: Holds
+    clock: Clock
 
     def is_alive(self, token: str) -> bool:
         """Whether the holder lives that names itself so."""
@@ -95,12 +96,13 @@ class Hold:
         row = connection.execute(
             "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
         ).fetchone()
+        is_new = row is None
         if row is None:
             fence, length = (
                 secrets.randbits(48),
                 0,
             )  # so that it is none of a session of this id that was deleted
-            now = time()
+            now = self._holder.clock.now()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -126,7 +128,7 @@ class Hold:
                 "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, holds.token, number)
             )
         holds.take(session, fence, self._loop)
-        self.held = Held(fence, length)
+        self.held = Held(fence, length, is_new)
         return self.held
 
     def _parent_in(self, connection: sqlite3.Connection) -> int | None:
@@ -169,6 +171,15 @@ class LetGo:
             self._holder.holds.let_go(self._hold.session, self._hold.held.fence)
 
 
+_APPEND = (
+    "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
+    " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
+    " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
+    " fingerprint = coalesce(?, fingerprint), paused = ?, holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
+    " WHERE id = ? AND fence = ? AND length = ? RETURNING number"
+)
+
+
 class AppendRecords:
     """Appends records; see `Store.append`."""
 
@@ -194,41 +205,33 @@ class AppendRecords:
 
     def do(self, connection: sqlite3.Connection) -> None:
         """Write them, those that are not there yet."""
-        append, changes = self._append, self._changes
+        append = self._append
         if append.release:  # whatever comes of it
             self._holder.holds.let_go(append.session, append.fence)
+        if self._refused is None and self._write(connection, append.place, self._records, self._changes):
+            return
         row = connection.execute(
-            "SELECT number, fence, length FROM sessions WHERE id = ?", (append.session,)
+            "SELECT fence, length FROM sessions WHERE id = ?", (append.session,)
         ).fetchone()
-        if row is None or row[1] != append.fence or row[2] < append.place:
-            raise lost(append.session, None if row is None else row[1] == append.fence)
-        number, _, length = row
+        if row is None or row[0] != append.fence or row[1] < append.place:
+            raise lost(append.session, None if row is None else row[0] == append.fence)
         if self._refused is not None:
             if append.release:
-                connection.execute("UPDATE sessions SET holder = NULL WHERE number = ?", (number,))
+                connection.execute("UPDATE sessions SET holder = NULL WHERE id = ?", (append.session,))
             raise self._refused
-        new = self._records[length - append.place :]
-        if len(new) < len(self._records):
-            changes = changes_of(append.records[len(self._records) - len(new) :])
-        if self._media:
-            connection.executemany("INSERT OR IGNORE INTO media VALUES (?, ?)", self._media.items())
-            connection.executemany(
-                "INSERT OR IGNORE INTO session_media VALUES (?, ?)", [(number, key) for key in self._media]
-            )
-        connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?)",
-            [(number, length + index, one.data, one.media) for index, one in enumerate(new)],
-        )
-        connection.execute(
-            "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
-            " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
-            " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
-            " fingerprint = coalesce(?, fingerprint), paused = ?,"
-            " holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
-            " WHERE number = ?",
+        there = row[1] - append.place
+        self._write(connection, row[1], self._records[there:], changes_of(append.records[there:]))
+
+    def _write(
+        self, connection: sqlite3.Connection, place: int, records: list[EncodedRecord], changes: Changes
+    ) -> bool:
+        """Write records that begin at a place, where that is the end of what is there; tells whether it is."""
+        append = self._append
+        rows = connection.execute(
+            _APPEND,
             (
-                length + len(new),
-                time(),
+                place + len(records),
+                self._holder.clock.now(),
                 changes.messages,
                 changes.title,
                 changes.agent,
@@ -237,8 +240,22 @@ class AppendRecords:
                 changes.fingerprint,
                 append.paused,
                 append.release,
-                number,
+                append.session,
+                append.fence,
+                place,
             ),
+        ).fetchall()
+        if not rows:
+            return False
+        number = rows[0][0]
+        if self._media:
+            connection.executemany("INSERT OR IGNORE INTO media VALUES (?, ?)", self._media.items())
+            connection.executemany(
+                "INSERT OR IGNORE INTO session_media VALUES (?, ?)", [(number, key) for key in self._media]
+            )
+        connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?)",
+            [(number, place + index, one.data, one.media) for index, one in enumerate(records)],
         )
         if self._snapshot is not None:
             one = self._snapshot
@@ -246,6 +263,7 @@ class AppendRecords:
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
                 (number, one.at, one.ranges, one.data, one.inserted.data, one.inserted.media),
             )
+        return True
 
     def undo(self) -> None:
         """A session that was let go stays so."""
@@ -275,9 +293,14 @@ _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id
 
 
 class Delete:
-    """Deletes sessions, media that no other session holds, and with a user what is remembered of them."""
+    """Deletes sessions, media that no other session holds, and with a user what is remembered of them.
+
+    Attributes:
+        is_thorough: whether no byte may be left.
+    """
 
     def __init__(self, column: Literal["id", "user"], value: str) -> None:
+        self.is_thorough = column == "user"
         self._column = column
         self._value = value
 
@@ -285,22 +308,18 @@ class Delete:
         """Nothing is to be prepared."""
 
     def do(self, connection: sqlite3.Connection) -> int:
-        """Delete, overwriting what was there; give how many sessions, without those inside their calls."""
-        connection.execute("PRAGMA secure_delete = ON")
-        try:
-            if self._column == "id":
-                connection.execute(_JOBS_OF_SESSION, (self._value,))
-            else:
-                forget_user(connection, self._value)
-            hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
-            deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
-            connection.execute(_DELETE[self._column], (self._value,))
-            connection.executemany(
-                "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
-                hashes,
-            )
-        finally:
-            connection.execute("PRAGMA secure_delete = OFF")
+        """Delete; give how many sessions, without those inside their calls."""
+        if self._column == "id":
+            connection.execute(_JOBS_OF_SESSION, (self._value,))
+        else:
+            forget_user(connection, self._value)
+        hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
+        deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
+        connection.execute(_DELETE[self._column], (self._value,))
+        connection.executemany(
+            "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
+            hashes,
+        )
         return deleted
 
     def undo(self) -> None:

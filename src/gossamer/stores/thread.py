@@ -17,6 +17,7 @@ __all__ = ["Job", "StoreThread"]
 
 _MAX_TOGETHER = 1000
 _MAX_WAITING = 100_000
+_PAUSE_SECONDS = 10.0
 
 
 class Job:
@@ -56,6 +57,7 @@ class StoreThread:
         self._close = close
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._stopping = threading.Lock()
+        self._working = threading.Lock()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -98,6 +100,14 @@ class StoreThread:
                 self._stopped = True
                 self._jobs.put(None)
 
+    def pause(self) -> bool:
+        """Hold the thread between two pieces of work, for a fork; tells whether that could be done in time."""
+        return self._working.acquire(timeout=_PAUSE_SECONDS)
+
+    def go_on(self) -> None:
+        """Let it go on after `pause`."""
+        self._working.release()
+
     def join(self, seconds: float) -> None:
         """Wait for its end, for a limited time."""
         self._thread.join(seconds)
@@ -124,12 +134,14 @@ class StoreThread:
                 more = False
             if waiting:
                 try:
-                    self._do(waiting)
+                    with self._working:
+                        self._do(waiting)
                 except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
                     for one in waiting:
                         one.error = one.error or StoreError(f"{type(error).__name__}: {error}")
                 _tell(waiting)
-        self._close()
+        with self._working:
+            self._close()
 
 
 @functools.cache
