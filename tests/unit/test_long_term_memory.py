@@ -113,9 +113,11 @@ async def test_it_must_be_said_whose_memory_is_meant(store: Store) -> None:
         await Memory(store).record("x", agent="a")
     with pytest.raises(MemoryOwnerError, match="agent"):
         await Memory(store, "task").retrieve("x", user="ann")
-    for user in ("", "a\x00b", "\ud800", "x" * 1001):
+    for user in ("", "a\x00b", "\ud800", "x" * 1001, 7):
         with pytest.raises(ArgumentError):
-            await Memory(store).record("x", user=user)
+            await Memory(store).record("x", user=user)  # type: ignore[call-overload]
+    with pytest.raises(ArgumentError, match="user must be text"):
+        await Agent(model_that(), memory=Memory(store)).run("x", user=7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\x00", "x" * 2001])

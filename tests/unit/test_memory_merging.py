@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.memory.merging import ranked, says_the_same
-from gossamer.stores.memories import FoundMemory, StoredMemory, normalised, usefulness, vitality
+from gossamer.stores import SQLiteStore
+from gossamer.stores.memories import (
+    FoundMemory,
+    MemoryChanges,
+    MemoryOwner,
+    MemoryQuery,
+    NewMemory,
+    StoredMemory,
+    normalised,
+    usefulness,
+    vitality,
+)
 from gossamer.stores.query_words import MOST_WORDS, index_words, query_words, spaced
 
 DAY = 86_400.0
@@ -86,7 +99,7 @@ def test_ranking_gives_each_once_and_no_more_than_asked_for(
     assert {one.id for one in order} <= {one.memory.id for one in several}
     everything = ranked(several, NOW, half_life, 1000)
     assert everything[: len(order)] == order
-    assert ranked(several[::-1], NOW, half_life, limit) == order  # but for those that are equal in all
+    assert ranked(several[::-1], NOW, half_life, limit) == order
 
 
 def test_the_better_match_comes_first_among_equals() -> None:
@@ -144,3 +157,62 @@ def test_a_text_is_found_by_each_of_its_words(text: str) -> None:
 
 def test_accents_and_marks_go_from_words_that_an_index_would_take_apart_otherwise() -> None:
     assert index_words("Zürich: ann@example.com, 苹果!") == "Zurich ann example com 苹 果"
+
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "replace", "forget", "forget_owner", "delete_user"]),
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(["ann", "bob"]),
+        st.integers(0, 5),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None)
+@given(operations)
+def test_a_store_agrees_with_a_dict(several: list[tuple[str, str, str, int]]) -> None:
+    """Whatever is put, replaced, forgotten and deleted, in any order: texts, index and counts agree."""
+
+    async def play() -> None:
+        store = SQLiteStore(":memory:")
+        kept: dict[str, dict[str, tuple[str, set[str]]]] = {"ann": {}, "bob": {}}  # owner: id: text, users
+        counter = itertools.count()
+        for action, name, user, number in several:
+            owner = MemoryOwner("task", name)
+            text, mine = f"fact{number} of all", kept[name]
+            equal = next((one for one, (other, _) in mine.items() if other == text), None)
+            if action in {"put", "replace"}:
+                old = next(iter(mine), None) if action == "replace" else None
+                new = NewMemory(old or f"m{next(counter)}", text, user=user)
+                (given_id,) = await store.memories.change(MemoryChanges(owner, [new]))
+                users = {user}
+                for one in {equal, old} - {None}:
+                    users |= mine.pop(one)[1]  # type: ignore[arg-type]
+                assert given_id == (equal or new.id)
+                mine[given_id] = (text, users)
+            elif action == "forget":
+                assert await store.memories.forget(owner, equal or "none") == (equal is not None)
+                mine.pop(equal or "none", None)
+            elif action == "forget_owner":
+                assert await store.memories.forget_owner(owner) == len(mine)
+                mine.clear()
+            else:
+                await store.delete_user(user)
+                for others in kept.values():
+                    for one in [one for one, (_, users) in others.items() if user in users]:
+                        del others[one]
+        for name, mine in kept.items():
+            owner = MemoryOwner("task", name)
+            texts = {one.id: one.text for one in await store.memories.read(owner)}
+            assert texts == {one: text for one, (text, _) in mine.items()}
+            hits = await store.memories.search(MemoryQuery(owner, "fact0 fact1 fact2 fact3 fact4 fact5", 100))
+            assert {one.memory.id for one in hits} == set(mine)
+            # The count that bounds an owner is right: one more than there are pushes nothing out.
+            last = NewMemory(f"last-{name}", "one last thing")
+            await store.memories.change(MemoryChanges(owner, [last], most=len(mine) + 1))
+            assert len(await store.memories.read(owner)) == len(mine) + 1
+        await store.aclose()
+
+    asyncio.run(play())

@@ -423,9 +423,12 @@ class Memory:
                 if of_user
                 else f"{self.kind} memories belong to an agent; pass agent=…, its name"
             )
-        if user is not None:
-            check_name("user", user)
-        check_name("user" if of_user else "agent", name)
+        for what, one in (("user", user), ("agent", agent)):
+            if one is None or (what == "agent" and of_user):
+                continue
+            if not isinstance(one, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ArgumentError(f"{what} must be text, not {type(one).__name__}")
+            check_name(what, one)
         return MemoryOwner(self.kind, name)
 
     def _owner_of(self, context: RunContext[Any]) -> MemoryOwner | None:

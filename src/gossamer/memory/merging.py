@@ -82,8 +82,13 @@ def ranked(found: Sequence[FoundMemory], now: float, half_life: float, limit: in
         half_life: seconds after which age has taken half of what it can take.
         limit: the most that are given.
     """
-    by_words = sorted((one for one in found if one.words is not None), key=lambda one: -(one.words or 0.0))
-    by_vector = sorted((one for one in found if one.cosine is not None), key=lambda one: -(one.cosine or 0.0))
+    by_words = sorted(
+        (one for one in found if one.words is not None), key=lambda one: (-(one.words or 0.0), one.memory.id)
+    )
+    by_vector = sorted(
+        (one for one in found if one.cosine is not None),
+        key=lambda one: (-(one.cosine or 0.0), one.memory.id),
+    )
     relevance: dict[str, float] = {}
     if by_vector:
         for ranks in (by_words, by_vector):
