@@ -852,7 +852,7 @@ class Meanings:
             )
             for text in texts
         ]
-        return Embeddings(vectors, Usage(), self.name)
+        return Embeddings(vectors, Usage(input_tokens=len(texts)), self.name)
 
 
 async def test_memories_are_found_by_what_they_mean(store: Store) -> None:
@@ -865,6 +865,7 @@ async def test_memories_are_found_by_what_they_mean(store: Store) -> None:
     (first, *_) = await memory.retrieve("favourite beverage", 1, user="ann")
     assert first.text == "Ann has green tea every day"
     assert embedder.purposes == ["document"] * 4 + ["query"]
+    assert memory.usage.input_tokens == 5
     assert await Memory(store).retrieve("favourite beverage", user="ann") == []
 
 

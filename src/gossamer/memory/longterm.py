@@ -89,7 +89,7 @@ class Memory:
         kind: see above.
         mode: the same.
         limit: the same.
-        usage: what extractions used in this process; runs do not count it, for they have ended.
+        usage: what extractions and the embedder used in this process; no run counts it.
 
     Raises:
         ArgumentError: an argument cannot be used; the message names it.
@@ -462,24 +462,31 @@ class Memory:
         if self._embedder is None or not query:
             return None
         try:
-            return (await self._embedder.embed([query], "query")).vectors[0].tobytes()
+            made = await self._embedder.embed([query], "query")
         except GossamerError as error:
             logger.warning("memories are searched by words alone: %s", error)
             return None
+        self._used(made.usage)
+        return made.vectors[0].tobytes()
 
     async def _embedded(self, new: Sequence[NewMemory]) -> list[NewMemory]:
         """Give memories with their vectors; without, where that fails: they are found by words alone then."""
         if self._embedder is None or not new:
             return list(new)
         try:
-            vectors = (await self._embedder.embed([one.text for one in new])).vectors
+            made = await self._embedder.embed([one.text for one in new])
         except GossamerError as error:
             logger.warning("memories are kept without vectors: %s", error)
             return list(new)
+        self._used(made.usage)
         return [
             msgspec.structs.replace(one, vector=vector.tobytes(), embedder=self._embedder_name)
-            for one, vector in zip(new, vectors, strict=True)
+            for one, vector in zip(new, made.vectors, strict=True)
         ]
+
+    def _used(self, usage: Usage) -> None:
+        with self._lock:
+            self.usage += usage
 
     async def _put(
         self,
@@ -521,8 +528,7 @@ class Memory:
             near |= {memory.id: memory for memory in ranked(found, time(), self._half_life, 5)}
         shown = list(near.values())[-_MOST_NEAR:]
         proposals, usage = await propose(asked, extraction, shown)
-        with self._lock:
-            self.usage += usage
+        self._used(usage)
         made = {
             one: NewMemory(
                 one.memory if one.action == "update" else new_id(),
