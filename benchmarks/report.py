@@ -36,6 +36,10 @@ CHAPTERS = {
         "A turn of a long session",
         "Gossamer's figures include the encoding of the whole request for the wire; the rivals' do not, and end at message 1,000. The floor is one copy of as many bytes.",
     ),
+    "stores": (
+        "Sessions in a store",
+        "Wall-clock time, for most of it is waiting for a disk that syncs; Postgres runs on the same machine. 200 sessions are written to at once, and each waits for the disk before it goes on. The floor of an append is the same records put into a table by hand, 200 a transaction; that of the loop's delay is the same talk in memory. agno keeps sessions with SqliteDb and gives the model the last 50 runs, langgraph with AsyncSqliteSaver and gives it everything, for it has no view.",
+    ),
     "memory": (
         "Working memory",
         "1,000 messages, 250 of them results of 10,000 characters, are brought into a budget of tokens: counted, moved and recorded. The floor makes the short messages and one new list of them, nothing counted. agentscope always asks its model, so it stands beside the row with summaries, whose model answers at once for all. Turns are on a model whose answer lies ready; their floor is the same turn of an agent without memory.",
@@ -169,6 +173,17 @@ def losses(results: dict[str, list[Row]]) -> list[str]:
     return lines
 
 
+def _cpu(machine: dict[str, Any]) -> str:
+    """The machine on which most of the figures were taken."""
+    cpus = list(machine.get("cpus", {}).values())
+    return max(cpus, key=cpus.count) if cpus else str(machine.get("cpu"))
+
+
+def _other_cpu(name: str, machine: dict[str, Any]) -> str:
+    cpu = machine.get("cpus", {}).get(name, _cpu(machine))
+    return "" if cpu == _cpu(machine) else f", measured on {cpu}"
+
+
 def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
     """docs/benchmarks.md."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
@@ -180,7 +195,7 @@ def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
         "`make bench-rivals` installs the rivals, `make bench` measures, `make bench-report` writes this page. Floor and rivals",
         "run in the same run as Gossamer, answers are checked inside every benchmark, and the least of several rounds counts.",
         "",
-        f"Machine: {machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('system')}. {machine.get('python')}, event loop",
+        f"Machine: {_cpu(machine)}, {machine.get('cores')} cores, {machine.get('system')}. {machine.get('python')}, event loop",
         f"{machine.get('loop')} for Gossamer, the floor and the rivals' streams and calls. {versions}.",
         "",
     ]
@@ -209,7 +224,7 @@ def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
             "",
             note,
             "",
-            f"`python -m benchmarks.{name}`",
+            f"`python -m benchmarks.{name}`{_other_cpu(name, machine)}",
             "",
             *table(results[name]),
         ]

@@ -131,8 +131,12 @@ async def run_cost(store: Store) -> float:
     return best * 1e6
 
 
-async def stall(store: Store) -> float:
-    """Give the ms by which the loop was late at worst while 200 sessions wrote runs and 10,000 were listed."""
+async def stall(store: Store | None) -> float:
+    """Give the ms by which the loop was late at worst while 200 sessions talked, in the calmest of several rounds."""
+    return min([await _stall(store) for _ in range(REPEATS)])
+
+
+async def _stall(store: Store | None) -> float:
     agent = Agent(ScriptedModel(lambda request: "hello"))
     names = [uuid4().hex for _ in range(TOGETHER)]
     most = 0.0
@@ -228,7 +232,9 @@ async def measure(store: Store) -> dict[str, float]:
     return measured
 
 
-def rows(name: str, measured: dict[str, float], floor: float | None, aims: dict[str, float]) -> list[Row]:
+def rows(
+    name: str, measured: dict[str, float], floors: dict[str, float], aims: dict[str, float]
+) -> list[Row]:
     """Make the rows of one store."""
     rivals: dict[str, dict[str, Any]] = {}
     if name == "SQLite":
@@ -254,7 +260,7 @@ def rows(name: str, measured: dict[str, float], floor: float | None, aims: dict[
                 f"{name}: {what}",
                 unit,
                 measured[case],
-                floor if case == "append" else None,
+                floors.get(case),
                 faced,
                 target,
                 ok,
@@ -269,13 +275,24 @@ def main() -> None:
         floor = sqlite_floor(folder)
         measured = run_loop(measure(SQLiteStore(folder / "chats.db")))
         floor = min(floor, sqlite_floor(folder))
-    found = rows("SQLite", measured, floor, {"append": 50, "go_on": 2, "list": 50, "stall": 10})
+    calm = run_loop(stall(None))
+    found = rows(
+        "SQLite",
+        measured,
+        {"append": floor, "stall": calm},
+        {"append": 50, "go_on": 2, "list": 50, "stall": 10},
+    )
     with postgres_server() as url:
         if url is not None:
             floor = postgres_floor(url)
             measured = run_loop(measure(PostgresStore(url)))
             floor = min(floor, postgres_floor(url))
-            found += rows("Postgres", measured, floor, {"append": 300, "list": 50, "stall": 10})
+            found += rows(
+                "Postgres",
+                measured,
+                {"append": floor, "stall": calm},
+                {"append": 300, "list": 50, "stall": 10},
+            )
     publish("stores", found)
 
 

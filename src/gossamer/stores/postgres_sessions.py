@@ -9,7 +9,7 @@ import msgspec
 
 from gossamer.errors import SessionBusyError, StoreError
 from gossamer.holding import running_loop
-from gossamer.records import Record, decode_as
+from gossamer.records import Record, decode_record
 from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
@@ -369,7 +369,7 @@ def _records(connection: Connection, rows: list[tuple[bytes, bytes]]) -> list[Re
         )
     records: list[Record] = []
     for data, media in rows:
-        record = decode_as(data, Record)
+        record = decode_record(data)
         records.append(restore(record, _hashes(media), found) if media else record)
     return records
 

@@ -11,7 +11,7 @@ import msgspec
 
 from gossamer.errors import SessionBusyError, StoreError
 from gossamer.holding import running_loop
-from gossamer.records import Record, decode_as
+from gossamer.records import Record, decode_record
 from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
@@ -417,7 +417,7 @@ def _between(connection: sqlite3.Connection, number: int, begin: int, end: int) 
 def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> list[Record]:
     records: list[Record] = []
     for data, media in rows:
-        record = decode_as(data, Record)
+        record = decode_record(data)
         if media:
             order = [media[start : start + HASH_BYTES] for start in range(0, len(media), HASH_BYTES)]
             record = restore(record, order, {key: _media(connection, key) for key in order})

@@ -185,8 +185,10 @@ async def test_a_list_is_filtered(place: Place) -> None:
     assert await names(status="running") == []
 
 
-async def test_pages_miss_no_session(place: Place) -> None:
+async def test_pages_miss_no_session(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     store = place.open()
+    clock = time.time
+    monkeypatch.setattr("gossamer.stores.changes.time", lambda: float(int(clock())))  # a coarse one
     names = {f"s{number}" for number in range(57)}
     await asyncio.gather(*[append(store, name, said(name)) for name in names])
     found: list[str] = []

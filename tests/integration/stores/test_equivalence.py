@@ -199,13 +199,13 @@ async def check(kind: str, url: str, steps: list[tuple], window: int) -> None:
                 place.execute(f'DROP SCHEMA IF EXISTS "{place.schema}" CASCADE')
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=operations, window=st.sampled_from([1, 5, 60, 1000]))
 def test_a_session_in_sqlite_comes_to_the_same(steps: list[tuple], window: int) -> None:
     asyncio.run(check("sqlite", "", steps, window))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=operations, window=st.sampled_from([1, 5, 60, 1000]))
 def test_a_session_in_postgres_comes_to_the_same(postgres, steps: list[tuple], window: int) -> None:
     asyncio.run(check("postgres", postgres.url(), steps, window))
@@ -227,6 +227,12 @@ async def test_a_long_talk_with_snapshots_comes_to_the_same(window: int) -> None
                 ("reload",),
                 ("decide", True, "arguments" if number > 10 else None),
             ]
-            steps += [("run", "long", "x"), ("rewind", 1), ("switch", str(number), True), ("reload",)]
+            steps += [
+                ("run", "long", "x"),
+                ("rewind", 0),
+                ("hand", "other"),
+                ("switch", str(number), True),
+                ("reload",),
+            ]
             steps += [("run", "ask", "x"), ("run", "fail", "x")]
     await check("sqlite", "", steps, window)

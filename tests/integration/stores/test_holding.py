@@ -13,10 +13,11 @@ import pytest
 from tests.integration.stores.places import ROOT, Place
 
 from gossamer import Agent, Approve, Message, Session, ToolCall, tool
-from gossamer.errors import SessionBusyError, SessionLostError
+from gossamer.errors import SessionBusyError, SessionLostError, StoreBusyError
 from gossamer.models import ScriptedModel
-from gossamer.records import MessageRecord
+from gossamer.records import MessageRecord, RunFinishedRecord
 from gossamer.stores import Append, SQLiteStore
+from gossamer.usage import Usage
 
 agent = Agent(ScriptedModel(lambda request: f"heard {request.messages[-1].text}"), name="ear")
 
@@ -273,8 +274,7 @@ async def test_a_run_that_is_cancelled_while_it_takes_hold_holds_nothing(place: 
         for _ in range(number):
             await asyncio.sleep(0)
         run.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await run
+        await asyncio.wait([run])
         assert session.holding.holder is None
         held = await store.hold("t")
         await store.append(Append("t", held.fence, held.length, (), release=True))
@@ -399,3 +399,59 @@ async def test_a_paused_run_is_resumed_from_the_store_or_from_memory(place: Plac
         used.append((result.usage, session.usage, len(session.messages)))
     assert used[0] == used[1] == used[2]
     assert len(ran) == 6
+
+
+async def test_too_much_at_once_is_refused_but_never_what_lets_go(shared: Place, monkeypatch) -> None:
+    store = shared.open()
+    held = await store.hold("s")
+    monkeypatch.setattr("gossamer.stores.thread._MAX_WAITING", 0)
+    with pytest.raises(StoreBusyError, match="wait for the store"):
+        await store.append(Append("s", held.fence, 0, [said("x")]))
+    with pytest.raises(StoreBusyError):
+        await store.load("s")
+    await store.append(Append("s", held.fence, 0, [said("last")], release=True))
+    session = Session("t", store=store)
+    with pytest.raises(StoreBusyError):
+        await agent.run("x", session=session)
+    assert session.holding.holder is None
+    monkeypatch.undo()
+    assert (await store.hold("s")).length == 1
+    assert (await agent.run("x", session=session)).output == "heard x"
+
+
+async def test_a_record_that_reads_back_otherwise_is_known_again(place: Place) -> None:
+    store = place.open()
+    session = Session("s", store=store)
+    await agent.run("one", session=session)
+    record = RunFinishedRecord(run="r", finish_reason="stop", usage=Usage(), output=("a", {"b": (1.0, 2)}))
+    session.record(record)
+    held = await store.hold("s")
+    await store.append(
+        Append("s", held.fence, held.length, [record], release=True)
+    )  # as if its answer got lost
+    result = await agent.run("two", session=session)
+    assert [message.text for message in result.messages] == ["one", "heard one", "two", "heard two"]
+
+
+async def test_what_nobody_waited_for_is_told_in_the_log(shared: Place, caplog) -> None:
+    store, other = shared.open(), shared.open()
+    session = Session("s", store=store)
+    answering = asyncio.Event()
+
+    async def reply(request):
+        await session.settle()
+        await asyncio.to_thread(steal, shared)
+        await other.hold("s")
+        answering.set()
+        await asyncio.sleep(600)
+
+    run = asyncio.create_task(Agent(ScriptedModel(reply)).run("x", session=session))
+    await answering.wait()
+    run.cancel()
+    await asyncio.wait([run])
+    with pytest.raises(SessionBusyError):
+        await agent.run("y", session=Session("s", store=store, when_busy="refuse"))
+    session.holding.when_busy = "refuse"
+    with pytest.raises(SessionBusyError):
+        await agent.run("y", session=session)
+    assert "another process holds session 's'" in caplog.text
