@@ -798,6 +798,21 @@ async def test_closing_waits_for_a_limited_time_and_loses_nothing(
     assert len(await memory.memories(user="ann")) == 1
 
 
+async def test_closing_at_any_moment_leaves_nothing_held(store: Store) -> None:
+    model = model_that(
+        extracts=lambda request: changes({"action": "add", "text": request.messages[0].text[-60:]})
+    )
+    memory = Memory(store, model=model)
+    for turns in range(12):
+        await memory.record([Message.user(f"fact{turns} alone")], user="ann")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await memory.aclose(within=0)
+    await memory.flush()
+    assert await memory.waiting() == 0
+    assert len(asked(model, extraction=True)) >= 12
+
+
 async def test_beyond_the_bound_the_oldest_gives_way_and_it_is_told(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

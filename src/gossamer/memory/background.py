@@ -156,7 +156,7 @@ class Background:
                 agents = self._agents()
                 if agents is not None and not agents:
                     break
-                claimed = await self._store().claim(self._kind, agents, time())
+                claimed = await self._claim(agents)
                 if isinstance(claimed, Claimed):
                     await self._do(claimed)
                     continue
@@ -167,6 +167,19 @@ class Background:
                         max(claimed - time(), 0.0) + 0.001, self._wake, here
                     )
                 break
+
+    async def _claim(self, agents: Sequence[str] | None) -> Claimed | float | None:
+        store = self._store()
+        claiming = asyncio.ensure_future(store.claim(self._kind, agents, time()))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claimed = (
+                await claiming
+            )  # what was taken in this moment would be held for as long as the loop runs
+            if isinstance(claimed, Claimed):
+                await store.put_back(claimed, 0.0, counted=False)
+            raise
 
     async def _do(self, claimed: Claimed) -> None:
         store = self._store()
