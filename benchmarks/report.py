@@ -36,13 +36,17 @@ CHAPTERS = {
         "A turn of a long session",
         "Gossamer's figures include the encoding of the whole request for the wire; the rivals' do not, and end at message 1,000. The floor is one copy of as many bytes.",
     ),
+    "stores": (
+        "Sessions in a store",
+        "Wall-clock time, for most of it is waiting for a disk that syncs; Postgres runs on the same machine. 200 sessions are written to at once, and each waits for the disk before it goes on. The floor of an append is the same records put into a table by hand, 200 a transaction; that of the loop's delay is the same talk in memory. agno keeps sessions with SqliteDb and gives the model the last 50 runs, langgraph with AsyncSqliteSaver and gives it everything, for it has no view.",
+    ),
     "memory": (
         "Working memory",
         "1,000 messages, 250 of them results of 10,000 characters, are brought into a budget of tokens: counted, moved and recorded. The floor makes the short messages and one new list of them, nothing counted. agentscope always asks its model, so it stands beside the row with summaries, whose model answers at once for all. Turns are on a model whose answer lies ready; their floor is the same turn of an agent without memory.",
     ),
-    "stores": (
-        "Sessions in a store",
-        "Wall-clock time, for most of it is waiting for a disk that syncs; Postgres runs on the same machine. 200 sessions are written to at once, and each waits for the disk before it goes on. The floor of an append is the same records put into a table by hand, 200 a transaction; that of the loop's delay is the same talk in memory. agno keeps sessions with SqliteDb and gives the model the last 50 runs, langgraph with AsyncSqliteSaver and gives it everything, for it has no view.",
+    "memories": (
+        "Long-term memory",
+        "A memory has 15 words by Zipf's law, a query six. The floor of a search is FTS5 asked for all words by itself; Gossamer ranks those with the rarer words and weighs the others among the best, which the share tells the price of. The floor of a memory kept is its row and its entry in the index in one transaction with 199 others; Gossamer also looks for one that says the same, and notes whose it is. A run with memory retrieves from 1,000 memories and leaves an extraction, which is synced to disk and done in the background by a model that answers at once; its floor is the same run without memory.",
     ),
     "cache": (
         "An answer from a cache",

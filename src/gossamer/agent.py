@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from gossamer.guardrails.base import Guardrail
+    from gossamer.memory.longterm import Memory
     from gossamer.memory.working import WorkingMemory
 
     Deps = TypeVar("Deps", default=Any)
@@ -69,7 +70,8 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         guardrails: checks of what goes in and comes out, in order; see `gossamer.guardrails`.
         limits: what a run may use.
         settings: how the model should answer.
-        memory: a `WorkingMemory` that keeps what the model sees small; see `gossamer.memory`.
+        memory: a `WorkingMemory` that keeps what the model sees small, a `Memory` of what is remembered across sessions,
+            or several; see `gossamer.memory`.
 
     Raises:
         ArgumentError: an argument is of the wrong type; the message names it.
@@ -84,7 +86,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
     guardrails: Sequence[Guardrail] = ()
     limits: Limits | None = None
     settings: ModelSettings | None = None
-    memory: WorkingMemory | Sequence[WorkingMemory] | None = None
+    memory: WorkingMemory | Memory | Sequence[WorkingMemory | Memory] | None = None
 
     def __post_init__(self) -> None:
         model = self.model

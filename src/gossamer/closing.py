@@ -35,12 +35,19 @@ __all__ = [
 
 
 def say(
-    context: RunContext[Any], message: Message, usage: Usage | None = None, *, repair: bool = False
+    context: RunContext[Any],
+    message: Message,
+    usage: Usage | None = None,
+    *,
+    repair: bool = False,
+    retrieved: bool = False,
 ) -> None:
     """Add a message to the run, and to its session's journal; see `MessageRecord`."""
     context.new.append(message)
     if context.session is not None:
-        record = MessageRecord(run=context.run_id, message=message, usage=usage, repair=repair)
+        record = MessageRecord(
+            run=context.run_id, message=message, usage=usage, repair=repair, retrieved=retrieved
+        )
         context.session.record(record)
 
 

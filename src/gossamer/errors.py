@@ -367,6 +367,10 @@ class MemoryNotEnteredError(GossamerError):
     """A memory was used directly, outside `async with`."""
 
 
+class MemoryOwnerError(GossamerError):
+    """It is not known whose memories are meant: personal ones belong to a user, others to an agent."""
+
+
 class OutputError(GossamerError):
     """The model's answer does not fit the output type, also after one repair.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gossamer.asking import Emit
+from gossamer.closing import say
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError
 from gossamer.events import HandoffEvent
@@ -111,6 +112,10 @@ async def take_over(
         await emit(HandoffEvent(successor.name))
     ready = set_up(successor, context, output, settings, None, emit, setup.equipment)
     setup.become(ready if isinstance(ready, Setup) else await ready)
+    if setup.memory is not None:
+        found = await setup.memory.retrieved(context, context.new, setup)
+        if found is not None:
+            say(context, found, retrieved=True)
     if setup.guards is not None:
         said = await setup.guards.said_before(context)
         setup.beside = setup.guards.beside(context, said, setup.model)

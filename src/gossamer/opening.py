@@ -134,7 +134,11 @@ def check_session(session: Session[Any]) -> None:
 
 
 def open_run(
-    context: RunContext[Any], messages: list[Message], on_pending: OnPending, mark: str = ""
+    context: RunContext[Any],
+    messages: Sequence[Message],
+    on_pending: OnPending,
+    mark: str = "",
+    retrieved: Message | None = None,
 ) -> None:
     """Begin a run in its session: close one that broke off, move the window, record start and prompt.
 
@@ -143,6 +147,7 @@ def open_run(
         messages: the prompt.
         on_pending: what to do where the session is paused.
         mark: the fingerprint of the agent, in a session that is kept in a store.
+        retrieved: what memories put before it, or None.
 
     Raises:
         RunPausedError: the session waits for decisions, and `on_pending` is `raise`.
@@ -174,6 +179,8 @@ def open_run(
             fingerprint=mark,
         )
     )
+    if retrieved is not None:
+        session.record(MessageRecord(run=context.run_id, message=retrieved, retrieved=True))
     for message in messages:
         check_fits(message, session.turn)
         session.record(MessageRecord(run=context.run_id, message=message))
@@ -298,6 +305,7 @@ def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:
         if isinstance(record, MessageRecord)
         and record.run == context.run_id
         and record.message.role == "user"
+        and not record.retrieved
     ]
 
 

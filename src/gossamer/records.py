@@ -212,6 +212,7 @@ class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
         interrupted: the model was stopped while it spoke, and this is what had been finished.
         withdrawn: a guardrail stopped it, and it is not in the view.
         repair: the loop asked for an answer to be mended; nobody else said this.
+        retrieved: memories put it before the model; nobody said this.
     """
 
     message: Message
@@ -219,6 +220,7 @@ class MessageRecord(_Record, frozen=True, gc=False, tag="message"):
     interrupted: bool = False
     withdrawn: bool = False
     repair: bool = False
+    retrieved: bool = False
 
 
 class ToolStartedRecord(_Record, frozen=True, gc=False, tag="tool_started"):

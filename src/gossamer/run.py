@@ -154,8 +154,10 @@ async def execute(
             new = await setup.guards.begin(context, new, reopened, on_pending)
             setup.beside = setup.guards.beside(context, new, setup.model)
         if decisions is None and session is not None:
-            context.new = new = list(new)
-            open_run(context, new, on_pending, fingerprint(agent) if stored else "")
+            retrieved = None if setup.memory is None else await setup.memory.retrieved(context, new, setup)
+            mark = fingerprint(agent) if stored else ""
+            open_run(context, new, on_pending, mark, retrieved)
+            context.new = new = [*new] if retrieved is None else [retrieved, *new]
             session.push()  # start and prompt together, while the model is asked
         if emit is not None:
             await emit(RunStarted(context.run_id, agent.name))
@@ -312,6 +314,9 @@ async def execute(
                 repaired = False
             message = turn = None
             resumed = False
+
+        if memory is not None and not result.pending:
+            await memory.ended(context, setup)
 
     except BaseException as error:
         context.usage += Usage(tool_calls=started if turn is None else turn.started)

@@ -433,7 +433,7 @@ class Session(Generic[State]):
     # --- in a store -------------------------------------------------------------------------------------------
 
     async def read(self, begin: int, end: int) -> list[Record]:
-        """Read the records from a place up to another one, those that are not in memory from the store."""
+        """Read records from one place up to another, those not in memory from the store; fewer where there are fewer."""
         return await self._journal.read(begin, end)
 
     async def load(self) -> None:

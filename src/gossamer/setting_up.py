@@ -16,6 +16,7 @@ from gossamer.opening import instructions_of, settings_over, tools_of
 from gossamer.schema import OutputSchema, output_schema
 from gossamer.session import Session
 from gossamer.tools.equipment import Equipment, needs_equipment
+from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import NO_TOOLS, Toolset, toolset
 
 if TYPE_CHECKING:
@@ -111,15 +112,17 @@ def set_up(
 
         guards = Guards(agent.guardrails)
     memory: Memories | None = None
+    given: tuple[Toolkit, ...] = ()
     if agent.memory is not None:
         from gossamer.memory.during import Memories
 
         memory = Memories(agent.memory)
+        given = memory.toolkits
     own: Any = agent.tools if tools is None else tools
     instructions = agent.instructions
     settled = own.__class__ is tuple and tools is None  # when the agent was built
     plain = type(instructions) is str
-    kit = toolset(own) if settled and own else NO_TOOLS
+    kit = toolset((*own, *given) if given else own) if settled and (own or given) else NO_TOOLS
     setup = Setup(
         agent,
         resolve(agent.model) if type(agent.model) is str else agent.model,
@@ -151,6 +154,8 @@ async def _complete(setup: Setup, context: RunContext[Any], tools: Any) -> Setup
     agent = setup.agent
     if tools is not None:
         setup.kit = await tools_of(tools, context)
+        if setup.memory is not None and setup.memory.toolkits:
+            setup.kit = toolset((*setup.kit.items, *setup.memory.toolkits))
     kit = setup.kit
     if context.session is None and (kit.needs_session or setup.memory is not None):
         context.session = Session()

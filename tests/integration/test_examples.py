@@ -56,6 +56,12 @@ SAYS = {
     ],
     "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
     "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
+    "long_term_memory.py": [
+        "ann: Lentil soup.",
+        "bob: Roast beef.",
+        "remembered of ann: Ann eats vegetarian food. (used 1 times)",
+        "forgotten: 1",
+    ],
     "working_memory.py": [
         "The bridge opens on the 4th of April.",
         "44 messages in view, about 15,6",

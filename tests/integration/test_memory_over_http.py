@@ -6,9 +6,18 @@ import pytest
 from tests.integration.asking import ask, streamed_and_not
 
 from gossamer import Agent, Message, Session, ToolCall, ToolResult, tool
-from gossamer.memory import WorkingMemory
-from gossamer.models import AnthropicChat, GeminiChat, ModelRequest, OllamaChat, OpenAIChat, OpenAIResponses
+from gossamer.memory import Memory, WorkingMemory
+from gossamer.models import (
+    AnthropicChat,
+    GeminiChat,
+    ModelRequest,
+    OllamaChat,
+    OpenAIChat,
+    OpenAIResponses,
+    ScriptedModel,
+)
 from gossamer.simulator import Simulator
+from gossamer.stores import SQLiteStore
 
 PROSE = (
     "The committee agreed that the new bridge should be opened in the spring, before the rivers rise again. "
@@ -74,3 +83,19 @@ async def test_a_summarised_view_is_accepted(dialect, streamed):
 def _last_input(session: Session) -> int:
     usages = [record.usage for record in session.journal if getattr(record, "usage", None)]
     return usages[-1].input_tokens
+
+
+@streamed_and_not
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.__name__)
+async def test_retrieved_memories_are_sent_before_the_prompt(dialect, streamed, tmp_path):
+    """Two messages of the user follow each other; every provider takes them, and the answer knows of both."""
+    async with Simulator() as server, SQLiteStore(tmp_path / "chats.db") as store:
+        memory = Memory(store, mode="around", model=ScriptedModel(lambda _: '{"changes": []}'))
+        await memory.record("Ann likes the bridge.", user="ann")
+        agent = Agent(model_on(server, dialect), "Be brief.", tools=[search], memory=memory)
+        session = Session("s", store=store)
+        for question in ("When does the bridge open?", "And the other bridge?"):
+            result, _ = await ask(agent, question, streamed, session=session, user="ann")
+            assert result.output
+        assert [one.author for one in result.messages if one.role == "user"] == ["memory", None, None]
+        await memory.aclose()

@@ -50,6 +50,7 @@ _OPTIONAL = {
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
+    "numpy": ("numpy", "memories found by vectors", "pip install 'gossamer[vectors]'"),
     "psycopg": (
         "psycopg",
         "sessions in Postgres; Postgres for agents",

@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gossamer.asking import Emit
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError
 from gossamer.events import Compacted
+from gossamer.memory.kinds import KINDS, Kind
+from gossamer.memory.longterm import Memory
 from gossamer.memory.recall import with_recall
+from gossamer.memory.retrieved import in_view, is_retrieved, is_shown, retrieved_message
 from gossamer.memory.tokenizers import CountTokens
 from gossamer.memory.working import WorkingMemory
+from gossamer.messages import Message
 from gossamer.models.base import Model
+from gossamer.records import MessageRecord, ToolResultRecord
 from gossamer.schema import OutputSchema
 from gossamer.session import Session
+from gossamer.stores.memories import StoredMemory
+from gossamer.tools.function import Tool
+from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import Toolset
 from gossamer.usage import Usage
 
 __all__ = ["Memories", "as_memories"]
 
 
-def as_memories(memory: Any) -> tuple[WorkingMemory, ...]:
+def as_memories(memory: Any) -> tuple[WorkingMemory | Memory, ...]:
     """Give an agent's memories as a tuple.
 
     Raises:
-        ArgumentError: one is none, or there are two working memories.
+        ArgumentError: one is none, or two are of one kind.
     """
     memories: tuple[Any, ...] = tuple(memory) if type(memory) in {list, tuple} else (memory,)
+    kinds: set[str] = set()
     for one in memories:
-        if not isinstance(one, WorkingMemory):
-            raise ArgumentError(f"memory must be a WorkingMemory, or a list with one, not {one!r:.100}")
-    if len(memories) > 1:
-        raise ArgumentError(f"an agent has one WorkingMemory, not {len(memories)}")
+        if not isinstance(one, WorkingMemory | Memory):
+            raise ArgumentError(
+                f"memory must be a WorkingMemory, a Memory, or a list of them, not {one!r:.100}"
+            )
+        kind = "WorkingMemory" if isinstance(one, WorkingMemory) else f"Memory of kind {one.kind}"
+        if kind in kinds:
+            raise ArgumentError(f"an agent has one {kind}, not two")
+        kinds.add(kind)
     return memories
+
+
+class Of(Protocol):
+    """What a run has of its agent; see `gossamer.setting_up.Setup`."""
+
+    @property
+    def model(self) -> Model:
+        """The agent's model."""
+        ...
+
+    @property
+    def kit(self) -> Toolset:
+        """Its tools."""
+        ...
 
 
 class Memories:
@@ -41,17 +69,88 @@ class Memories:
 
     Args:
         memories: the agent's.
+
+    Attributes:
+        toolkits: the tools that they give the agent.
     """
 
-    __slots__ = ("_counted", "_joined", "_kit", "_recalls", "_tokenizer", "_working")
+    __slots__ = ("_around", "_counted", "_joined", "_kit", "_recalls", "_tokenizer", "_working", "toolkits")
 
-    def __init__(self, memories: Sequence[WorkingMemory]) -> None:
-        self._working = memories[0] if memories else None
+    def __init__(self, memories: Sequence[WorkingMemory | Memory]) -> None:
+        self._working: WorkingMemory | None = None
+        self._around: tuple[Memory, ...] = ()
+        self.toolkits: tuple[Toolkit, ...] = ()
+        for one in memories:
+            if isinstance(one, WorkingMemory):
+                self._working = one
+                continue
+            if one.mode != "tools":
+                self._around += (one,)
+            if one.mode != "around":
+                self.toolkits += (one.toolkit,)
         self._kit: Toolset | None = None
         self._joined: Toolset | None = None
         self._recalls = False
         self._counted = 0
         self._tokenizer: CountTokens | None = None
+
+    async def retrieved(self, context: RunContext[Any], said: Sequence[Message], of: Of) -> Message | None:
+        """Retrieve what fits the words of a user.
+
+        What the view shows already, among its last messages, is not said again. O(memories).
+
+        Args:
+            context: the run.
+            said: the run's messages; the last one of the user counts.
+            of: what the run has of its agent.
+
+        Returns:
+            The message that shows it, or None where there is nothing.
+        """
+        if not self._around:
+            return None
+        words = next(
+            (one.text for one in reversed(said) if one.role == "user" and one.text and not is_retrieved(one)),
+            "",
+        )
+        shown = in_view(context.session.view)
+        found: list[tuple[Kind, list[StoredMemory]]] = []
+        for one in self._around:
+            one.serves(context.agent, of.model)
+            query = words
+            if one.kind == "tool":  # what was learned of them counts whatever is asked
+                own = {given.name for kit in self.toolkits for given in kit.tools if isinstance(given, Tool)}
+                names = [name for name in of.kit.by_name if name not in own]
+                query = " ".join((*names, words)) if names else ""
+            memories = [
+                memory for memory in await one.retrieved(context, query) if not is_shown(memory, shown)
+            ]
+            if memories:
+                one.shown(memories)
+                found.append((KINDS[one.kind], memories))
+        return retrieved_message(found) if found else None
+
+    async def ended(self, context: RunContext[Any], of: Of) -> None:
+        """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing.
+
+        Args:
+            context: the run.
+            of: what it has of its agent.
+        """
+        if not self._around:
+            return
+        said: list[Message] = []
+        session: Session[Any] = context.session
+        for record in await session.read(session.starts[-1], sys.maxsize):  # they are in memory
+            if isinstance(record, MessageRecord) and not (
+                record.withdrawn or record.retrieved or record.repair
+            ):
+                said.append(record.message)
+            elif isinstance(record, ToolResultRecord):
+                said.append(Message("tool", (record.result,)))
+        for one in self._around:
+            one.serves(context.agent, of.model)
+            one.learn(context, said)
 
     async def before_model(
         self,

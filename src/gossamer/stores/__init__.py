@@ -1,4 +1,4 @@
-"""Stores: where sessions live beyond a process."""
+"""Stores: where sessions, and what is remembered across them, live beyond a process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from gossamer.stores.base import (
     StoredSession,
     StoredSnapshot,
 )
+from gossamer.stores.memories import (
+    Claimed,
+    Extraction,
+    FoundMemory,
+    MemoryChanges,
+    MemoryKind,
+    MemoryOwner,
+    MemoryQuery,
+    MemoryStore,
+    NewMemory,
+    StoredMemory,
+)
 from gossamer.stores.urls import open_store
 
 if TYPE_CHECKING:
@@ -24,12 +36,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Append",
+    "Claimed",
+    "Extraction",
+    "FoundMemory",
     "Held",
+    "MemoryChanges",
+    "MemoryKind",
+    "MemoryOwner",
+    "MemoryQuery",
+    "MemoryStore",
+    "NewMemory",
     "PostgresStore",
     "SQLiteStore",
     "SessionInfo",
     "SessionStatus",
     "Store",
+    "StoredMemory",
     "StoredSession",
     "StoredSnapshot",
     "export_session",

@@ -11,6 +11,7 @@ import msgspec
 from gossamer.errors import ArgumentError
 from gossamer.messages import Message
 from gossamer.records import Record
+from gossamer.stores.memories import MemoryStore
 
 __all__ = [
     "Append",
@@ -146,6 +147,11 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """Where it is, without a password."""
+        ...
+
+    @property
+    def memories(self) -> MemoryStore:
+        """What is remembered across sessions."""
         ...
 
     async def hold(

@@ -68,6 +68,8 @@ def changes_of(records: Sequence[Record]) -> Changes:
     changes = Changes()
     for record in records:
         if isinstance(record, MessageRecord):
+            if record.retrieved:
+                continue
             changes.messages += 1
             if changes.title is None and record.message.role == "user" and (words := record.message.text):
                 # No NUL, which text of a database cannot hold.

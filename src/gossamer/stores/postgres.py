@@ -24,8 +24,10 @@ from gossamer.stores.changes import Clock
 from gossamer.stores.holds import Holds
 from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.listing import Wanted, check_wanted
+from gossamer.stores.memories import MemoryStore
 from gossamer.stores.postgres_batch import Batch
 from gossamer.stores.postgres_link import Link, Place
+from gossamer.stores.postgres_memories import MemoryWrite, PostgresMemories
 from gossamer.stores.thread import Job, StoreThread
 from gossamer.telemetry.logging import logger
 
@@ -81,6 +83,11 @@ class PostgresStore:
     def url(self) -> str:
         """Where it is, without password and options."""
         return self._url
+
+    @property
+    def memories(self) -> MemoryStore:
+        """What is remembered across sessions; see `Store.memories`."""
+        return PostgresMemories(self._lifetime)
 
     async def hold(
         self, session: str, *, parent: str | None = None, inside: str = "", initial: Any = None
@@ -166,11 +173,14 @@ class _Opened:
 
     Attributes:
         holds: the sessions that are held.
+        claims: the extractions of memories that are under way, by their numbers.
         clock: tells the time.
     """
 
     def __init__(self, place: Place, closing: _Opened | None) -> None:
-        self.holds = Holds(secrets.token_hex(8))
+        token = secrets.token_hex(8)
+        self.holds = Holds(token)
+        self.claims = Holds(token)
         self.clock = Clock()
         self._place = place
         self._closing = closing
@@ -179,7 +189,9 @@ class _Opened:
         self._writer = StoreThread("write", self._write_together, self._link.close)
         self._readers = [_Reader(place) for _ in range(_READERS)]
 
-    def write(self, work: sql.Write[T] | sql.Delete, *, always: bool = False) -> asyncio.Future[T] | None:
+    def write(
+        self, work: sql.Write[T] | sql.Delete | MemoryWrite[T], *, always: bool = False
+    ) -> asyncio.Future[T] | None:
         """Ask for a write; see `StoreThread.submit`."""
         return self._writer.submit(work, always=always)
 
@@ -231,10 +243,10 @@ class _Opened:
             self._closing = None
         ready: list[Job] = []
         for job in jobs:
-            if isinstance(job.work, sql.Delete):  # alone, behind what comes before it
+            if isinstance(job.work, sql.Delete | MemoryWrite):  # alone, behind what comes before it
                 self._write_ready(ready)
                 ready = []
-                self._delete(job)
+                self._write_alone(job)
                 continue
             try:
                 job.work.prepare()
@@ -281,8 +293,8 @@ class _Opened:
         for job in jobs:
             job.error = job.error or error
 
-    def _delete(self, job: Job) -> None:
-        work: sql.Delete = job.work
+    def _write_alone(self, job: Job) -> None:
+        work: sql.Delete | MemoryWrite[Any] = job.work
         more = True
         while more:
             more = False

@@ -69,6 +69,66 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX session_media_by_hash ON session_media (hash);
     """,
+    """
+    CREATE TABLE memory_owners (
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        kind text COLLATE "C" NOT NULL,
+        name text COLLATE "C" NOT NULL,
+        memories bigint NOT NULL DEFAULT 0,
+        UNIQUE (kind, name)
+    );
+    CREATE TABLE memories (
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id text COLLATE "C" NOT NULL UNIQUE,
+        owner bigint NOT NULL REFERENCES memory_owners ON DELETE CASCADE,
+        same bytea NOT NULL,
+        text text NOT NULL,
+        tool text COLLATE "C" NOT NULL,
+        importance double precision NOT NULL,
+        created double precision NOT NULL,
+        updated double precision NOT NULL,
+        used double precision NOT NULL,
+        uses bigint NOT NULL DEFAULT 0,
+        session text,
+        run text,
+        metadata bytea NOT NULL,
+        words tsvector NOT NULL,
+        UNIQUE (owner, same)
+    );
+    CREATE INDEX memories_by_update ON memories (owner, updated);
+    CREATE INDEX memories_by_words ON memories USING gin (words) WITH (fastupdate = off);
+    CREATE TABLE memory_users (
+        "user" text COLLATE "C" NOT NULL,
+        memory bigint NOT NULL REFERENCES memories ON DELETE CASCADE,
+        PRIMARY KEY ("user", memory)
+    );
+    CREATE INDEX memory_users_by_memory ON memory_users (memory);
+    CREATE TABLE memory_vectors (
+        memory bigint PRIMARY KEY REFERENCES memories ON DELETE CASCADE,
+        owner bigint NOT NULL,
+        embedder text NOT NULL,
+        vector bytea NOT NULL
+    );
+    ALTER TABLE memory_vectors ALTER COLUMN vector SET STORAGE EXTERNAL;
+    CREATE INDEX memory_vectors_by_owner ON memory_vectors (owner, embedder);
+    CREATE TABLE memory_jobs (
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        kind text COLLATE "C" NOT NULL,
+        name text COLLATE "C" NOT NULL,
+        agent text COLLATE "C" NOT NULL,
+        "user" text COLLATE "C",
+        session text COLLATE "C",
+        run text COLLATE "C" NOT NULL,
+        material text NOT NULL,
+        attempts bigint NOT NULL DEFAULT 0,
+        due double precision NOT NULL DEFAULT 0,
+        holder text,
+        UNIQUE (kind, name, run)
+    );
+    CREATE INDEX memory_jobs_by_agent ON memory_jobs (kind, agent);
+    CREATE INDEX memory_jobs_by_session ON memory_jobs (session) WHERE session IS NOT NULL;
+    CREATE INDEX memory_jobs_by_user ON memory_jobs ("user") WHERE "user" IS NOT NULL;
+    """,
 )
 
 

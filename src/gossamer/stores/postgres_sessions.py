@@ -26,6 +26,7 @@ from gossamer.stores.holds import Holds
 from gossamer.stores.listing import COLUMNS, Wanted, listed
 from gossamer.stores.media import HASH_BYTES, MediaHash, restore
 from gossamer.stores.postgres_batch import Batch, alive_tokens
+from gossamer.stores.postgres_memories import forget_user
 
 if TYPE_CHECKING:
     import psycopg
@@ -217,6 +218,12 @@ _MEDIA_OF = {
     ).encode()
     for column, found in _FOUND.items()
 }
+# What was said in a session waits in them.
+_JOBS_OF_SESSION = (
+    b"WITH RECURSIVE gone (number, id) AS (SELECT number, id FROM sessions WHERE id = %s"
+    b" UNION SELECT sessions.number, sessions.id FROM sessions JOIN gone ON sessions.parent = gone.number)"
+    b" DELETE FROM memory_jobs WHERE session IN (SELECT id FROM gone)"
+)
 _COUNT = {
     column: f"SELECT count(*) FROM sessions WHERE parent IS NULL AND number IN ({found})".encode()  # noqa: S608 - as above
     for column, found in _FOUND.items()
@@ -228,7 +235,7 @@ _DELETE = {
 
 
 class Delete:
-    """Deletes sessions, and media that no other session holds.
+    """Deletes sessions, media that no other session holds, and with a user what is remembered of them.
 
     Attributes:
         is_committing: whether it may be done, as far as is known here.
@@ -243,6 +250,10 @@ class Delete:
         """Delete, in a transaction of its own; give how many sessions, without those inside their calls."""
         values = (self._value,)
         with connection.transaction():
+            if self._column == "id":
+                connection.execute(_JOBS_OF_SESSION, values)
+            else:
+                forget_user(connection, self._value)
             hashes = connection.execute(_MEDIA_OF[self._column], values).fetchall()
             row = connection.execute(_COUNT[self._column], values).fetchone()
             connection.execute(_DELETE[self._column], values)

@@ -34,7 +34,9 @@ from gossamer.stores.changes import Clock
 from gossamer.stores.holds import Holds
 from gossamer.stores.lifetime import Lifetime
 from gossamer.stores.listing import Wanted, check_wanted
+from gossamer.stores.memories import MemoryStore
 from gossamer.stores.presence import Presence
+from gossamer.stores.sqlite_memories import ForgetOwner, SQLiteMemories
 from gossamer.stores.sqlite_schema import migrate
 from gossamer.stores.thread import Job, StoreThread
 from gossamer.telemetry.logging import logger
@@ -83,6 +85,11 @@ class SQLiteStore:
     def url(self) -> str:
         """Where it is."""
         return "memory:" if self._path is None else f"sqlite:///{self._path}"
+
+    @property
+    def memories(self) -> MemoryStore:
+        """What is remembered across sessions; see `Store.memories`."""
+        return SQLiteMemories(self._lifetime)
 
     async def hold(
         self, session: str, *, parent: str | None = None, inside: str = "", initial: Any = None
@@ -171,11 +178,14 @@ class _Opened:
 
     Attributes:
         holds: the sessions that are held.
+        claims: the extractions of memories that are under way, by their numbers.
         clock: tells the time.
     """
 
     def __init__(self, path: Path | None, busy_timeout: float, closing: _Opened | None) -> None:
-        self.holds = Holds(secrets.token_hex(8))
+        token = secrets.token_hex(8)
+        self.holds = Holds(token)
+        self.claims = Holds(token)
         self.clock = Clock()
         self._path = path
         self._busy_timeout = busy_timeout
@@ -287,7 +297,7 @@ class _Opened:
             for job in reversed(jobs):
                 job.work.undo()
             raise
-        deleted = [job for job in jobs if isinstance(job.work, sql.Delete)]
+        deleted = [job for job in jobs if isinstance(job.work, sql.Delete | ForgetOwner)]
         try:
             if deleted and self._path is not None:
                 if any(job.work.is_thorough for job in deleted) and self._size(connection) <= _VACUUM_BYTES:

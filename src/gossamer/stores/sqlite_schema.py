@@ -64,6 +64,66 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX session_media_by_hash ON session_media (hash);
     """,
+    """
+    CREATE TABLE memory_owners (
+        number INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        memories INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (kind, name)
+    ) STRICT;
+    CREATE TABLE memories (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner INTEGER NOT NULL REFERENCES memory_owners ON DELETE CASCADE,
+        same BLOB NOT NULL,
+        text TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        importance REAL NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        used REAL NOT NULL,
+        uses INTEGER NOT NULL DEFAULT 0,
+        session TEXT,
+        run TEXT,
+        metadata BLOB NOT NULL,
+        UNIQUE (owner, same)
+    ) STRICT;
+    CREATE INDEX memories_by_update ON memories (owner, updated);
+    CREATE TABLE memory_users (
+        user TEXT NOT NULL,
+        memory INTEGER NOT NULL REFERENCES memories ON DELETE CASCADE,
+        PRIMARY KEY (user, memory)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX memory_users_by_memory ON memory_users (memory);
+    CREATE TABLE memory_vectors (
+        memory INTEGER PRIMARY KEY REFERENCES memories ON DELETE CASCADE,
+        owner INTEGER NOT NULL,
+        embedder TEXT NOT NULL,
+        vector BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX memory_vectors_by_owner ON memory_vectors (owner, embedder);
+    CREATE VIRTUAL TABLE memory_words USING fts5 (
+        owner, tool, words, tokenize = 'porter unicode61 remove_diacritics 2'
+    );
+    CREATE TABLE memory_jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        user TEXT,
+        session TEXT,
+        run TEXT NOT NULL,
+        material TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL DEFAULT 0,
+        holder TEXT,
+        UNIQUE (kind, name, run)
+    ) STRICT;
+    CREATE INDEX memory_jobs_by_agent ON memory_jobs (kind, agent);
+    CREATE INDEX memory_jobs_by_session ON memory_jobs (session) WHERE session IS NOT NULL;
+    CREATE INDEX memory_jobs_by_user ON memory_jobs (user) WHERE user IS NOT NULL;
+    """,
 )
 
 

@@ -27,6 +27,7 @@ from gossamer.stores.changes import (
 from gossamer.stores.holds import Holds
 from gossamer.stores.listing import COLUMNS, Wanted, listed
 from gossamer.stores.media import HASH_BYTES, MediaHash, restore
+from gossamer.stores.sqlite_memories import forget_user
 
 __all__ = [
     "AppendRecords",
@@ -278,6 +279,12 @@ _MEDIA_OF = {
     )
     for column in ("id", "user")
 }
+# What was said in a session waits in them.
+_JOBS_OF_SESSION = (
+    "WITH RECURSIVE gone (number, id) AS (SELECT number, id FROM sessions WHERE id = ?"
+    " UNION SELECT sessions.number, sessions.id FROM sessions JOIN gone ON sessions.parent = gone.number)"
+    " DELETE FROM memory_jobs WHERE session IN (SELECT id FROM gone)"
+)
 _COUNT = {
     column: f"SELECT count(*) FROM sessions WHERE {column} = ? AND parent IS NULL"  # noqa: S608 - as above
     for column in ("id", "user")
@@ -286,7 +293,7 @@ _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id
 
 
 class Delete:
-    """Deletes sessions, and media that no other session holds.
+    """Deletes sessions, media that no other session holds, and with a user what is remembered of them.
 
     Attributes:
         is_thorough: whether no byte may be left.
@@ -302,6 +309,10 @@ class Delete:
 
     def do(self, connection: sqlite3.Connection) -> int:
         """Delete; give how many sessions, without those inside their calls."""
+        if self._column == "id":
+            connection.execute(_JOBS_OF_SESSION, (self._value,))
+        else:
+            forget_user(connection, self._value)
         hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
         deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
         connection.execute(_DELETE[self._column], (self._value,))

@@ -181,6 +181,24 @@ class Recorder:
             ["kind"],
             registry=registry,
         )
+        self._retrieved = Counter(
+            "gossamer_memory_retrieved_total",
+            "Memories that runs were shown, by their kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self._failed_retrievals = Counter(
+            "gossamer_memory_failed_retrievals_total",
+            "Runs that went on without memories, as these could not be retrieved.",
+            ["kind"],
+            registry=registry,
+        )
+        self._extractions = Counter(
+            "gossamer_memory_extractions_total",
+            "Extractions of memories by how they ended: done, failed and to be tried again, or dropped.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -207,6 +225,9 @@ class Recorder:
             self._compactions,
             self._compacted_tokens,
             self._failed_summaries,
+            self._retrieved,
+            self._failed_retrievals,
+            self._extractions,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -351,6 +372,24 @@ class Recorder:
         key = (kind, "summary")
         count = self._count.get(key) or self._bind(key, self._count, self._failed_summaries, "inc")
         count(1)
+
+    def memories_retrieved(self, kind: str, memories: int) -> None:
+        """Count memories that a run was shown."""
+        key = (kind, "retrieved")
+        count = self._count.get(key) or self._bind(key, self._count, self._retrieved, "inc")
+        count(memories)
+
+    def retrieval_failed(self, kind: str) -> None:
+        """Count a run that went on without memories."""
+        key = (kind, "failed retrieval")
+        count = self._count.get(key) or self._bind(key, self._count, self._failed_retrievals, "inc")
+        count(1)
+
+    def extraction_ended(self, kind: str, outcome: str, count: int = 1) -> None:
+        """Count extractions that were `done`, `failed`, or were `dropped`."""
+        key = (kind, outcome, "extraction")
+        add = self._count.get(key) or self._bind(key, self._count, self._extractions, "inc")
+        add(count)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""
