@@ -37,7 +37,7 @@ class Callee(msgspec.Struct, frozen=True, eq=False):
     kind: Kind
     takes: Any
     gives: Any
-    call: Callable[[Any, StepContext[Any, Any] | None], Any]
+    call: Callable[[Any, StepContext[Any] | None], Any]
     wants_context: bool
     idempotent: bool = False
 
@@ -95,19 +95,21 @@ def _hints_of(inner: Any, place: str) -> dict[str, Any]:
         raise ArgumentError(
             f"{place}: a type hint cannot be resolved: {error}; define the type above the function, at module level"
         ) from error
-    except (AttributeError, TypeError):  # of something built in
-        return {}
+    except (AttributeError, TypeError) as error:
+        if getattr(inner, "__annotations__", None):
+            raise ArgumentError(f"{place}: its type hints cannot be read: {error}") from error
+        return {}  # something built in
 
 
 def _parameters(
     function: Any, hints: dict[str, Any], place: str
-) -> tuple[inspect.Parameter | None, dict[str, Callable[[StepContext[Any, Any]], Any]]]:
+) -> tuple[inspect.Parameter | None, dict[str, Callable[[StepContext[Any]], Any]]]:
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):  # built in, and does not tell
         return inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY), {}
     value: inspect.Parameter | None = None
-    contexts: dict[str, Callable[[StepContext[Any, Any]], Any]] = {}
+    contexts: dict[str, Callable[[StepContext[Any]], Any]] = {}
     for parameter in parameters:
         context = _context_for(hints.get(parameter.name))
         if context is not None and parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -124,7 +126,7 @@ def _parameters(
     return value, contexts
 
 
-def _context_for(hint: Any) -> Callable[[StepContext[Any, Any]], Any] | None:
+def _context_for(hint: Any) -> Callable[[StepContext[Any]], Any] | None:
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     hint = get_origin(hint) or hint
@@ -138,14 +140,14 @@ def _context_for(hint: Any) -> Callable[[StepContext[Any, Any]], Any] | None:
 def _caller(
     function: Callable[..., Any],
     value: inspect.Parameter | None,
-    contexts: dict[str, Callable[[StepContext[Any, Any]], Any]],
-) -> Callable[[Any, StepContext[Any, Any] | None], Any]:
+    contexts: dict[str, Callable[[StepContext[Any]], Any]],
+) -> Callable[[Any, StepContext[Any] | None], Any]:
     if not contexts:
         if value is None:
             return lambda _value, _context: function()
         return lambda value, _context: function(value)
 
-    def call(given: Any, context: StepContext[Any, Any] | None) -> Any:
+    def call(given: Any, context: StepContext[Any] | None) -> Any:
         assert context is not None, "a function that wants a context gets one"
         arguments = {name: of(context) for name, of in contexts.items()}
         if value is None:

@@ -13,8 +13,7 @@ from gossamer.errors import (
 )
 from gossamer.flow.workflow.callables import Callee
 from gossamer.flow.workflow.execution import Execution
-from gossamer.flow.workflow.leaf import Leaf, failure, is_cancelled
-from gossamer.flow.workflow.state import Branch
+from gossamer.flow.workflow.leaf import Attempt, Leaf, failure, is_cancelled
 from gossamer.flow.workflow.step_context import StepContext
 from gossamer.messages import ToolCall
 from gossamer.tools.execution import OverdueError, within
@@ -30,14 +29,14 @@ class FunctionNode(Leaf):
     callee: Callee
 
     async def attempt(
-        self, execution: Execution, value: Any, place: str, number: int, key: str, branch: Branch
+        self, execution: Execution, value: Any, at: Attempt
     ) -> tuple[Any, dict[str, Any] | None]:
         """See `Leaf.attempt`."""
-        callee = self.callee
+        callee, place = self.callee, at.place
         context = execution.context
-        step = StepContext[Any, Any](context, place, number, branch) if callee.wants_context else None
+        step = StepContext[Any](context, place, at.number, at.branch) if callee.wants_context else None
         outer = current_call.get()
-        current_call.set((context, ToolCall(self.name, "", key)))
+        current_call.set((context, ToolCall(self.name, "", at.key)))
         try:
             if callee.kind == "async":
                 output = callee.call(value, step)

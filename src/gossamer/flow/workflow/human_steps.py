@@ -14,7 +14,7 @@ from gossamer.errors import (
 )
 from gossamer.flow.workflow.callables import Callee
 from gossamer.flow.workflow.execution import Execution
-from gossamer.flow.workflow.leaf import Leaf, failure, pending_call
+from gossamer.flow.workflow.leaf import Attempt, Leaf, failure, pending_call
 from gossamer.flow.workflow.state import Branch
 from gossamer.flow.workflow.step_context import StepContext
 from gossamer.flow.workflow.steps import HumanInput
@@ -43,15 +43,10 @@ class HumanNode(Leaf):
         return await self._run_with_care(execution, value, place, branch)
 
     async def attempt(
-        self,
-        execution: Execution,
-        value: Any,
-        place: str,
-        number: int,
-        key: str,
-        branch: Branch,  # noqa: ARG002 - as every step
+        self, execution: Execution, value: Any, at: Attempt
     ) -> tuple[Any, dict[str, Any] | None]:
         """See `Leaf.attempt`."""
+        place = at.place
         call_id = execution.pending(place)
         past = execution.past
         decision = None if past is None else past.decisions.get(call_id)
@@ -60,7 +55,7 @@ class HumanNode(Leaf):
             decision = Deny("Nobody answered in time.")
         if decision is None:
             if waiting is None:
-                question = await self._question(execution, value, place, branch)
+                question = await self._question(execution, value, place, at.branch)
                 waiting = pending_call(
                     execution, self, place, "question", call_id, {"question": question, "value": value}
                 )

@@ -40,7 +40,23 @@ from gossamer.schema import words_of
 # What a person is shown of a value; a longer one is cut.
 _MAX_ASKED_CHARS = 20_000
 
-__all__ = ["Leaf", "Node", "failure", "is_cancelled", "pending_call"]
+__all__ = ["Attempt", "Leaf", "Node", "failure", "is_cancelled", "pending_call"]
+
+
+class Attempt(msgspec.Struct, frozen=True, eq=False):
+    """One attempt at a step.
+
+    Attributes:
+        place: where the step stands.
+        number: which attempt it is.
+        key: the place, and which attempt it is where it is not the first one ever.
+        branch: whose state it sees.
+    """
+
+    place: str
+    number: int
+    key: str
+    branch: Branch
 
 
 class Node:
@@ -97,17 +113,14 @@ class Leaf(Node):
 
     @abstractmethod
     async def attempt(
-        self, execution: Execution, value: Any, place: str, number: int, key: str, branch: Branch
+        self, execution: Execution, value: Any, at: Attempt
     ) -> tuple[Any, dict[str, Any] | None]:
         """Try once.
 
         Args:
             execution: the run.
             value: what it takes, checked.
-            place: where it stands.
-            number: which attempt it is.
-            key: the place, and which attempt it is where it is not the first one ever.
-            branch: whose state it sees.
+            at: which attempt, and where.
 
         Returns:
             The output, checked, and the fields of the state that were changed.
@@ -130,7 +143,7 @@ class Leaf(Node):
         began = perf_counter()
         tally = execution.tally
         try:
-            output, _ = await self.attempt(execution, value, place, 1, place, branch)
+            output, _ = await self.attempt(execution, value, Attempt(place, 1, place, branch))
         except WorkflowError:
             tally.failures[self.index] += 1
             raise
@@ -157,7 +170,7 @@ class Leaf(Node):
             began = perf_counter()
             key = place if total == 1 else f"{place}#{total}"
             try:
-                output, changes = await self.attempt(execution, value, place, tried, key, branch)
+                output, changes = await self.attempt(execution, value, Attempt(place, tried, key, branch))
                 seconds = perf_counter() - began
                 execution.keep(place, output, self.gives, changes, branch, seconds)
             except CallPaused:

@@ -15,8 +15,7 @@ from gossamer.errors import (
 )
 from gossamer.events import StepEvent
 from gossamer.flow.workflow.execution import Execution
-from gossamer.flow.workflow.leaf import Leaf, failure, is_cancelled
-from gossamer.flow.workflow.state import Branch
+from gossamer.flow.workflow.leaf import Attempt, Leaf, failure, is_cancelled
 from gossamer.flow.workflow.types import read
 from gossamer.messages import ToolCall
 from gossamer.records import (
@@ -39,26 +38,20 @@ class RunnableNode(Leaf):
     runnable: Runnable
 
     async def attempt(
-        self,
-        execution: Execution,
-        value: Any,
-        place: str,
-        number: int,
-        key: str,
-        branch: Branch,  # noqa: ARG002 - as every step
+        self, execution: Execution, value: Any, at: Attempt
     ) -> tuple[Any, dict[str, Any] | None]:
         """See `Leaf.attempt`."""
-        context = execution.context
+        context, place = execution.context, at.place
         self._must_not_be_under_way(context, place)
         inner: Session[Any] | None = None
         try:
             if execution.session is not None:
-                inner = execution.session.child(key, context.run_id)
+                inner = execution.session.child(at.key, context.run_id)
                 await inner.load()
                 if inner.unfinished is None and inner.journal:
                     # The process died after the inner run ended and before its output was stored.
                     return self._given(_stored_output(inner, self.gives), place), None
-            call = (context, ToolCall(self.name, "", key))
+            call = (context, ToolCall(self.name, "", at.key))
             result = await self._ask(execution, value, place, inner, call)
             if result.pending:
                 raise CallPaused(result.pending)

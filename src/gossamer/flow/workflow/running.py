@@ -216,20 +216,21 @@ def _record_start(execution: Execution) -> None:
 def _first_state(workflow: Workflow[Any, Any], session: Session[Any] | None) -> Any:
     """Give the state that a run begins with: the session's, in the type of the workflow's."""
     example = workflow.state
+    kind: Any = example.__class__
     kept: Any = None if session is None else session.state
     if kept is None:
         return {} if example is None else example
-    if example is None or type(kept) is type(example):
+    if example is None or type(kept) is kind:
         return kept
     try:
         plain: dict[str, Any] = msgspec.to_builtins(kept)
-        fields: dict[str, Any] = msgspec.to_builtins(example)
-        if type(example) is dict:
+        if kind is dict:
             return plain
-        return read({**fields, **plain}, type(example))
+        fields: dict[str, Any] = msgspec.to_builtins(example)
+        return read({**fields, **plain}, kind)
     except (TypeError, ValueError) as error:
         raise StepInputError(
-            f"the session's state does not fit that of workflow {workflow.name!r}, {type(example).__name__}: {error}"
+            f"the session's state does not fit that of workflow {workflow.name!r}, {kind.__name__}: {error}"
         ) from error
 
 

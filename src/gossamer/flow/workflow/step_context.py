@@ -11,18 +11,16 @@ from gossamer.session import Session
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    Deps = TypeVar("Deps", default=Any)
     StateT = TypeVar("StateT", default=Any)
 else:
     from typing import TypeVar
 
-    Deps = TypeVar("Deps")
     StateT = TypeVar("StateT")
 
 __all__ = ["StepContext"]
 
 
-class StepContext(Generic[StateT, Deps]):
+class StepContext(Generic[StateT]):
     """One attempt at a step, as its function may see it: `async def fetch(url: str, context: StepContext)`.
 
     Args:
@@ -39,7 +37,7 @@ class StepContext(Generic[StateT, Deps]):
 
     __slots__ = ("_branch", "_own", "attempt", "place", "run")
 
-    def __init__(self, run: RunContext[Deps], place: str, attempt: int, branch: Branch) -> None:
+    def __init__(self, run: RunContext[Any], place: str, attempt: int, branch: Branch) -> None:
         self.run = run
         self.place = place
         self.attempt = attempt
@@ -47,7 +45,7 @@ class StepContext(Generic[StateT, Deps]):
         self._own: Any = None
 
     @property
-    def deps(self) -> Deps:
+    def deps(self) -> Any:
         """What the caller passed as `deps`."""
         return self.run.deps
 
