@@ -32,7 +32,7 @@ from gossamer.flow import add_up
 from gossamer.models import ScriptedModel
 from gossamer.stores import open_store
 
-__all__ = ["EXPECTED", "Seen", "WHAT_STEPS_GIVE", "order_workflow"]
+__all__ = ["EXPECTED", "WHAT_STEPS_GIVE", "Seen", "order_workflow"]
 
 
 @dataclasses.dataclass
