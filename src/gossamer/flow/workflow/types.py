@@ -20,7 +20,7 @@ __all__ = ["Check", "check_of", "fits", "item_of", "name_of", "read", "store", "
 Check = Callable[[Any], Any]
 
 _UNIONS = (Union, types.UnionType)
-_PLAIN = (str, int, bool, type(None))
+_LARGEST = 2**63 - 1
 _NUMBERS = {(bool, int), (bool, float), (int, float)}
 
 
@@ -260,7 +260,10 @@ def store(value: Any, type_: Any) -> Any:
     Raises:
         ValueError: it has no JSON form, or would not come back as it is; the text says what to do.
     """
-    if type(value) in _PLAIN or (type(value) is float and math.isfinite(value)):
+    kind = type(value)
+    if value is None or kind is bool or (kind is int and -_LARGEST <= value <= _LARGEST):
+        return value
+    if (kind is str and value.isascii()) or (kind is float and math.isfinite(value)):
         return value
     try:
         data = _encoder.encode(value)
