@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         root: the tree.
         nodes: all of it, by index.
+        places: the paths of the steps and frames, with their indices.
         takes: the type of the workflow's input.
         gives: the type of its output.
         fingerprint: tells the workflow's shape: names, order and types.
@@ -53,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     root: SequenceNode
     nodes: tuple[Node, ...]
+    places: tuple[tuple[str, int], ...]
     takes: Any
     gives: Any
     fingerprint: str
@@ -99,6 +101,7 @@ def build(name: str, steps: Sequence[Any], takes: Any, gives: Any) -> Plan:
     return Plan(
         root=root,
         nodes=nodes,
+        places=tuple((node.path, node.index) for node in nodes if not isinstance(node, SequenceNode)),
         takes=given,
         gives=output if gives is None else gives,
         fingerprint=hashlib.sha256(encoded).hexdigest()[:16],

@@ -22,7 +22,7 @@ from gossamer.tools.execution import CLEANUP_SECONDS, wait_together
 if TYPE_CHECKING:
     from gossamer.flow.workflow.workflow import Workflow
 
-__all__ = ["Execution", "Tally", "WorkflowContext", "side_by_side"]
+__all__ = ["NOTHING", "Execution", "Tally", "WorkflowContext", "side_by_side"]
 
 
 class WorkflowContext(RunContext[Any], eq=False, weakref=True):
@@ -55,6 +55,10 @@ class Tally:
         self.failures = [0] * nodes
         self.waiting = [0] * nodes
         self.seconds = [0.0] * nodes
+
+
+# Of a workflow without nodes.
+NOTHING = Tally(0)
 
 
 class Execution:

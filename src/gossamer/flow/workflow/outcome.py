@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from gossamer.flow.workflow.execution import Tally
+from gossamer.flow.workflow.execution import NOTHING, Tally
 from gossamer.result import Result
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
-
-    from gossamer.flow.workflow.workflow import Workflow
 
     OutputT = TypeVar("OutputT", default=Any)
 else:
@@ -42,20 +39,50 @@ class StepSummary(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-_NO_STEPS: Mapping[str, StepSummary] = {}
-
-
 class WorkflowResult(Result[OutputT], frozen=True, eq=False):
     """The end of a workflow's run.
 
     Attributes:
-        steps: what became of each step, by its place without numbers, in the order of the workflow.
+        places: the places of the workflow's steps, without numbers, each with its index.
+        tally: what became of them, by index.
     """
 
-    steps: Mapping[str, StepSummary] = _NO_STEPS
+    places: tuple[tuple[str, int], ...] = ()
+    tally: Tally = NOTHING
+
+    @property
+    def steps(self) -> dict[str, StepSummary]:
+        """What became of each step, by its place without numbers, in the order of the workflow. O(steps)."""
+        return {place: _summary(self.tally, index) for place, index in self.places}
 
 
-def outcome_of(result: Result[Any], workflow: Workflow[Any, Any], tally: Tally) -> WorkflowResult[Any]:
+def _summary(tally: Tally, index: int) -> StepSummary:
+    runs, failures = tally.runs[index], tally.failures[index]
+    outcome: StepOutcome = "not_run"
+    if tally.waiting[index]:
+        outcome = "waiting"
+    elif runs:
+        outcome = "done"
+    elif failures:
+        outcome = "failed"
+    return StepSummary(outcome, runs, failures, tally.seconds[index])
+
+
+def outcome_of(result: Result[Any], places: tuple[tuple[str, int], ...], tally: Tally) -> WorkflowResult[Any]:
     """Put what became of the steps to a result."""
-    fields: dict[str, Any] = {name: getattr(result, name) for name in result.__struct_fields__}
-    return WorkflowResult(**fields, steps=workflow.summarised(tally))
+    return WorkflowResult(
+        result.value,
+        result.messages,
+        result.run_id,
+        result.usage,
+        result.finish_reason,
+        result.model,
+        result.duration,
+        result.session,
+        result.new,
+        result.pending,
+        result.stopped,
+        result.agent,
+        places,
+        tally,
+    )

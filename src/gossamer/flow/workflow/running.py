@@ -146,7 +146,7 @@ async def execute(
             held.release()
     if session is not None:
         await session.settle()
-    outcome = outcome_of(result, workflow, execution.tally)
+    outcome = outcome_of(result, workflow.plan.places, execution.tally)
     if emit is not None:
         await emit(RunFinished(outcome))
     return outcome

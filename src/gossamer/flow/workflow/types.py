@@ -260,7 +260,7 @@ def store(value: Any, type_: Any) -> Any:
     Raises:
         ValueError: it has no JSON form, or would not come back as it is; the text says what to do.
     """
-    kind = type(value)
+    kind: Any = value.__class__
     if value is None or kind is bool or (kind is int and -_LARGEST <= value <= _LARGEST):
         return value
     if (kind is str and value.isascii()) or (kind is float and math.isfinite(value)):

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic
 from gossamer.context import current_call
 from gossamer.delegation import delegation
 from gossamer.errors import ArgumentError, LimitError, StepOutputError
-from gossamer.flow.workflow.branching import SequenceNode
 from gossamer.flow.workflow.building import Plan, build
-from gossamer.flow.workflow.execution import Tally, WorkflowContext
-from gossamer.flow.workflow.outcome import StepSummary, WorkflowResult
+from gossamer.flow.workflow.execution import WorkflowContext
+from gossamer.flow.workflow.outcome import WorkflowResult
 from gossamer.flow.workflow.picture import Picture, draw
 from gossamer.flow.workflow.running import execute, stopped_by
 from gossamer.flow.workflow.state import check_state
@@ -302,22 +301,3 @@ class Workflow(Generic[InputT, OutputT]):
     def is_stopped_by(self, error: BaseException | None, context: WorkflowContext) -> LimitError | None:
         """Give the limit of the run that an error came of, or None."""
         return stopped_by(None if context.budget is None else context.budget.limits, error, context)
-
-    def summarised(self, tally: Tally) -> dict[str, StepSummary]:
-        """Give what became of each step."""
-        summaries: dict[str, StepSummary] = {}
-        for node in self.plan.nodes:
-            if isinstance(node, SequenceNode):  # only its steps are anything
-                continue
-            runs, failures = tally.runs[node.index], tally.failures[node.index]
-            outcome = (
-                "waiting"
-                if tally.waiting[node.index]
-                else "done"
-                if runs
-                else "failed"
-                if failures
-                else "not_run"
-            )
-            summaries[node.path] = StepSummary(outcome, runs, failures, tally.seconds[node.index])
-        return summaries
