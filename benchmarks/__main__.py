@@ -8,7 +8,20 @@ import time
 
 from benchmarks.measure import ROOT
 
-NAMES = ("create", "run", "trust", "journal", "turns", "cache", "mcp", "imports", "http", "stream", "scale")
+NAMES = (
+    "create",
+    "run",
+    "trust",
+    "journal",
+    "turns",
+    "workflow",
+    "cache",
+    "mcp",
+    "imports",
+    "http",
+    "stream",
+    "scale",
+)
 
 
 def main() -> int:
