@@ -36,6 +36,10 @@ CHAPTERS = {
         "A turn of a long session",
         "Gossamer's figures include the encoding of the whole request for the wire; the rivals' do not, and end at message 1,000. The floor is one copy of as many bytes.",
     ),
+    "workflow": (
+        "A step of a workflow",
+        "Ten async functions one after the other; the floor awaits them by hand. On disk means that what a step gave is there before the next one begins: langgraph with its SQLite checkpointer and durability=sync, each of 200 workflows in a thread of its own name; agno keeps a run at its end.",
+    ),
     "cache": (
         "An answer from a cache",
         "A cached hit is a run whose model is asked through CachedModel, less the same run without it. Its floor encodes the request, hashes it, looks it up in a dict and decodes the answer, once. The floor of a hit with so many messages is their hash alone; of a look into the memory cache, a look into a dict, and an await of nothing.",

@@ -14,6 +14,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each example prints beyond the offline model's own words.
 SAYS = {
     "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
+    "approval_in_a_workflow.py": [
+        'waits for a person: {"step":"condition/test","answer":"bool"',
+        "published: 12 words, names: You, Ada, Grace.",
+        "condition/otherwise              not_run",
+    ],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
     "guardrails.py": [
         "You said: Write to [email] about order 7.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, cast
 
+from gossamer.context import CallPaused
 from gossamer.errors import LoopLimitError, RouteError, StepInputError, StepOutputError, WorkflowError
 from gossamer.flow.workflow.execution import Execution, side_by_side
 from gossamer.flow.workflow.leaf import Node
@@ -41,6 +42,9 @@ class _Composite(Node):
             output = await self.inside(execution, value, prefix + self.name, branch)
         except WorkflowError:
             tally.failures[self.index] += 1
+            raise
+        except CallPaused:
+            tally.waiting[self.index] += 1
             raise
         tally.runs[self.index] += 1
         tally.seconds[self.index] += perf_counter() - began

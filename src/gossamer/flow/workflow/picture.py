@@ -129,7 +129,7 @@ class _Mermaid:
 
     def arrows(self, exits: _Exits, to: str) -> None:
         for from_, words in exits:
-            self.line(f"{from_} -->|{words}| {to}" if words else f"{from_} --> {to}")
+            self.line(f'{from_} -->|"{words}"| {to}' if words else f"{from_} --> {to}")
 
     def box(self, node: Node, shape: tuple[str, str]) -> str:
         """Draw a node and give its id."""
