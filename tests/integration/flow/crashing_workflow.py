@@ -29,6 +29,7 @@ from gossamer import (
     tool,
 )
 from gossamer.flow import add_up
+from gossamer.journal import Journal
 from gossamer.models import ScriptedModel
 from gossamer.stores import open_store
 
@@ -158,10 +159,23 @@ def order_workflow(effects: Effects, reach=lambda _: None) -> Workflow:
     )
 
 
+def watch_waits(points: Points) -> None:
+    """Make a point of the moments before what is new is waited for, and after it is on disk, in any store."""
+    settle = Journal.settle
+
+    async def watched(self):
+        points.reach("before it is on disk")
+        await settle(self)
+        points.reach("after it is on disk")
+
+    Journal.settle = watched
+
+
 def run(url: str, folder: Path, point: int) -> None:
     """Run the workflow, and die at a point."""
     points = Points(point)
     watch_writes(points)
+    watch_waits(points)
     effects = Effects(folder / f"effects-{point}")
 
     async def main() -> None:
