@@ -331,6 +331,84 @@ async def test_a_changed_workflow_is_told():
     assert (await again.resume(session, answers(result, "x"))).output == "x"
 
 
+async def test_a_workflow_inside_goes_on_where_it_failed():
+    ran: Counter[str] = Counter()
+    broken = 3
+
+    async def first(value):
+        ran["first"] += 1
+        return value
+
+    async def shaky(value):
+        nonlocal broken
+        ran["shaky"] += 1
+        broken -= 1
+        if broken >= 0:
+            raise OSError("down")
+        return value
+
+    inner = Workflow("inner", [first, shaky])
+    session = Session()
+    workflow = Workflow("w", [inner])
+    for _ in range(3):
+        with pytest.raises(StepFailedError, match="step 'inner/shaky' failed"):
+            await (workflow.resume(session) if ran else workflow.run(1, session=session))
+        session = moved(session)
+    assert (await workflow.resume(session)).output == 1
+    assert ran == {"first": 1, "shaky": 4}
+
+    broken = 2
+    ran.clear()
+    result = await Workflow("w", [Step(inner, retry=Retry(3, first_wait=0))]).run(1)
+    assert result.output == 1
+    assert ran == {"first": 1, "shaky": 3}
+    assert result.session is not None
+
+
+@pytest.mark.parametrize("stop", ["cancelled", "limit"])
+async def test_what_was_stopped_with_the_run_around_it_goes_on(stop):
+    ran: Counter[str] = Counter()
+    wait = True
+
+    async def first(value):
+        ran["first"] += 1
+        return value
+
+    async def model(request):
+        ran["asked"] += 1
+        if wait:
+            await asyncio.Event().wait()
+        return "answer"
+
+    agent = Agent(ScriptedModel(model), name="bot")
+    workflow = Workflow("w", [Workflow("inner", [first, agent])])
+    session = Session()
+    if stop == "limit":
+        result = await workflow.run("hi", session=session, limits=Limits(max_seconds=0.02))
+        assert result.finish_reason == "limit"
+    else:
+        task = asyncio.ensure_future(workflow.run("hi", session=session))
+        while not ran["asked"]:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    wait = False
+    result = await workflow.resume(moved(session))
+    assert result.output == "answer"
+    assert ran == {"first": 1, "asked": 2}
+
+
+async def test_more_tokens_let_a_stopped_run_go_on():
+    agents = [Agent(ScriptedModel(lambda request: "x" * 10), name=name) for name in ("a", "b", "c")]
+    workflow = Workflow("w", agents)
+    session = Session()
+    result = await workflow.run("hi", session=session, limits=Limits(max_tokens=60))
+    assert result.finish_reason == "limit"
+    result = await workflow.resume(session, limits=Limits(max_tokens=100_000))
+    assert result.output == "x" * 10
+
+
 # --- after a crash ------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
         gives: the type of its output.
         fingerprint: tells the workflow's shape: names, order and types.
         may_pause: whether a step may have to wait for a person.
+        wants_session: whether a run needs a session: to wait, or to try a workflow again where it failed.
     """
 
     root: SequenceNode
@@ -59,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     gives: Any
     fingerprint: str
     may_pause: bool
+    wants_session: bool
 
     @property
     def size(self) -> int:
@@ -98,6 +100,10 @@ def build(name: str, steps: Sequence[Any], takes: Any, gives: Any) -> Plan:
         (node.kind, node.path, name_of(node.takes), name_of(node.gives), _shape_of(node)) for node in nodes
     ]
     encoded = msgspec.json.encode((shape, name_of(given), name_of(output)), enc_hook=repr)
+    may_pause = any(isinstance(node, HumanNode) or _may_pause(node) for node in nodes)
+    tries_again = any(
+        isinstance(node, RunnableNode) and node.is_workflow and node.attempts > 1 for node in nodes
+    )
     return Plan(
         root=root,
         nodes=nodes,
@@ -105,7 +111,8 @@ def build(name: str, steps: Sequence[Any], takes: Any, gives: Any) -> Plan:
         takes=given,
         gives=output if gives is None else gives,
         fingerprint=hashlib.sha256(encoded).hexdigest()[:16],
-        may_pause=any(isinstance(node, HumanNode) or _may_pause(node) for node in nodes),
+        may_pause=may_pause,
+        wants_session=may_pause or tries_again,
     )
 
 

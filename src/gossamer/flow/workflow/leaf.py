@@ -49,14 +49,16 @@ class Attempt(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         place: where the step stands.
         number: which attempt it is.
-        key: the place, and which attempt it is where it is not the first one ever.
+        key: the place, and which start of the step this is where it is not the first one ever.
         branch: whose state it sees.
+        goes_on: whether it is an attempt that had begun before and did not come to an end.
     """
 
     place: str
     number: int
     key: str
     branch: Branch
+    goes_on: bool = False
 
 
 class Node:
@@ -130,6 +132,10 @@ class Leaf(Node):
             CallPaused: it waits for a person.
         """
 
+    async def is_open(self, execution: Execution, key: str) -> bool:  # noqa: ARG002 - a run of its own has one
+        """Whether an attempt that had begun goes on in a journal of its own."""
+        return False
+
     async def run(self, execution: Execution, value: Any, prefix: str, branch: Branch) -> Any:
         """See `Node.run`."""
         place = prefix + self.name
@@ -154,23 +160,27 @@ class Leaf(Node):
     async def _run_with_care(self, execution: Execution, value: Any, place: str, branch: Branch) -> Any:
         """Run with all that may be wanted: recorded, told, tried again, or done otherwise."""
         past = execution.past
-        tried, total = 0, 0
+        tried, starts, had_begun = 0, 0, False
         if past is not None:
-            total, tried = past.failures[place], past.attempts(place)
-            if place in past.open and not self.idempotent and not self.goes_on:
+            tried, starts, had_begun = past.attempts(place), past.begun[place], place in past.open
+            if had_begun and not self.idempotent and not self.goes_on:
                 decision = _about_outcome(execution, past, self, place)
                 if isinstance(decision, Answer):
                     output = self._answered(decision, place)
                     return await self._finish(execution, place, output, None, branch, 0.0)
         while tried < self.attempts:
-            tried, total = tried + 1, total + 1
-            await execution.begin(place, self.idempotent)
+            tried += 1
+            goes_on = had_begun and await self.is_open(execution, _key(place, starts))
+            had_begun = False
+            if not goes_on:
+                starts += 1
+                await execution.begin(place, self.idempotent and not self.goes_on)
             if execution.emit is not None:
                 await execution.emit(StepStarted(place, tried))
             began = perf_counter()
-            key = place if total == 1 else f"{place}#{total}"
+            at = Attempt(place, tried, _key(place, starts), branch, goes_on)
             try:
-                output, changes = await self.attempt(execution, value, Attempt(place, tried, key, branch))
+                output, changes = await self.attempt(execution, value, at)
                 seconds = perf_counter() - began
                 execution.keep(place, output, self.gives, changes, branch, seconds)
             except CallPaused:
@@ -269,6 +279,10 @@ class Leaf(Node):
             f"step {place!r} took longer than its timeout of {self.timeout:g} seconds and was stopped",
             place=place,
         )
+
+
+def _key(place: str, start: int) -> str:
+    return place if start <= 1 else f"{place}#{start}"
 
 
 def failure(place: str, error: BaseException) -> WorkflowError:

@@ -29,6 +29,9 @@ from gossamer.tools.execution import OverdueError, within
 
 __all__ = ["RunnableNode"]
 
+# How a run ends that was stopped and did not fail by itself.
+_STOPPED = frozenset({"Cancelled", "Abandoned", "limit"})
+
 
 class RunnableNode(Leaf):
     """An agent, a team or a workflow as a step: its run has a journal of its own, and goes on there after a crash."""
@@ -36,6 +39,25 @@ class RunnableNode(Leaf):
     kind = "agent"
     goes_on = True
     runnable: Runnable
+
+    @property
+    def is_workflow(self) -> bool:
+        """Whether it is a workflow, which goes on after a failure too, where an agent begins anew."""
+        return self.kind == "workflow"
+
+    async def is_open(self, execution: Execution, key: str) -> bool:
+        """See `Leaf.is_open`: an agent that was stopped with the run around it begins anew."""
+        inner = await self._inner(execution, key)
+        return self.is_workflow or inner is None or _failure_of(inner) not in _STOPPED
+
+    async def _inner(self, execution: Execution, key: str) -> Session[Any] | None:
+        if execution.session is None:
+            return None
+        if self.is_workflow:
+            key = key.partition("#")[0]
+        inner = execution.session.child(key, execution.context.run_id)
+        await inner.load()
+        return inner
 
     async def attempt(
         self, execution: Execution, value: Any, at: Attempt
@@ -45,14 +67,16 @@ class RunnableNode(Leaf):
         self._must_not_be_under_way(context, place)
         inner: Session[Any] | None = None
         try:
-            if execution.session is not None:
-                inner = execution.session.child(at.key, context.run_id)
-                await inner.load()
-                if inner.unfinished is None and inner.journal:
+            inner = await self._inner(execution, at.key)
+            began = inner is not None and bool(inner.journal)
+            if inner is not None and began and inner.unfinished is None:
+                failed = _failure_of(inner)
+                resumes = self.is_workflow and failed and (not at.goes_on or failed in _STOPPED)
+                if not resumes:
                     # The process died after the inner run ended and before its output was stored.
                     return self._given(_stored_output(inner, self.gives), place), None
             call = (context, ToolCall(self.name, "", at.key))
-            result = await self._ask(execution, value, place, inner, call)
+            result = await self._ask(execution, value, place, inner if began else None, inner, call)
             if result.pending:
                 raise CallPaused(result.pending)
             if inner is not None:
@@ -75,22 +99,23 @@ class RunnableNode(Leaf):
         execution: Execution,
         value: Any,
         place: str,
+        begun: Session[Any] | None,
         inner: Session[Any] | None,
         call: tuple[RunContext[Any], ToolCall],
     ) -> Any:
         runnable = self.runnable
         options: dict[str, Any] = {"deps": execution.context.deps, "user": execution.context.user}
         start: Callable[[], Any]
-        if inner is not None and inner.unfinished is not None:
+        if begun is not None:
             past = execution.past
             made: Mapping[str, Decision] = {} if past is None else past.decisions
-            waiting = {pending.call_id for pending in inner.pending}
+            waiting = {pending.call_id for pending in begun.pending}
             decisions = {call_id: decision for call_id, decision in made.items() if call_id in waiting}
             resume_stream = getattr(runnable, "resume_stream", None)
             if execution.emit is not None and resume_stream is not None:
-                start = partial(resume_stream, inner, decisions, **options)
+                start = partial(resume_stream, begun, decisions, **options)
             else:
-                start = partial(runnable.resume, inner, decisions, **options)
+                start = partial(runnable.resume, begun, decisions, **options)
         elif execution.emit is not None:
             start = partial(runnable.stream, value, session=inner, **options)
         else:
@@ -150,6 +175,18 @@ class RunnableNode(Leaf):
                     f"step {place!r} is workflow {self.runnable.name!r}, inside of which it runs", place=place
                 )
             around = around.parent
+
+
+def _failure_of(session: Session[Any]) -> str:
+    """Give the class of the error with which the last run of a session failed; `limit` where one stopped it, else ""."""
+    if session.unfinished is not None:
+        return ""
+    for record in reversed(session.journal):
+        if isinstance(record, RunFailedRecord):
+            return record.error
+        if isinstance(record, RunFinishedRecord):
+            return "limit" if record.finish_reason == "limit" else ""
+    return ""
 
 
 def _stored_output(session: Session[Any], type_: Any) -> Any:

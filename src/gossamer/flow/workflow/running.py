@@ -81,7 +81,7 @@ async def execute(
         GossamerError: one of its children says what went wrong, and where.
     """
     began = perf_counter()
-    if context.session is None and workflow.plan.may_pause and decisions is None:
+    if context.session is None and workflow.plan.wants_session and decisions is None:
         context.session = Session()
     session = context.session
     if session is not None and type(session) is not Session:
