@@ -395,7 +395,7 @@ _UNKNOWN = "gossamer"
 _KEPT_PART = b'{"type":"provider_block","dialect":"gossamer"'
 
 # Fields of records and exports whose content is not ours.
-_OPAQUE = frozenset(("state", "patch", "offload", "args", "value", "provider"))
+_OPAQUE = frozenset(("state", "patch", "output", "offload", "args", "value", "provider"))
 
 
 def decode_as(data: bytes | str, type_: Any) -> Any:

@@ -505,6 +505,16 @@ async def test_the_time_of_a_run_is_limited():
             _ = result.output
 
 
+async def test_the_time_of_a_stream_is_limited():
+    async def hangs(value):
+        await asyncio.Event().wait()
+
+    stream = Workflow("w", [Map(hangs), Step(str)], limits=Limits(max_seconds=0.02)).stream([1, 2, 3])
+    events = [event async for event in stream]
+    assert isinstance(events[-1], RunFinished)
+    assert stream.result.finish_reason == "limit"
+
+
 async def test_the_limits_of_a_workflow_hold_for_its_agents_together():
     def agent(name):
         model = ScriptedModel(lambda request: "x" * 10)

@@ -598,6 +598,24 @@ async def test_what_a_store_cannot_keep_is_told_and_nothing_runs_on(tmp_path):
     await session.store.aclose()
 
 
+async def test_an_output_that_looks_like_a_message_stays_what_it_is(tmp_path):
+    look_alike = {
+        "role": "user",
+        "parts": [{"type": "provider_block", "dialect": "gossamer", "raw": {"x": 1}}, {"type": "hologram"}],
+    }
+
+    async def make(value):
+        return look_alike
+
+    workflow = Workflow("w", [make, HumanInput("Go?", bool)])
+    session = Session("s", store=f"sqlite:///{tmp_path}/w.db")
+    result = await workflow.run(1, session=session)
+    kept = [r.output for r in await session.store.read("s", 0, 100) if isinstance(r, StepFinishedRecord)]
+    assert kept == [1, look_alike]
+    assert result.pending
+    await session.store.aclose()
+
+
 async def test_one_record_before_a_step_and_one_behind_it():
     session = Session()
     await Workflow("w", [add_one, Step(str, idempotent=True), Map(add_one)][:2]).run(1, session=session)

@@ -220,7 +220,7 @@ class _Builder:
             runs.runnable = do
             runs.label = do.name
             runs.declare(*_types_of(do))
-            if hasattr(do, "plan"):
+            if isinstance(getattr(do, "plan", None), Plan):
                 runs.kind = "workflow"
             node = runs
         elif callable(do):

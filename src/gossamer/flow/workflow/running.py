@@ -320,7 +320,7 @@ def _asking(
     if pending.run_id == run_id or (run_id is None and pending.agent == workflow.name):
         return workflow
     for node in workflow.plan.nodes:
-        if isinstance(node, RunnableNode) and hasattr(node.runnable, "plan"):
+        if isinstance(node, RunnableNode) and node.is_workflow:
             inner: Any = node.runnable
             found = _asking(inner, pending, None)
             if found is not None:
