@@ -203,7 +203,7 @@ class StepEvent(Event, frozen=True, gc=False, tag="step_event"):
     """
 
     place: str
-    event: Event
+    event: Any
 
 
 class RunFinished(Event, frozen=True, gc=False, tag="run_finished"):
