@@ -38,6 +38,14 @@ class Point:
     x: int
 
 
+class Holder(msgspec.Struct):
+    anything: Any
+
+
+class Alike(msgspec.Struct, eq=False):
+    x: int
+
+
 class Both(TypedDict):
     one: int
     two: str
@@ -151,6 +159,7 @@ def test_types_go_through_whatever_is_in_between():
         ([Step(to_int, name="a\nb")], "must not have"),
         ([Parallel({"a[0]": to_int})], "must not have"),
         ([Loop(Step(to_int, name="until"), until=is_big)], "must not be called 'until'"),
+        ([Loop([untyped, Step(to_int, name="until")], until=is_big)], "must not be called 'until'"),
         ([Router(untyped, {"choose": to_int})], "must not be called 'choose'"),
         ([Parallel({1: to_int})], "must be text"),
     ],
@@ -378,6 +387,7 @@ def test_values_of_another_type_are_refused(type_, value):
         (int, 2**70),
         (Point | Quote, Point(3)),
         (int | None, None),
+        (dict[str, Any], {"a": [1, {"b": None}]}),
     ],
 )
 def test_what_is_stored_comes_back_as_it_was(type_, value):
@@ -391,6 +401,9 @@ def test_what_is_stored_comes_back_as_it_was(type_, value):
     [
         (Any, Quote(2.0)),
         (Any, (1, 2)),
+        (dict, {"a": (1, 2)}),
+        (dict[str, Any], {"a": {1, 2}}),
+        (Holder, Holder((1, 2))),
         (Any, [float("nan")]),
         (Any, float("inf")),
         (Any, {1: "a"}),
@@ -404,6 +417,12 @@ def test_what_is_stored_comes_back_as_it_was(type_, value):
 def test_what_would_not_come_back_as_it_was_is_refused(type_, value):
     with pytest.raises(ValueError, match=r"stored|store"):
         store(value, type_)
+
+
+def test_what_cannot_be_compared_is_stored_too():
+    assert read(store(Alike(3), Alike), Alike).x == 3
+    [again] = read(store([Alike(3)], list[Alike]), list[Alike])
+    assert again.x == 3
 
 
 def test_the_items_of_a_sequence():

@@ -211,6 +211,54 @@ async def test_a_question_inside_an_agents_tool_waits_too():
     assert result.messages[2].parts[0].content == "Ada"
 
 
+class Desk:
+    """What runs and resumes without being an agent, as a team does."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.name = "desk"
+        self.agent = agent
+
+    def run(self, prompt=None, /, *, session=None, deps=None, user=None):
+        return self.agent.run(f"For {user}: {prompt}", session=session, deps=deps, user=user)
+
+    def stream(self, prompt=None, /, *, session=None, deps=None, user=None):
+        return self.agent.stream(f"For {user}: {prompt}", session=session, deps=deps, user=user)
+
+    def resume(self, session, decisions=None, *, deps=None, user=None):
+        return self.agent.resume(session, decisions, deps=deps, user=user)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_whatever_runs_and_resumes_is_a_step(streamed):
+    @tool(needs_approval=True, inline=True)
+    def pay(amount: int) -> str:
+        """Pay."""
+        return "paid"
+
+    def model(request):
+        asked = request.messages[0].text
+        return f"done: {asked}" if request.messages[-1].role == "tool" else ToolCall.of("pay", amount=3)
+
+    workflow = Workflow("w", [add_text, Desk(Agent(ScriptedModel(model), name="clerk", tools=[pay]))])
+
+    async def drive(start, stream):
+        if not streamed:
+            return await start()
+        events = stream()
+        async for _ in events:
+            pass
+        return events.result
+
+    result = await drive(lambda: workflow.run("hi", user="ada"), lambda: workflow.stream("hi", user="ada"))
+    [waiting] = result.pending
+    assert (waiting.kind, waiting.agent) == ("approval", "clerk")
+    session, decisions = result.session, {waiting.call_id: Approve()}
+    result = await drive(
+        lambda: workflow.resume(session, decisions), lambda: workflow.resume_stream(session, decisions)
+    )
+    assert result.output == "done: For ada: hi!"
+
+
 async def test_a_long_value_is_cut_for_the_question():
     result = await Workflow("w", [HumanInput("Fine?")]).run("x" * 100_000)
     assert len(result.pending[0].call.arguments) < 2000

@@ -346,8 +346,9 @@ class _Builder:
         node.body = self._body(step.body, path)
         node.until = None if step.until is None else self._role(step.until, "until", path)
         self.inside.pop()
-        if node.until is not None and node.body.path == node.until.path:
-            raise StepNameError(f"{path}: the body must not be called 'until'", place=node.body.path)
+        inside = node.body.steps if isinstance(node.body, SequenceNode) else (node.body,)
+        if node.until is not None and any(one.path == node.until.path for one in inside):
+            raise StepNameError(f"{path}: the body must not be called 'until'", place=node.until.path)
         node.takes, node.gives = node.body.takes, node.body.gives
         node.children = (("", node.body),) if node.until is None else (("", node.body), ("until", node.until))
         return node

@@ -65,5 +65,5 @@ class FunctionNode(Leaf):
             return output, None
         try:
             return output, step.changes()
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise StepOutputError(f"step {place!r}: {error}", place=place) from error

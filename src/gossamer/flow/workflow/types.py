@@ -269,8 +269,8 @@ def store(value: Any, type_: Any) -> Any:
         data = _encoder.encode(value)
         plain = msgspec.json.decode(data)
         again = read(plain, type_)
-        same = type(again) is type(value) and (
-            again == value if type_ is Any else _encoder.encode(again) == data
+        same = again.__class__ is kind and (
+            again == value or (_cannot_compare(type_) and _encoder.encode(again) == data)
         )
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
         raise ValueError(
@@ -283,6 +283,16 @@ def store(value: Any, type_: Any) -> Any:
             "Declare the type that it has, or return plain JSON data"
         )
     return plain
+
+
+def _cannot_compare(type_: Any) -> bool:
+    """Whether two equal values of a type may say that they are not: those of structs and dataclasses with `eq=False`."""
+    bare: Any = _bare(type_)
+    arguments = get_args(bare)
+    if arguments:
+        return any(_cannot_compare(one) for one in arguments if one is not Ellipsis)
+    options = getattr(bare, "__struct_config__", None) or getattr(bare, "__dataclass_params__", None)
+    return options is not None and not options.eq
 
 
 def read(data: Any, type_: Any) -> Any:
