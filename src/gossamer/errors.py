@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "AddressRefusedError",
@@ -400,11 +400,13 @@ class WorkflowError(GossamerError):
 
     Attributes:
         place: where in the workflow, such as `parallel/search[3]/fetch`; empty where it is about the whole.
+        steps: what became of each step of the run that it ended, as in `WorkflowResult.steps`.
     """
 
     def __init__(self, message: str, *, place: str = "") -> None:
         super().__init__(message)
         self.place = place
+        self.steps: Mapping[str, Any] = {}
 
 
 class StepNameError(WorkflowError, ArgumentError):

@@ -22,6 +22,7 @@ from gossamer import (
     Step,
     Workflow,
 )
+from gossamer.errors import StepFailedError
 
 
 def work(value):
@@ -94,10 +95,24 @@ async def test_a_picture_of_a_run_has_its_times_and_outcomes():
     assert re.search(r'n\d+\["slow<br/>[\d.]+ ms, 3 runs"\]:::done', picture.mermaid)
     assert re.search(r'\["fails<br/>\S+ \S+, 1 failed"\]:::failed', picture.mermaid)
     assert re.search(r"<br/>waiting.*:::waiting", picture.mermaid)
-    with pytest.raises(ArgumentError, match="one of workflow 'everything'"):
+    with pytest.raises(ArgumentError, match="one of workflow 'everything', and this is not"):
         EVERYTHING.visualize(result)
     with pytest.raises(ArgumentError):
         workflow.visualize("result")
+
+
+async def test_a_picture_of_a_run_that_failed():
+    async def fails(value):
+        raise OSError
+
+    workflow = Workflow("w", [Step(work, name="first"), Loop(fails, name="again"), Step(work, name="last")])
+    with pytest.raises(StepFailedError) as caught:
+        await workflow.run(1)
+    outcomes = {place: step.outcome for place, step in caught.value.steps.items()}
+    assert outcomes == {"first": "done", "again": "failed", "again/fails": "failed", "last": "not_run"}
+    mermaid = workflow.visualize(caught.value).mermaid
+    assert ":::failed" in mermaid
+    assert ":::not_run" in mermaid
 
 
 @given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4))

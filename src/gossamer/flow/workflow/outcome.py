@@ -18,7 +18,7 @@ else:
 
     OutputT = TypeVar("OutputT")
 
-__all__ = ["StepOutcome", "StepSummary", "WorkflowResult", "outcome_of"]
+__all__ = ["StepOutcome", "StepSummary", "WorkflowResult", "outcome_of", "summaries"]
 
 StepOutcome: TypeAlias = Literal["done", "failed", "waiting", "not_run"]
 
@@ -53,7 +53,12 @@ class WorkflowResult(Result[OutputT], frozen=True, eq=False):
     @property
     def steps(self) -> dict[str, StepSummary]:
         """What became of each step, by its place without numbers, in the order of the workflow. O(steps)."""
-        return {place: _summary(self.tally, index) for place, index in self.places}
+        return summaries(self.places, self.tally)
+
+
+def summaries(places: tuple[tuple[str, int], ...], tally: Tally) -> dict[str, StepSummary]:
+    """Give what became of each step, by its place without numbers."""
+    return {place: _summary(tally, index) for place, index in places}
 
 
 def _summary(tally: Tally, index: int) -> StepSummary:

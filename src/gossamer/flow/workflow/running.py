@@ -23,10 +23,11 @@ from gossamer.errors import (
     StoreError,
     WorkflowChangedError,
     WorkflowCycleError,
+    WorkflowError,
 )
 from gossamer.events import ApprovalNeeded, RunFinished, RunStarted
 from gossamer.flow.workflow.execution import Execution, WorkflowContext
-from gossamer.flow.workflow.outcome import WorkflowResult, outcome_of
+from gossamer.flow.workflow.outcome import WorkflowResult, outcome_of, summaries
 from gossamer.flow.workflow.past import find_past
 from gossamer.flow.workflow.places import path_of
 from gossamer.flow.workflow.runnable_steps import RunnableNode
@@ -131,6 +132,8 @@ async def execute(
         if isinstance(error, asyncio.CancelledError):
             stopped = context.stopped
         if stopped is None:
+            if isinstance(error, WorkflowError):
+                error.steps = summaries(workflow.plan.places, execution.tally)
             fail(context, error)
             if held is not None and stored and not isinstance(error, GeneratorExit):
                 let_go, held = held, None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from gossamer.context import current_call
 from gossamer.delegation import delegation
-from gossamer.errors import ArgumentError, LimitError, StepOutputError
+from gossamer.errors import ArgumentError, LimitError, StepOutputError, WorkflowError
 from gossamer.flow.workflow.building import Plan, build
 from gossamer.flow.workflow.execution import WorkflowContext
 from gossamer.flow.workflow.outcome import WorkflowResult
@@ -254,23 +254,27 @@ class Workflow(Generic[InputT, OutputT]):
         takes = self.plan.takes
         return delegation(self, name, description, str if takes is Any else takes)
 
-    def visualize(self, result: WorkflowResult[Any] | None = None) -> Picture:
+    def visualize(self, run: WorkflowResult[Any] | WorkflowError | None = None) -> Picture:
         """Draw the workflow.
 
         Args:
-            result: of a run, to have on each step how it ended and how long it took.
+            run: the result of a run, or the error with which one failed, to have on each step how it ended and how long
+                it took.
 
         Returns:
             The picture: `.mermaid` for Markdown, `.svg` for anything else.
 
         Raises:
-            ArgumentError: the result is another workflow's.
+            ArgumentError: the run is another workflow's.
         """
-        if result is None:
+        if run is None:
             return draw(self.name, self.plan, None)
-        if not isinstance(result, WorkflowResult) or result.agent != self.name:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"result must be one of workflow {self.name!r}, not {result!r:.200}")
-        return draw(self.name, self.plan, result.steps)
+        steps = run.steps if isinstance(run, WorkflowResult | WorkflowError) else {}  # pyright: ignore[reportUnnecessaryIsInstance]
+        if list(steps) != [place for place, _ in self.plan.places]:
+            raise ArgumentError(
+                f"the run must be one of workflow {self.name!r}, and this is not: {run!r:.200}"
+            )
+        return draw(self.name, self.plan, steps)
 
     # --- for the run ------------------------------------------------------------------------------------------
 
