@@ -66,8 +66,10 @@ class FloorAgent(msgspec.Struct, frozen=True, eq=False, weakref=True):
     tools: Any = ()
     output: Any = str
     middleware: Any = ()
+    guardrails: Any = ()
     limits: Any = None
     settings: Any = None
+    memory: Any = None
 
 
 def retained(build: Callable[[], Any]) -> float:

@@ -295,9 +295,12 @@ def _note_machine(name: str) -> None:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
+    # Whose figures were taken on which machine: those before this run keep theirs.
+    cpus = dict.fromkeys(known.get("measured", {}), known.get("cpu")) | known.get("cpus", {}) | {name: model}
     libraries = ("gossamer", "msgspec", "httptools", "uvloop", "prometheus_client")
     known |= {
         "cpu": model,
+        "cpus": cpus,
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -40,9 +40,25 @@ CHAPTERS = {
         "A step of a workflow",
         "Ten async functions one after the other; the floor awaits them by hand. On disk means that what a step gave is there before the next one begins: langgraph with its SQLite checkpointer and durability=sync, each of 200 workflows in a thread of its own name; agno keeps a run at its end.",
     ),
+    "memory": (
+        "Working memory",
+        "1,000 messages, 250 of them results of 10,000 characters, are brought into a budget of tokens: counted, moved and recorded. The floor makes the short messages and one new list of them, nothing counted. agentscope always asks its model, so it stands beside the row with summaries, whose model answers at once for all. Turns are on a model whose answer lies ready; their floor is the same turn of an agent without memory.",
+    ),
+    "stores": (
+        "Sessions in a store",
+        "Wall-clock time, for most of it is waiting for a disk that syncs; Postgres runs on the same machine. 200 sessions are written to at once, and each waits for the disk before it goes on. The floor of an append is the same records put into a table by hand, 200 a transaction; that of the loop's delay is the same talk in memory. agno keeps sessions with SqliteDb and gives the model the last 50 runs, langgraph with AsyncSqliteSaver and gives it everything, for it has no view.",
+    ),
     "cache": (
         "An answer from a cache",
         "A cached hit is a run whose model is asked through CachedModel, less the same run without it. Its floor encodes the request, hashes it, looks it up in a dict and decodes the answer, once. The floor of a hit with so many messages is their hash alone; of a look into the memory cache, a look into a dict, and an await of nothing.",
+    ),
+    "cache_tiers": (
+        "A cache in two tiers",
+        "Memory's figures are CPU; where Redis is asked once, the wall's clock counts, on a loopback connection to a server that the benchmark starts, with a value of 100 characters. The floors are a look into a dict, a look into cachebox, an await of nothing, and a bare GET or SET of the official client with the same value in msgpack. The floor of misses at once is as many tasks that wait for one future. aiocache's memory has no bound and its values are JSON in Redis; cashews looks into memory on the client's side, and pickles.",
+    ),
+    "fanout": (
+        "Ten thousand agents at once",
+        "The agents' models answer out of the same process, at once or after one round of the loop. The floor is plain `asyncio.gather` of the same runs, and for the hub a run without one. The run itself is what it costs awaited one after another. The rival's agent does nothing but return a message.",
     ),
     "mcp": (
         "A call of an MCP server's tool",
@@ -165,6 +181,17 @@ def losses(results: dict[str, list[Row]]) -> list[str]:
     return lines
 
 
+def _cpu(machine: dict[str, Any]) -> str:
+    """The machine on which most of the figures were taken."""
+    cpus = list(machine.get("cpus", {}).values())
+    return max(cpus, key=cpus.count) if cpus else str(machine.get("cpu"))
+
+
+def _other_cpu(name: str, machine: dict[str, Any]) -> str:
+    cpu = machine.get("cpus", {}).get(name, _cpu(machine))
+    return "" if cpu == _cpu(machine) else f", measured on {cpu}"
+
+
 def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
     """docs/benchmarks.md."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
@@ -176,7 +203,7 @@ def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
         "`make bench-rivals` installs the rivals, `make bench` measures, `make bench-report` writes this page. Floor and rivals",
         "run in the same run as Gossamer, answers are checked inside every benchmark, and the least of several rounds counts.",
         "",
-        f"Machine: {machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('system')}. {machine.get('python')}, event loop",
+        f"Machine: {_cpu(machine)}, {machine.get('cores')} cores, {machine.get('system')}. {machine.get('python')}, event loop",
         f"{machine.get('loop')} for Gossamer, the floor and the rivals' streams and calls. {versions}.",
         "",
     ]
@@ -205,7 +232,7 @@ def page(results: dict[str, list[Row]], machine: dict[str, Any]) -> str:
             "",
             note,
             "",
-            f"`python -m benchmarks.{name}`",
+            f"`python -m benchmarks.{name}`{_other_cpu(name, machine)}",
             "",
             *table(results[name]),
         ]

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # Node.js runs the reference MCP servers; where it is there from elsewhere, Debian's is not wanted.
-wanted=(git postgresql)
+wanted=(git postgresql redis-server)
 command -v npm > /dev/null || wanted+=(nodejs npm)
 
 missing=()
@@ -22,6 +22,16 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
 fi
+# Debian's Redis would be started on the default port, now and at every boot: both are kept from happening.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
+case " ${missing[*]} " in
+    *" redis-server "*) update-rc.d redis-server disable ;;
+esac

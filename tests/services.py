@@ -16,7 +16,16 @@ from typing import NamedTuple
 
 import pytest
 
-__all__ = ["Postgres", "missing", "postgres", "postgres_server", "require"]
+__all__ = [
+    "Postgres",
+    "RedisServer",
+    "missing",
+    "postgres",
+    "postgres_server",
+    "redis",
+    "redis_server",
+    "require",
+]
 
 # Where Debian and Ubuntu keep the programs of a server, beside those of PATH.
 _PROGRAMS = "/usr/lib/postgresql/*/bin"
@@ -152,3 +161,98 @@ def _wait(one: Postgres, server: subprocess.Popen, log: Path) -> None:
 def postgres() -> Iterator[Postgres]:
     """A Postgres of these tests' own, started at the first test that asks for it."""
     yield from postgres_server()
+
+
+class RedisServer:
+    """A Redis in a folder of its own, which keeps nothing over a restart; it can be stopped, frozen, and started again.
+
+    Args:
+        program: the server's.
+        folder: where it runs.
+    """
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.process: subprocess.Popen | None = None
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, on the same port each time, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    self.program,
+                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+                    *("--save", "", "--appendonly", "no"),
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if self.command(b"PING") == b"+PONG":
+                    return
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                text = (self.folder / "log").read_text(errors="replace")
+                pytest.fail(f"Redis did not start:\n{text[-2000:]}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Kill it, as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def freeze(self) -> None:
+        """Let it answer no more, its connections open."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def command(self, *words: bytes) -> bytes:
+        """Run a command whose answer is one line, and give that line."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            packed = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+            connection.sendall(b"*%d\r\n%s" % (len(words), packed))
+            with connection.makefile("rb") as answer:
+                return answer.readline().rstrip(b"\r\n")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of these tests' own, started at the first test that asks for it."""
+    require("redis-server", "make services (apt-get install redis-server)")
+    folder = Path(tempfile.mkdtemp(prefix="gossamer-redis-"))
+    server = RedisServer(shutil.which("redis-server"), folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """The same Redis, running and empty, whatever the test before did to it."""
+    if redis_server.process is None:
+        redis_server.start()
+    assert redis_server.command(b"FLUSHALL") == b"+OK"
+    yield redis_server
+    if redis_server.process is not None:
+        redis_server.thaw()

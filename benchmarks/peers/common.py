@@ -41,9 +41,12 @@ __all__ = [
     "prepare",
     "run_loop",
     "setting",
+    "stored_go_on",
+    "stored_run",
     "streamed",
     "tools",
     "turn_costs",
+    "wall_of_awaits",
 ]
 
 PROMPT = "hello"
@@ -170,6 +173,20 @@ async def cpu_of_awaits(function) -> float:
     return best * 1e6
 
 
+async def wall_of_awaits(function) -> float:
+    """Return µs of wall clock for one awaited call of `function`, as `cpu_of_awaits`: what waits elsewhere counts."""
+    await function()
+    number, best = 100, float("inf")
+    for _ in range(REPEATS + 2):
+        start = time.perf_counter()
+        for _ in range(number):
+            await function()
+        spent = time.perf_counter() - start
+        best = min(best, spent / number)
+        number = max(100, int(number * SECONDS_A_REPEAT / max(spent, 1e-6)))
+    return best * 1e6
+
+
 def created(build) -> dict:
     """Measure `build`: µs of CPU each, and bytes each keeps while AGENTS of them are alive.
 
@@ -244,6 +261,38 @@ async def turn_costs(given=None, kept=None) -> dict:
             result["kept_at"][str(count)] = round(best * 1e6, 2)
     last = str(TURNS[-1])
     return {"value": min(result[way][last] for way in ("given_at", "kept_at") if way in result)} | result
+
+
+async def stored_run(run) -> dict:
+    """Measure runs whose session is kept in a file: 200 sessions at once, five runs each, all three times.
+
+    Args:
+        run: `await run(session)` runs one turn in a session, which is an id, and returns the final text.
+    """
+    best = float("inf")
+    for repeat in range(3):
+
+        async def talk(number: int, repeat: int = repeat) -> None:
+            for _ in range(5):
+                assert await run(f"{repeat}-{number}") == REPLY
+
+        start = time.perf_counter()
+        await asyncio.gather(*[talk(number) for number in range(200)])
+        best = min(best, (time.perf_counter() - start) / 1000)
+    return {"value": round(best * 1e6, 2), "unit": "us"}
+
+
+async def stored_go_on(turn) -> dict:
+    """Measure from the call of a run to that of its model, in a kept session of 10,000 messages.
+
+    Args:
+        turn: `await turn()` runs one turn and returns when the model was asked, by `time.perf_counter`.
+    """
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        best = min(best, await turn() - start)
+    return {"value": round(best * 1e3, 3), "unit": "ms"}
 
 
 def import_cost(code: str) -> dict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, overload
 import msgspec
 from msgspec.structs import force_setattr
 
-from gossamer.context import RunContext, current_call
+from gossamer.context import RunContext, current_call, hub_of, open_hubs
 from gossamer.delegation import delegation
 from gossamer.errors import ArgumentError
 from gossamer.limits import Limits
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from gossamer.guardrails.base import Guardrail
+    from gossamer.memory.working import WorkingMemory
 
     Deps = TypeVar("Deps", default=Any)
     OutputT = TypeVar("OutputT", default=str)
@@ -68,6 +69,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         guardrails: checks of what goes in and comes out, in order; see `gossamer.guardrails`.
         limits: what a run may use.
         settings: how the model should answer.
+        memory: a `WorkingMemory` that keeps what the model sees small; see `gossamer.memory`.
 
     Raises:
         ArgumentError: an argument is of the wrong type; the message names it.
@@ -82,6 +84,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
     guardrails: Sequence[Guardrail] = ()
     limits: Limits | None = None
     settings: ModelSettings | None = None
+    memory: WorkingMemory | Sequence[WorkingMemory] | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -94,6 +97,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             or self.guardrails is not _NONE
             or self.limits is not None
             or self.settings is not None
+            or self.memory is not None
             or self.output is not str
         ):
             _check(self)
@@ -156,7 +160,8 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
 
         Args:
             prompt: text, a message, or a list of parts and messages; None starts from instructions and session.
-            session: the conversation to take part in; without one the run remembers nothing.
+            session: the conversation to take part in; without one the run remembers nothing, but for a participant
+                inside the block of a `MessageHub`, which has a session there.
             deps: what tools and instructions find as `context.deps`.
             user: on whose behalf.
             output: the output type, in place of the agent's.
@@ -171,6 +176,8 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
         Raises:
             GossamerError: one of its children says what went wrong.
         """
+        if open_hubs and session is None:
+            session = _session_in_hub(self)
         current = current_call.get()
         context = RunContext(self.name, deps, user, session, None if current is None else current[0])
         if self.middleware:
@@ -225,11 +232,13 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
     ) -> Result[Any]:
         """Run to the end from code that is not async: scripts, notebooks, threads.
 
-        All such runs share one background event loop. Ctrl-C cancels the run. Arguments and errors as for `run`.
+        All such runs share one background event loop, but for those of participants inside the block of a
+        `MessageHub`, which run on its loop. Ctrl-C cancels the run. Arguments and errors as for `run`.
 
         Raises:
-            ArgumentError: called on the background loop itself, as by an inline tool.
+            ArgumentError: called on that loop itself, as by an inline tool.
         """
+        hub = hub_of(self) if open_hubs and session is None else None
         return run_blocking(
             lambda: self.run(
                 prompt,
@@ -241,7 +250,8 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
                 settings=settings,
                 tools=tools,
                 pending=pending,
-            )
+            ),
+            None if hub is None else hub.loop,
         )
 
     @overload
@@ -433,8 +443,16 @@ def _context_of(
     agent: Agent[Any, Any], deps: Any, user: str | None, session: Session[Any] | None
 ) -> RunContext[Any]:
     """Make the context of a run; `Agent.run` does the same in place, where a call would cost a fiftieth of a run."""
+    if open_hubs and session is None:
+        session = _session_in_hub(agent)
     current = current_call.get()
     return RunContext(agent.name, deps, user, session, None if current is None else current[0])
+
+
+def _session_in_hub(agent: Agent[Any, Any]) -> Session[Any] | None:
+    """Give the session of an agent in the hub around the call, or None where it takes part in none."""
+    hub = hub_of(agent)
+    return None if hub is None else hub.session_for(agent)
 
 
 async def _run_wrapped(
@@ -493,6 +511,10 @@ def _check(agent: Agent[Any, Any]) -> None:
         from gossamer.guardrails.base import Guardrail
 
         force_setattr(agent, "guardrails", _all_of("guardrails", agent.guardrails, Guardrail))
+    if agent.memory is not None:
+        from gossamer.memory.during import as_memories
+
+        force_setattr(agent, "memory", as_memories(agent.memory) or None)
 
 
 def _all_of(name: str, value: Any, kind: type) -> tuple[Any, ...]:

@@ -205,7 +205,4 @@ def fail(context: RunContext[Any], error: BaseException) -> None:
 def _is_open(context: RunContext[Any]) -> bool:
     """Whether this very run is the one that is open in its session: a refused run must not touch another's."""
     session = context.session
-    if session is None or session.holding.holder is not context:
-        return False
-    run = session.unfinished
-    return run is not None and run.run == context.run_id
+    return session is not None and session.holding.holder is context and session.is_open(context.run_id)

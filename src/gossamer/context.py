@@ -25,7 +25,7 @@ else:
 
     Deps = TypeVar("Deps")
 
-__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call"]
+__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call", "current_hubs", "hub_of", "open_hubs"]
 
 
 NOTHING = MessageView([])
@@ -49,7 +49,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         offload: where results too large for the view go in a run without a session.
         bodies: encoded messages of a run without a session, by dialect.
         switches: the toolkits that were switched in a run without a session, by name; read `switched`.
-        judged: what guardrails' judges have used since the last answer.
+        judged: what guardrails' judges and memories' summaries have used since the last answer.
         inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
@@ -140,6 +140,21 @@ current_call: ContextVar[tuple[RunContext[Any], ToolCall] | None] = ContextVar(
 )
 
 
+# The hubs that are open in this process. While there are none, a run looks no further than whether this is empty.
+open_hubs: set[Any] = set()
+
+# The hubs in whose blocks the code runs, the innermost first; set by `MessageHub`, seen by tasks and threads started there.
+current_hubs: ContextVar[tuple[Any, ...]] = ContextVar("gossamer_current_hubs", default=())
+
+
+def hub_of(agent: Any) -> Any:
+    """Give the innermost open hub around the running code in which an agent takes part, or None."""
+    for hub in current_hubs.get():
+        if hub.has(agent):
+            return hub
+    return None
+
+
 class CallPaused(Exception):  # noqa: N818 - a signal between a tool and the loop, never seen by users
     """Raised inside a tool whose own run has paused: the call waits with it.
 
@@ -188,6 +203,11 @@ class AgentLike(Protocol):
     @property
     def guardrails(self) -> Sequence[Any]:
         """Guardrails."""
+        ...
+
+    @property
+    def memory(self) -> Any:
+        """Memories, or None."""
         ...
 
     @property

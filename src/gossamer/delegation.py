@@ -96,7 +96,7 @@ def delegation(runnable: Runnable, name: str, description: str, takes: Any = str
 
     ask.__annotations__["prompt"] = takes
     made = tool(name=name, description=description, timeout=None)(ask)
-    return msgspec.structs.replace(made, delegates=True)
+    return msgspec.structs.replace(made, delegates_to=runnable)
 
 
 async def _settled(run: Awaitable[Result[Any]]) -> Result[Any]:

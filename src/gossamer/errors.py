@@ -11,13 +11,19 @@ __all__ = [
     "AddressRefusedError",
     "ArgumentError",
     "AuthenticationError",
+    "CacheBusyError",
+    "CacheError",
+    "CacheUnavailableError",
+    "CacheValueError",
     "CassetteError",
     "CircuitOpenError",
     "ConnectError",
     "ContentFilterError",
+    "ContextBudgetError",
     "ContextLengthError",
     "DecodeError",
     "EndRun",
+    "FanoutError",
     "GossamerError",
     "GuardrailError",
     "InvalidRequestError",
@@ -29,6 +35,7 @@ __all__ = [
     "MCPError",
     "MCPTimeoutError",
     "MCPToolError",
+    "MemoryNotEnteredError",
     "MergeConflictError",
     "ModelConnectionError",
     "ModelError",
@@ -37,6 +44,7 @@ __all__ = [
     "NotFoundError",
     "OutputError",
     "OverloadedError",
+    "PipelineError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "ProtocolError",
@@ -121,6 +129,25 @@ class ProtocolError(WireError):
 
 class TooLargeError(WireError):
     """A header, a line or a body is larger than the bound that was set for it."""
+
+
+# --- caches -------------------------------------------------------------------------------------------------
+
+
+class CacheError(GossamerError):
+    """A cache could not do what it was asked for; what it holds is still right."""
+
+
+class CacheUnavailableError(CacheError):
+    """The server of a cache cannot be reached, refuses to answer, or did not answer in time."""
+
+
+class CacheBusyError(CacheError):
+    """As many callers as a cache lets wait are waiting already; ask again later."""
+
+
+class CacheValueError(CacheError, ValueError):
+    """A value, or an argument that a key is made of, has no form in msgpack or not the type it should have."""
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -336,6 +363,24 @@ class RunPausedError(GossamerError):
         self.pending = tuple(pending)
 
 
+class ContextBudgetError(GossamerError):
+    """What must stay in view exceeds the budget of a working memory; the model was not asked.
+
+    Attributes:
+        tokens: about how many it has.
+        allowed: the budget.
+    """
+
+    def __init__(self, message: str, *, tokens: int, allowed: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.allowed = allowed
+
+
+class MemoryNotEnteredError(GossamerError):
+    """A memory was used directly, outside `async with`."""
+
+
 class OutputError(GossamerError):
     """The model's answer does not fit the output type, also after one repair.
 
@@ -471,6 +516,29 @@ class StepOutcomeError(WorkflowError):
 
 class WorkflowChangedError(WorkflowError):
     """A workflow is not the one any more that began the run, or what was stored does not fit it."""
+
+
+# --- agents together ----------------------------------------------------------------------------------------
+
+
+class PipelineError(GossamerError):
+    """An agent of a pipeline failed; the error that it failed with is the cause.
+
+    Attributes:
+        results: what the agents gave until then, in their order; None for those that gave nothing.
+        errors: the errors by the place of the agent, the one that ended the pipeline first.
+    """
+
+    def __init__(
+        self, message: str, *, results: Sequence[Any] = (), errors: Mapping[int, Exception] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.results = list(results)
+        self.errors = dict(errors or {})
+
+
+class FanoutError(PipelineError):
+    """An agent of a fan-out failed, or of a merged stream."""
 
 
 # --- stores -------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from gossamer.usage import Usage
 
 __all__ = [
     "ApprovalNeeded",
+    "Compacted",
     "Delta",
     "Event",
     "HandoffEvent",
@@ -127,6 +128,22 @@ class HandoffEvent(Event, frozen=True, gc=False, tag="handoff"):
     """Another agent answers from here on."""
 
     to: str
+
+
+class Compacted(Event, frozen=True, gc=False, tag="compacted"):
+    """The working memory moved what the model sees, before it is asked.
+
+    Attributes:
+        tokens_before: of the request as it would have been, instructions and tools included.
+        tokens_after: of the request as it is now.
+        shortened: tool messages that were moved out of view.
+        summarised: messages that summaries stand for now.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    shortened: int
+    summarised: int
 
 
 class OutputDelta(Event, frozen=True, gc=False, tag="output_delta"):

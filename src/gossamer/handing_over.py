@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gossamer.asking import Emit
@@ -19,7 +19,7 @@ from gossamer.tools.function import Tool
 from gossamer.tools.toolkit import Toolkit
 from gossamer.tools.toolset import Toolset
 
-__all__ = ["handed_to", "successor_of", "take_over", "who_answers"]
+__all__ = ["handed_to", "successor_of", "successors", "take_over", "who_answers"]
 
 # How many agents are looked at for the one that answers next.
 _MOST_AGENTS = 1000
@@ -38,17 +38,27 @@ async def who_answers(agent: AgentLike, tools: Any, context: RunContext[Any]) ->
     """
     name = context.session.answering
     kit = await tools_of(agent.tools if tools is None else tools, context)
-    waiting = _successors(kit.items)
-    seen: dict[str, AgentLike] = {}
-    while waiting and len(seen) < _MOST_AGENTS:
-        one = waiting.pop(0)
+    for one in successors(kit.items):
         if one.name == name:
             context.agent = one.name
             return one
-        if one.name not in seen:
-            seen[one.name] = one
-            waiting += () if callable(one.tools) else _successors(one.tools)
     return agent
+
+
+def successors(tools: Iterable[Any]) -> Iterator[AgentLike]:
+    """Give the agents to whom tools hand over, and those to whom these do in turn; of each name the first.
+
+    Args:
+        tools: tools and toolkits. Tools that a function gives to one of the agents are not looked at.
+    """
+    waiting = _successors(tools)
+    seen: set[str] = set()
+    while waiting and len(seen) < _MOST_AGENTS:
+        one = waiting.pop(0)
+        if one.name not in seen:
+            seen.add(one.name)
+            yield one
+            waiting += () if callable(one.tools) else _successors(one.tools)
 
 
 def successor_of(turn: ToolTurn, calls: Sequence[ToolCall]) -> AgentLike | None:

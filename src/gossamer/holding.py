@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from gossamer.context import RunContext
@@ -25,12 +26,14 @@ class Holding:
 
     Attributes:
         holder: the run that holds the session, or None.
+        at_end: told of each run that lets go of the session, and of the session's last record, before the next run
+            holds it; None where nobody wants to know.
 
     Raises:
         ArgumentError: an argument is out of range.
     """
 
-    __slots__ = ("_turns", "holder", "max_waiting", "name", "when_busy")
+    __slots__ = ("_turns", "at_end", "holder", "max_waiting", "name", "when_busy")
 
     def __init__(self, name: str, when_busy: WhenBusy, max_waiting: int) -> None:
         if when_busy not in {"wait", "refuse"}:
@@ -41,6 +44,7 @@ class Holding:
         self.when_busy: WhenBusy = when_busy
         self.max_waiting = max_waiting
         self.holder: RunContext[Any] | None = None
+        self.at_end: Callable[[RunContext[Any], Any], None] | None = None
         self._turns: deque[asyncio.Future[None]] | None = None
 
     async def take(self, context: RunContext[Any]) -> None:
@@ -53,6 +57,12 @@ class Holding:
             self._may_wait(context, self.holder)
             await self._wait()
         self.holder = context
+
+    def end(self, records: Sequence[Any]) -> None:
+        """Let go of the session at the end of a run, whose last record whoever wants to know is told."""
+        if self.at_end is not None and self.holder is not None and records:
+            self.at_end(self.holder, records[-1])
+        self.release()
 
     def release(self) -> None:
         """Let go of the session; the run that has waited longest is next."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -27,11 +27,12 @@ from gossamer.records import (
     RunStartedRecord,
     ToolResultRecord,
     ViewMovedRecord,
+    encode,
 )
 from gossamer.saving import NotLoaded, Saving
 from gossamer.snapshot import restore, snapshot_of
 from gossamer.standing import Standing
-from gossamer.stores.base import Store, StoredSnapshot
+from gossamer.stores.base import Store, StoredSession, StoredSnapshot
 from gossamer.usage import Usage
 from gossamer.view import View
 
@@ -242,6 +243,11 @@ class Journal:
         length = 0 if stored is None else stored.length
         if saving.loaded and await self._is_unchanged(length):
             return {}
+        return self._take_up(stored)
+
+    def _take_up(self, stored: StoredSession | None) -> dict[str, str]:
+        """Stand where a stored conversation stands, at the beginning where None."""
+        saving = self._kept
         standing = Standing(View(self.window), self.initial, self.merge)
         self.first, self.records = 0, []
         children: dict[str, str] = {}
@@ -253,7 +259,7 @@ class Journal:
         self.standing = standing
         self._covered = None
         saving.loaded = True
-        saving.saved = saving.pushed = length
+        saving.saved = saving.pushed = self.end
         saving.snapshot_at = self.first
         return children
 
@@ -272,13 +278,13 @@ class Journal:
             SessionChangedError: it was changed both there and here.
         """
         saving = self._kept
-        with contextlib.suppress(StoreError, SessionError):  # of an earlier run, which has told of it
+        with suppress(StoreError, SessionError):  # of an earlier run, told in the log; it is repeated
             await saving.settle()
-        held = await saving.hold(_plain(self.initial, saving.session), when_busy, context)
+        held = await saving.hold(self._initial_data(), when_busy, context)
         try:
             if saving.loaded and await self._is_unchanged(held.length):
                 return {}
-            return await self.load()
+            return self._take_up(None) if held.is_new else await self.load()
         except BaseException:
             saving.push((), saving.pushed, release=True)
             saving.let_settle()
@@ -316,12 +322,8 @@ class Journal:
             self.standing.used, self.standing.lost = covered.used, covered.lost
             self._covered = None
 
-    def release(self, *, paused: bool) -> None:
-        """Let the journal go, without waiting: what is new goes to the store with it.
-
-        Args:
-            paused: whether it waits for decisions.
-        """
+    def release(self) -> None:
+        """Let the journal go, without waiting: what is new goes to the store with it."""
         saving = self._kept
         if saving.fence is None:
             return
@@ -331,10 +333,17 @@ class Journal:
             self._unload()
             return
         new = self.records[saving.pushed - self.first :]
+        turn = self.standing.turn
+        paused = turn is not None and bool(turn.asked)
         saving.push(new, self.end, snapshot=self._snapshot(), release=True, paused=paused)
         saving.let_settle()
         if running_loop() is None:  # nobody will hear what became of it
             self._unload()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is in memory where the conversation stands: always, but for a journal in a store."""
+        return self.saving is None or self.saving.loaded
 
     @property
     def has_new(self) -> bool:
@@ -346,6 +355,14 @@ class Journal:
         assert self.saving is not None, "only a journal that is kept in a store is loaded, held and saved"
         return self.saving
 
+    def _initial_data(self) -> Any:
+        try:
+            return msgspec.to_builtins(self.initial)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(
+                f"the state of session {self._kept.session!r} has no JSON form: {error}; it cannot be kept in a store"
+            ) from error
+
     async def _is_unchanged(self, length: int) -> bool:
         """Tell whether what is in memory still goes on from what is stored, in a journal of a length."""
         saving = self._kept
@@ -356,7 +373,7 @@ class Journal:
             return False
         # An append may be there though its answer got lost.
         stored = await saving.store.read(saving.session, saving.saved, length)
-        if stored and stored == ours[: len(stored)]:
+        if stored and list(map(encode, stored)) == list(map(encode, ours[: len(stored)])):
             saving.saved = saving.pushed = length
             return True
         self._unload()
@@ -389,14 +406,11 @@ class Journal:
             self.lost(),
         )  # no run is unfinished, so that nothing is to be asked inside
         self._covered = _Covered(self.end, used, lost)
-        return snapshot_of(standing, self.end, used, lost)
-
-
-def _plain(state: Any, session: str) -> Any:
-    try:
-        return msgspec.to_builtins(state)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"the state of session {session!r} has no JSON form: {error}") from error
+        try:
+            return snapshot_of(standing, self.end, used, lost)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            self._covered = None  # what has no JSON form is told of where its record is refused
+            return None
 
 
 def _nothing(_run_id: str) -> Usage:

@@ -12,6 +12,7 @@ from gossamer.approval import decide
 from gossamer.closing import say
 from gossamer.context import AgentLike, RunContext
 from gossamer.errors import ArgumentError, EndRun, GossamerError, ResumeError
+from gossamer.fingerprint import warn_of_changes
 from gossamer.limits import Budget, Limits
 from gossamer.messages import Message, Part, Text, as_parts, check_message
 from gossamer.models.base import ModelSettings
@@ -26,10 +27,11 @@ from gossamer.records import (
 from gossamer.schema import HostedTool
 from gossamer.session import Session
 from gossamer.spent import lost
+from gossamer.stores.base import check_name
 from gossamer.tools.function import Tool, as_tool
 from gossamer.tools.reading import reading_tool
 from gossamer.tools.toolkit import Toolkit
-from gossamer.tools.toolset import AgentTool, Toolset, toolset
+from gossamer.tools.toolset import AgentTool, Toolset, toolset, with_tools
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
 
@@ -131,8 +133,16 @@ def check_session(session: Session[Any]) -> None:
         raise ArgumentError(f"session must be a Session, not {type(session).__name__}")
 
 
-def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPending) -> None:
+def open_run(
+    context: RunContext[Any], messages: list[Message], on_pending: OnPending, mark: str = ""
+) -> None:
     """Begin a run in its session: close one that broke off, move the window, record start and prompt.
+
+    Args:
+        context: the run.
+        messages: the prompt.
+        on_pending: what to do where the session is paused.
+        mark: the fingerprint of the agent, in a session that is kept in a store.
 
     Raises:
         RunPausedError: the session waits for decisions, and `on_pending` is `raise`.
@@ -148,6 +158,10 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
         session.close_broken_run(reason)
     if context.user is not None and not isinstance(context.user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"user must be text, not {type(context.user).__name__}")
+    if session.store is not None:  # before a model is asked for what cannot be kept
+        check_name("the name of an agent", context.agent)
+        if context.user:
+            check_name("the user of a run", context.user)
     session.trim()
     parent = context.parent
     session.record(
@@ -157,6 +171,7 @@ def open_run(context: RunContext[Any], messages: list[Message], on_pending: OnPe
             parent=parent.run_id if parent is not None else None,
             call=parent.call.id if parent is not None and parent.call is not None else None,
             user=context.user,
+            fingerprint=mark,
         )
     )
     for message in messages:
@@ -215,8 +230,12 @@ class Reopened(msgspec.Struct, frozen=True):
     handed_over: bool
 
 
-def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset) -> Reopened:
+def reopen_run(
+    context: RunContext[Any], decisions: Mapping[str, Decision], kit: Toolset, agent: AgentLike
+) -> Reopened:
     """Go on with the unfinished run of a session: record the decisions, take over its id and usage.
+
+    An agent that has changed since goes on all the same, and the log tells of it.
 
     Raises:
         ResumeError: nothing to resume, another agent's run, or decisions that do not fit.
@@ -226,7 +245,8 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit:
         raise ResumeError(
             "there is nothing to resume without a session; pass result.session or one of your own"
         )
-    run_id = _run_to_resume(session, context.agent).run
+    run = _run_to_resume(session, context.agent)
+    run_id = run.run
     turn: OpenTurn | None = session.turn
     for call in () if turn is None else turn.calls:
         if turn is not None and call.id in turn.asked and call.name not in kit.by_name:
@@ -234,6 +254,7 @@ def reopen_run(context: RunContext[Any], decisions: Mapping[str, Decision], kit:
                 f"call {call.id!r} waits for {call.name!r}, which is no tool of agent {context.agent!r}"
             )
     decide(session, run_id, decisions, kit.by_name)
+    warn_of_changes(session.id, run, agent)
     context.run_id = run_id
     turns = 0
     answer: Message | None = None
@@ -347,11 +368,7 @@ _TOOLS = (Tool, HostedTool)
 
 def with_reader(tools: Toolset) -> Toolset:
     """Add the tool that reads what was kept aside, once something was."""
-    reader = reading_tool()
-    if reader.name in tools.by_name:
-        return tools
-    by_name = {**tools.by_name, reader.name: reader}
-    return msgspec.structs.replace(tools, by_name=by_name, schemas=(*tools.schemas, reader.schema))
+    return with_tools(tools, (reading_tool(),))
 
 
 def budget_for(limits: Limits | None, context: RunContext[Any]) -> Budget | None:

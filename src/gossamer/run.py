@@ -36,6 +36,7 @@ from gossamer.events import (
     RunStarted,
     UsageUpdated,
 )
+from gossamer.fingerprint import fingerprint
 from gossamer.handing_over import handed_to, successor_of, take_over, who_answers
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits, too_many_tool_calls, too_many_turns
 from gossamer.messages import Message, Text, ToolCall
@@ -67,6 +68,7 @@ from gossamer.view import MessageView
 
 if TYPE_CHECKING:
     from gossamer.guardrails.checking import Guards
+    from gossamer.memory.during import Memories
 
 __all__ = ["execute"]
 
@@ -146,14 +148,14 @@ async def execute(
             if session is None and context.session is not None:  # its tools need one
                 held = session = context.session
         if decisions is not None:
-            reopened = reopen_run(context, decisions, setup.kit)
+            reopened = reopen_run(context, decisions, setup.kit, agent)
             turns, message = reopened.turns, reopened.message
         if setup.guards is not None:
             new = await setup.guards.begin(context, new, reopened, on_pending)
             setup.beside = setup.guards.beside(context, new, setup.model)
         if decisions is None and session is not None:
             context.new = new = list(new)
-            open_run(context, new, on_pending)
+            open_run(context, new, on_pending, fingerprint(agent) if stored else "")
             session.push()  # start and prompt together, while the model is asked
         if emit is not None:
             await emit(RunStarted(context.run_id, agent.name))
@@ -170,6 +172,7 @@ async def execute(
             await take_over(context, setup, successor, output, settings, emit)
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
+        memory: Memories | None = setup.memory
         while result is None:
             if message is None:
                 # Build a request.
@@ -186,6 +189,9 @@ async def execute(
                     kit = setup.kit
                 if context.offload is not None or (session is not None and session.has_offload):
                     kit = with_reader(kit)
+                if memory is not None:
+                    await memory.before_model(context, setup.model, setup.words, kit, setup.schema, emit)
+                    kit = memory.equipped(kit)
                 context.messages = (
                     MessageView(new, 0, len(new), context.bodies) if session is None else session.messages
                 )
@@ -224,8 +230,13 @@ async def execute(
                         break
                 reason = response.finish_reason
                 turns += 1
-                context.usage = context.usage.plus(used, started) if turns > 1 or guards is not None else used
+                if turns > 1 or guards is not None or memory is not None:
+                    context.usage = context.usage.plus(used, started)
+                else:
+                    context.usage = used
                 started = 0
+                if memory is not None:
+                    used = memory.answered(context, setup.model, used)
                 if guards is not None:
                     message, used = await guards.answer(
                         context, message, used, setup.beside, emit, setup.layers
@@ -297,7 +308,7 @@ async def execute(
                 context.usage += Usage(tool_calls=started)
                 started = 0
                 await take_over(context, setup, successor, output, settings, emit)
-                kit, guards = setup.kit, setup.guards
+                kit, guards, memory = setup.kit, setup.guards, setup.memory
                 repaired = False
             message = turn = None
             resumed = False

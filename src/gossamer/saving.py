@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gossamer.context import RunContext
@@ -129,6 +129,10 @@ class Saving:
         """
         while self._under_way:
             future, end = self._under_way[0]
+            if future.get_loop() is not asyncio.get_running_loop():
+                # A loop that has ended since hears nothing any more; what is there already is not written twice.
+                self._give_up()
+                return
             try:
                 await asyncio.shield(future)
             except asyncio.CancelledError:
@@ -143,9 +147,13 @@ class Saving:
     def _give_up(self) -> None:
         """Forget what is under way: what follows a write that failed is refused too."""
         for future, _ in self._under_way:
-            future.add_done_callback(_mark_as_seen)
+            _when_done(future, _mark_as_seen)
         self._under_way.clear()
         self.pushed = self.saved
+
+    def log(self, error: BaseException) -> None:
+        """Tell of a failure in the log, as nobody waits for what has failed."""
+        logger.error("session %s: %s", self.session, error)
 
     def let_settle(self, *, told: bool = False) -> None:
         """Let what was pushed be written without anybody waiting.
@@ -154,13 +162,20 @@ class Saving:
             told: whether what may fail was told already; else it is told in the log.
         """
         for future, _ in self._under_way:
-            future.add_done_callback(_mark_as_seen if told else self._tell)
+            _when_done(future, _mark_as_seen if told else self._tell)
         if told:
             self._under_way.clear()
 
     def _tell(self, future: asyncio.Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
-            logger.error("session %s: %s", self.session, error)
+            self.log(error)
+
+
+def _when_done(future: asyncio.Future[None], call: Callable[[asyncio.Future[None]], None]) -> None:
+    if future.done():
+        call(future)
+    elif not future.get_loop().is_closed():
+        future.add_done_callback(call)
 
 
 def _mark_as_seen(future: asyncio.Future[None]) -> None:

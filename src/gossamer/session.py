@@ -42,7 +42,7 @@ from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
 from gossamer.usage import Usage
-from gossamer.view import MessageView
+from gossamer.view import MessageView, View
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -162,6 +162,11 @@ class Session(Generic[State]):
         return self._journal.standing.view.snapshot()
 
     @property
+    def view(self) -> View:
+        """What the model sees, with the place of each message; records alone move it."""
+        return self._journal.standing.view
+
+    @property
     def state(self) -> State:
         """What tools remember in this session; changed with `update`."""
         return self._journal.standing.state
@@ -176,6 +181,10 @@ class Session(Generic[State]):
     def unfinished(self) -> RunStartedRecord | None:
         """The run that neither finished nor failed: it is under way, paused, or its process died."""
         return self._journal.standing.run
+
+    def is_open(self, run_id: str) -> bool:
+        """Whether a run is the one that is unfinished; none is in a session that is not loaded."""
+        return self._journal.is_loaded and self._journal.run_id == run_id
 
     @property
     def usage(self) -> Usage:
@@ -424,20 +433,11 @@ class Session(Generic[State]):
     # --- in a store -------------------------------------------------------------------------------------------
 
     async def read(self, begin: int, end: int) -> list[Record]:
-        """Read records of the journal, those that are not in memory from the store.
-
-        Args:
-            begin: the place of the first one.
-            end: the place behind the last; fewer are given where the journal is shorter.
-        """
+        """Read the records from a place up to another one, those that are not in memory from the store."""
         return await self._journal.read(begin, end)
 
     async def load(self) -> None:
-        """Load the session from its store, where another process changed it; one without a store is there already.
-
-        Raises:
-            SessionChangedError: it was changed here too, without being saved.
-        """
+        """Load the session from its store, where it was changed there; SessionChangedError where it was here too."""
         if self._journal.saving is not None and self.holding.holder is None:
             await self._inner.load(await self._journal.load())
 
@@ -454,7 +454,7 @@ class Session(Generic[State]):
             self.holding.holder = RunContext("", None, run_id="(being saved)")
             try:
                 await self._journal.hold("refuse")
-                self._journal.release(paused=bool(self.pending))
+                self._journal.release()
             finally:
                 self.holding.release()
         await self._journal.settle()
@@ -486,10 +486,14 @@ class Session(Generic[State]):
 
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""
-        if self._journal.saving is not None:
-            self._journal.release(paused=bool(self.pending))
-            self._offload = self._children = None
-        self.holding.release()
+        try:
+            if self._journal.saving is not None:
+                self._journal.release()
+                self._offload = None
+                if not (self._journal.is_loaded and self._journal.run_id):
+                    self._children = None  # else what they used is still to be counted
+        finally:
+            self.holding.end(self._journal.records)
 
     # --- runs -------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from gossamer.tools.toolset import NO_TOOLS, Toolset, toolset
 if TYPE_CHECKING:
     from gossamer.guardrails.beside import ModelBeside
     from gossamer.guardrails.checking import Guards
+    from gossamer.memory.during import Memories
 
 __all__ = ["Setup", "set_up"]
 
@@ -41,6 +42,7 @@ class Setup(msgspec.Struct, eq=False):
         instructions: the same without.
         listen: takes the deltas of its answers, or None.
         beside: its model with checks of the input beside the next call, or None.
+        memory: its memories, or None.
     """
 
     agent: AgentLike
@@ -55,6 +57,7 @@ class Setup(msgspec.Struct, eq=False):
     instructions: str | None
     listen: Emit | None
     beside: ModelBeside | None = None
+    memory: Memories | None = None
 
     def become(self, other: Setup) -> None:
         """Take over all of another one."""
@@ -107,6 +110,11 @@ def set_up(
         from gossamer.guardrails.checking import Guards
 
         guards = Guards(agent.guardrails)
+    memory: Memories | None = None
+    if agent.memory is not None:
+        from gossamer.memory.during import Memories
+
+        memory = Memories(agent.memory)
     own: Any = agent.tools if tools is None else tools
     instructions = agent.instructions
     settled = own.__class__ is tuple and tools is None  # when the agent was built
@@ -124,12 +132,14 @@ def set_up(
         (_joined(instructions, kit) if kit.instructions else instructions or None) if plain else None,
         instructions,
         emit if guards is None else guards.listener(emit),
+        None,
+        memory,
     )
     if (
         not settled
         or equipment is not None
         or not plain
-        or (kit.needs_session and context.session is None)
+        or (context.session is None and (kit.needs_session or memory is not None))
         or (kit.toolkits and needs_equipment(kit, context))
     ):
         return _complete(setup, context, None if settled else own)
@@ -142,7 +152,7 @@ async def _complete(setup: Setup, context: RunContext[Any], tools: Any) -> Setup
     if tools is not None:
         setup.kit = await tools_of(tools, context)
     kit = setup.kit
-    if context.session is None and kit.needs_session:
+    if context.session is None and (kit.needs_session or setup.memory is not None):
         context.session = Session()
         context.session.holding.holder = context
     if callable(agent.instructions):

@@ -10,6 +10,7 @@ from threading import Lock, Thread, get_ident
 from typing import Any, TypeVar
 
 from gossamer.errors import ArgumentError
+from gossamer.holding import running_loop
 
 __all__ = ["run_blocking"]
 
@@ -32,6 +33,9 @@ class _Background:
                 self.thread.start()
             return self.loop
 
+    def runs_here(self) -> bool:
+        return self.thread is not None and self.thread.ident == get_ident()
+
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
@@ -53,21 +57,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
-def run_blocking(start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine on the background loop and wait for it.
+def run_blocking(
+    start: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop | None = None
+) -> T:
+    """Run a coroutine on the background loop, or on another one, and wait for it.
 
     Args:
         start: makes the coroutine; called on the loop, with the caller's context variables.
+        loop: the loop of a hub in which the agent takes part; None for the background loop.
 
     Returns:
         What the coroutine returns.
 
     Raises:
-        ArgumentError: called on the background loop itself, which would wait for itself forever.
+        ArgumentError: called on the loop itself, which would wait for itself forever.
         KeyboardInterrupt: Ctrl-C was pressed; the coroutine has been cancelled and has cleaned up.
     """
-    loop = _background.get()
-    if _background.thread is not None and _background.thread.ident == get_ident():
+    if loop is not None:
+        if loop is running_loop():
+            raise ArgumentError(
+                "run_sync was called on the event loop of the hub in which the agent takes part; await run() there"
+            )
+    elif (loop := _background.get()) and _background.runs_here():
         raise ArgumentError(
             "run_sync was called on Gossamer's own event loop, by an inline or async tool perhaps; await run() there"
         )

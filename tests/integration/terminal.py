@@ -103,10 +103,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments, cwd=None, **variables):
+def terminal(*arguments, command="chat", cwd=None, **variables):
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", BECOME, COMMAND, "chat", *arguments],
+        [sys.executable, "-c", BECOME, COMMAND, command, *arguments],
         cwd=cwd,
         env=environment(**variables),
         stdin=slave,

@@ -19,6 +19,13 @@ SAYS = {
         "published: 12 words, names: You, Ada, Grace.",
         "condition/otherwise              not_run",
     ],
+    "crash.py": [
+        "it was killed by signal 9",
+        "session order-7: a run of shop broke off",
+        "the model was told of stock: 7",
+        "the model was told of charge: The process ended while this tool ran; whether it took effect is unknown.",
+        "answer: I cannot tell whether your card was charged.",
+    ],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
     "guardrails.py": [
         "You said: Write to [email] about order 7.",
@@ -40,6 +47,12 @@ SAYS = {
         "0 calls, 1 from the cache",
         "ended by limit: max_cost",
     ],
+    "review.py": [
+        "at once: writer said 'You said: Name a boat.",
+        "(3 model calls)",
+        "the editor knows: critic - You said: What is weak in it?",
+        "editor has spoken, 9 words",
+    ],
     "session.py": ["4 messages:", "2 messages after", "ticket-42 goes on: You said: Who am I?"],
     "skills.py": [
         '→ read_skill {"name":"currency-report"}',
@@ -48,6 +61,11 @@ SAYS = {
     ],
     "streaming.py": ["… count_up: 1", "… count_up: 3", "← count_up: 3", "count_up gave 3"],
     "structured_output.py": ["Quote: Quote(amount=0.0", "so far: {'amount': 0", "in the end: Quote("],
+    "working_memory.py": [
+        "The bridge opens on the 4th of April.",
+        "44 messages in view, about 15,6",
+        "[12,020 characters of read_page moved out of view: read_message(place=2)",
+    ],
     "tools.py": ["convert gave 22.0", "look_up gave London"],
 }
 

@@ -16,17 +16,20 @@ from gossamer import (
     AgentPool,
     Approve,
     Deny,
+    FanoutPipeline,
     HostedTool,
     HumanInput,
     Limits,
     Loop,
     Message,
+    MessageHub,
     ModelSettings,
     Parallel,
     Result,
     RunContext,
     Runnable,
     RunStream,
+    SequentialPipeline,
     Session,
     Step,
     StepContext,
@@ -35,11 +38,17 @@ from gossamer import (
     Toolkit,
     Workflow,
     WorkflowResult,
+    fanout_pipeline,
     handoff,
+    sequential_pipeline,
+    stream_pipeline,
     tool,
 )
+from gossamer.cache import MultiLevelCache, cached
 from gossamer.events import Event, TextDelta, ToolProgress
+from gossamer.flow import AgentEvent, MergedStream
 from gossamer.guardrails import Guardrail, guardrail
+from gossamer.memory import Compaction, WorkingMemory
 from gossamer.models import Model, OpenAIChat, ScriptedModel
 
 
@@ -194,6 +203,19 @@ Agent("offline", guardrails=[polite])
 Agent("offline", guardrails=["polite"])  # pyright: ignore[reportArgumentType]
 guardrail(on=("everything",))  # pyright: ignore[reportArgumentType]
 
+remembering = WorkingMemory(10_000, working_summary_mode="compact", count_tokens=len)
+Agent("offline", memory=remembering)
+Agent("offline", memory=[remembering])
+Agent("offline", memory="long")  # pyright: ignore[reportArgumentType]
+WorkingMemory(working_summary_mode="shrink")  # pyright: ignore[reportArgumentType]
+
+
+async def fitting(session: Session) -> None:
+    async with remembering as memory:
+        assert_type(memory, WorkingMemory)
+        assert_type(await memory.fit(session), Compaction | None)
+
+
 one: Runnable = plain
 assert_type(handoff(plain, "Knows."), Tool[..., Any])
 Approve(remember="forever")  # pyright: ignore[reportArgumentType]
@@ -230,3 +252,50 @@ async def worked() -> None:
     assert_type(result, WorkflowResult[int])
     assert_type(result.steps["read"].seconds, float)
     assert_type(counting.visualize(result).svg, str)
+
+
+cache = MultiLevelCache()
+
+
+@cached(cache, ttl=60, tags=("quotes",))
+async def cached_quote(symbol: str, *, amount: float = 1.0) -> Quote:
+    return Quote(amount)
+
+
+def key_of(symbol: str) -> str:
+    return f"sync:{symbol}"
+
+
+@cached(cache, key=key_of)
+def cached_sync(symbol: str) -> list[int]:
+    return [len(symbol)]
+
+
+async def asks_the_cache() -> None:
+    assert_type(await cached_quote("A", amount=2.0), Quote)
+    assert_type(await cached_sync("A"), list[int])
+    await cached_quote.invalidate("A", amount=2.0)
+    await cached_quote(1)  # pyright: ignore[reportArgumentType]
+    await cached_quote("A", price=1.0)  # pyright: ignore[reportCallIssue]
+    await cached_sync.invalidate()  # pyright: ignore[reportCallIssue]
+
+
+async def together() -> None:
+    assert_type(await fanout_pipeline([plain, plain], "x"), list[Result[str]])
+    assert_type(await fanout_pipeline([quoting], "x", max_concurrency=2), list[Result[Quote]])
+    assert_type(await fanout_pipeline([plain], "x", on_error="collect"), list[Result[str] | Exception])
+    assert_type(await fanout_pipeline([one], "x"), list[Result[Any]])
+    assert_type((await sequential_pipeline([plain, quoting], "x")).output, Any)
+    await fanout_pipeline([plain], on_error="ignore")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await fanout_pipeline(["plain"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await SequentialPipeline([plain, quoting])(Message.user("x"))
+    await FanoutPipeline([plain, quoting], on_error="collect")("x")
+    async with stream_pipeline([plain], "x") as stream:
+        assert_type(stream, MergedStream[str])
+        async for item in stream:
+            assert_type(item, AgentEvent)
+            assert_type(item.event, Event)
+    assert_type(stream.results, list[Result[str]])
+    async with MessageHub([plain, one], "x") as hub:
+        assert_type(hub, MessageHub)
+        assert_type(hub.sessions["plain"], Session[Any])

@@ -22,6 +22,7 @@ EXAMPLES = [
     events.ToolProgress(CALL, {"done": 0.5}),
     events.ToolCallFinished(CALL, ToolResult("7", "f", "ok")),
     events.ApprovalNeeded(PendingCall(CALL, "approval", "1")),
+    events.Compacted(30_000, 9_000, 4, 20),
     events.HandoffEvent("other"),
     events.OutputDelta('{"a":'),
     events.OutputRestarted("why"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossamer import Agent, Session, ToolCall, ToolError, tool
+from gossamer import Agent, HostedTool, Session, ToolCall, ToolError, tool
 from gossamer.models import ScriptedModel
 from gossamer.tools import Offload
 
@@ -166,3 +166,10 @@ def test_reading_and_searching_are_bounded():
     assert len(offload.read(key, length=10**9)) < 20_100
     assert offload.read(key, find="x").count("\n") == 19
     assert offload.read(key, find="y") == "'y' does not occur in it."
+
+
+async def test_tools_of_a_provider_stay_behind_the_one_that_reads():
+    model = ScriptedModel([ToolCall.of("report"), "done"])
+    await Agent(model, tools=[report, HostedTool("web_search")]).run("go")
+    names = [one.name for one in model.requests[-1].tools]
+    assert names == ["report", "read_offloaded", "web_search"]

@@ -7,7 +7,9 @@ Its agent holds the conversation, so every concurrent run has an agent of its ow
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -22,7 +24,7 @@ from agentscope.credential import OpenAICredential
 from agentscope.event import TextBlockDeltaEvent
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import AssistantMsg, Msg, TextBlock, ToolCallBlock, ToolResultBlock, UserMsg
-from agentscope.model import ChatModelBase, ChatResponse, OpenAIChatModel
+from agentscope.model import ChatModelBase, ChatResponse, OpenAIChatModel, StructuredResponse
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
@@ -152,6 +154,50 @@ async def turns() -> dict:
     return await common.turn_costs(kept=kept)
 
 
+class SummarisingModel(AnsweringModel):
+    """Its context is so narrow that a history of 1,000 is compressed; a summary lies ready."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context_size = 20_000
+        self.asked = 0
+
+    async def generate_structured_output(self, messages: list[Msg], *args: object, **kwargs: object):
+        self.asked = len(messages)
+        names = ContextConfig().summary_schema["properties"]
+        return StructuredResponse(content=dict.fromkeys(names, "nothing"))
+
+
+def searches(count: int) -> list[Msg]:
+    """So many messages as Gossamer counts them: a question, a call and its result in one here, an answer."""
+    result = "the bridge opens in the spring, before the rivers rise. " * 180
+    messages = []
+    for number in range(count // 4):
+        call = ToolCallBlock(id=f"call-{number}", name="search", input="{}")
+        gave = ToolResultBlock(id=f"call-{number}", name="search", output=result)
+        messages += [
+            UserMsg("user", f"question {number}"),
+            AssistantMsg("agent", [call, gave]),
+            AssistantMsg("agent", f"answer {number}"),
+        ]
+    return messages
+
+
+async def compress() -> dict:
+    model = SummarisingModel()
+    best = float("inf")
+    for _ in range(common.REPEATS):
+        agent = build_agent(model, state=AgentState(context=searches(1_000)))
+        gc.collect()
+        start = time.process_time()
+        await agent.compress_context()
+        best = min(best, time.process_time() - start)
+        assert model.asked > 700
+        assert len(agent.state.context) < 30
+        assert "nothing" in str(agent.state.summary)
+    return {"value": round(best * 1e6, 1), "unit": "us"}
+
+
 def build_model(*, stream: bool) -> OpenAIChatModel:
     client = common.openai_http_client()
     return OpenAIChatModel(
@@ -196,6 +242,7 @@ common.main(
         "run": run,
         "run_tool": run_tool,
         "memory": memory,
+        "compress": compress,
         "turns": turns,
         "stream": stream,
         "http": http,

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -16,7 +18,9 @@ common.prepare()
 os.environ["AGNO_TELEMETRY"] = "false"
 
 from agno.agent import Agent
+from agno.db.base import SessionType
 from agno.db.in_memory import InMemoryDb
+from agno.db.sqlite import SqliteDb
 from agno.models.base import Model
 from agno.models.message import Message
 from agno.models.openai import OpenAIChat
@@ -34,9 +38,11 @@ class AnsweringModel(Model):
         super().__init__(id="answering")
         self.calls_tool = calls_tool
         self.seen = 0
+        self.asked = 0.0
 
     async def ainvoke(self, messages: list[Message], *args: object, **kwargs: object) -> ModelResponse:
         self.seen = len(messages)
+        self.asked = time.perf_counter()
         if self.calls_tool and messages[-1].role != "tool":
             function = {"name": "add", "arguments": common.TOOL_ARGUMENTS}
             call = {"id": common.CALL_ID, "type": "function", "function": function}
@@ -147,6 +153,53 @@ async def turns() -> dict:
     return await common.turn_costs(given, kept)
 
 
+async def stored_run() -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        database = SqliteDb(db_file=f"{folder}/agno.db")
+        agent = Agent(
+            model=AnsweringModel(),
+            db=database,
+            telemetry=False,
+            add_history_to_context=True,
+            num_history_runs=50,
+        )
+
+        async def run(session: str) -> str:
+            return (await agent.arun(common.PROMPT, session_id=session)).content
+
+        assert await run("first") == common.REPLY
+        result = await common.stored_run(run)
+        kept = database.get_session("0-7", SessionType.AGENT)
+        assert len(kept.runs) == 5, len(kept.runs)
+    return result | {"what": "SqliteDb, the last 50 runs given"}
+
+
+async def stored_go_on() -> dict:
+    model = AnsweringModel()
+    with tempfile.TemporaryDirectory() as folder:
+        database = SqliteDb(db_file=f"{folder}/agno.db")
+        database.upsert_session(AgentSession(session_id="s", agent_id="a"))
+        for index, run in enumerate(conversation_runs(10_000)):
+            database.upsert_run(run, "s", run_index=index)
+        agent = Agent(
+            id="a",
+            model=model,
+            db=database,
+            session_id="s",
+            telemetry=False,
+            add_history_to_context=True,
+            num_history_runs=50,
+        )
+
+        async def turn() -> float:
+            assert (await agent.arun(common.PROMPT)).content == common.REPLY
+            assert 90 <= model.seen <= 110, model.seen
+            return model.asked
+
+        result = await common.stored_go_on(turn)
+    return result | {"what": "SqliteDb, the last 50 runs given"}
+
+
 def build_model() -> OpenAIChat:
     client = common.openai_http_client()
     params = {"http_client": client} if client else None
@@ -212,6 +265,8 @@ common.main(
         "memory": memory,
         "turns": turns,
         "workflow": workflow,
+        "stored_run": stored_run,
+        "stored_go_on": stored_go_on,
         "stream": stream,
         "http": http,
         "import": imports,

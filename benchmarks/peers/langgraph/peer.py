@@ -36,6 +36,7 @@ class AnsweringModel(BaseChatModel):
 
     calls_tool: bool = False
     seen: int = 0
+    asked: float = 0.0
     tool_result: str | None = None
 
     @property
@@ -50,6 +51,7 @@ class AnsweringModel(BaseChatModel):
 
     async def _agenerate(self, messages: list[BaseMessage], *args: object, **kwargs: object) -> ChatResult:
         self.seen = len(messages)
+        self.asked = time.perf_counter()
         last = messages[-1]
         if self.calls_tool and not isinstance(last, ToolMessage):
             call = {"name": "add", "args": {"a": 2, "b": 3}, "id": common.CALL_ID}
@@ -169,6 +171,40 @@ async def turns() -> dict:
     return await common.turn_costs(given, kept)
 
 
+async def stored_run() -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncSqliteSaver.from_conn_string(f"{folder}/langgraph.db") as saver:
+            agent = build_agent(AnsweringModel(), checkpointer=saver)
+
+            async def run(session: str) -> str:
+                result = await agent.ainvoke(prompt(), {"configurable": {"thread_id": session}})
+                return result["messages"][-1].content
+
+            assert await run("first") == common.REPLY
+            result = await common.stored_run(run)
+            kept = await agent.aget_state({"configurable": {"thread_id": "0-7"}})
+            assert len(kept.values["messages"]) == 10
+    return result | {"what": "AsyncSqliteSaver, all messages given"}
+
+
+async def stored_go_on() -> dict:
+    model = AnsweringModel()
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncSqliteSaver.from_conn_string(f"{folder}/langgraph.db") as saver:
+            agent = build_agent(model, checkpointer=saver)
+            config = {"configurable": {"thread_id": "s"}}
+            await agent.aupdate_state(config, {"messages": history(10_000)})
+
+            async def turn() -> float:
+                result = await agent.ainvoke(prompt(), config)
+                assert result["messages"][-1].content == common.REPLY
+                assert model.seen > 10_000
+                return model.asked
+
+            result = await common.stored_go_on(turn)
+    return result | {"what": "AsyncSqliteSaver, all messages given: it has no view"}
+
+
 def build_model() -> ChatOpenAI:
     client = common.openai_http_client()
     return ChatOpenAI(model=common.MODEL, base_url=common.setting("url"), http_async_client=client)
@@ -263,6 +299,8 @@ common.main(
         "turns": turns,
         "workflow": workflow,
         "workflow_stored": workflow_stored,
+        "stored_run": stored_run,
+        "stored_go_on": stored_go_on,
         "stream": stream,
         "http": http,
         "import": imports,

@@ -13,7 +13,7 @@ import msgspec
 
 from gossamer.errors import ArgumentError
 
-__all__ = ["CacheStatistics", "MemoryCache"]
+__all__ = ["CacheStatistics", "MemoryCache", "check_ttl"]
 
 # What an entry takes beside its key and value: the tuple, the table, two string headers.
 _OVERHEAD_BYTES = 200
@@ -52,11 +52,17 @@ class MemoryCache:
         ttl: how long values are good that come without a time of their own, in seconds; None for as long as there is
             room.
 
+    Attributes:
+        ttl: as above.
+        hits: values found.
+        misses: keys that were not there, or no longer good.
+        find: gives a key's entry as it is, good or not: the value, the moment up to which it is good, its size.
+
     Raises:
         ArgumentError: a bound or a time that is not above 0.
     """
 
-    __slots__ = ("_entries", "_evictions", "_find", "_hits", "_lock", "_max_entries", "_misses", "_ttl")
+    __slots__ = ("_entries", "_evictions", "_lock", "_max_entries", "find", "hits", "misses", "ttl")
 
     def __init__(
         self, max_entries: int = 10_000, max_bytes: int = 64 * 1024 * 1024, ttl: float | None = None
@@ -65,16 +71,16 @@ class MemoryCache:
             raise ArgumentError(
                 f"max_entries and max_bytes must be at least 1, not {max_entries} and {max_bytes}"
             )
-        _check_ttl(ttl)
+        check_ttl(ttl)
         # Each entry is its value, the moment up to which it is good or None, and its size.
         self._entries: cachebox.LRUCache[str, tuple[Any, float | None, int]] = cachebox.LRUCache(
             max_bytes, getsizeof=_size_of_entry
         )
-        self._find: Callable[[str], tuple[Any, float | None, int] | None] = self._entries.get
+        self.find: Callable[[str], tuple[Any, float | None, int] | None] = self._entries.get
         self._max_entries = max_entries
-        self._ttl = ttl
+        self.ttl = ttl
         self._lock = Lock()
-        self._hits = self._misses = self._evictions = 0
+        self.hits = self.misses = self._evictions = 0
 
     def __repr__(self) -> str:
         return f"MemoryCache({len(self._entries)} entries, {self._entries.current_size()} bytes)"
@@ -84,27 +90,27 @@ class MemoryCache:
 
         O(1), allocates nothing.
         """
-        entry = self._find(key)
+        entry = self.find(key)
         if entry is None:
-            self._misses += 1
+            self.misses += 1
             return default
         if entry[1] is not None and entry[1] <= monotonic():
-            self._expire(key, entry)
+            self.expire(key, entry)
             return default
-        self._hits += 1
+        self.hits += 1
         return entry[0]
 
     async def get(self, key: str, default: Any = None) -> Any:
         """Give the value under a key, or `default`; never suspends. O(1), allocates the coroutine."""
         # The same as `peek`, written out: a call less.
-        entry = self._find(key)
+        entry = self.find(key)
         if entry is None:
-            self._misses += 1
+            self.misses += 1
             return default
         if entry[1] is not None and entry[1] <= monotonic():
-            self._expire(key, entry)
+            self.expire(key, entry)
             return default
-        self._hits += 1
+        self.hits += 1
         return entry[0]
 
     async def set(self, key: str, value: Any, ttl: float | None = None) -> None:
@@ -120,10 +126,13 @@ class MemoryCache:
         Raises:
             ArgumentError: a time that is not above 0.
         """
-        _check_ttl(ttl)
-        seconds = self._ttl if ttl is None else ttl
+        check_ttl(ttl)
+        self.keep(key, value, self.ttl if ttl is None else ttl, _size_of(value))
+
+    def keep(self, key: str, value: Any, seconds: float | None, size: int) -> None:
+        """Keep a value as `set` does, its time and its size known; O(1)."""
         expires = None if seconds is None else monotonic() + seconds
-        size = len(key) + _size_of(value) + _OVERHEAD_BYTES
+        size += len(key) + _OVERHEAD_BYTES
         entries = self._entries
         with self._lock:
             # Taken out first, so that what follows can be counted as what it is.
@@ -139,6 +148,10 @@ class MemoryCache:
 
     async def delete(self, key: str) -> None:
         """Forget a key, known or not; never suspends."""
+        self.drop(key)
+
+    def drop(self, key: str) -> None:
+        """Forget a key as `delete` does. O(1)."""
         with self._lock:
             self._entries.pop(key, None)
 
@@ -150,14 +163,13 @@ class MemoryCache:
     def statistics(self) -> CacheStatistics:
         """Tell what the cache has done and holds. O(1)."""
         entries = self._entries
-        return CacheStatistics(
-            self._hits, self._misses, self._evictions, len(entries), entries.current_size()
-        )
+        return CacheStatistics(self.hits, self.misses, self._evictions, len(entries), entries.current_size())
 
-    def _expire(self, key: str, entry: tuple[Any, float | None, int]) -> None:
-        self._misses += 1
+    def expire(self, key: str, entry: tuple[Any, float | None, int]) -> None:
+        """Forget an entry that was found to be no longer good, and count the miss. O(1)."""
+        self.misses += 1
         with self._lock:
-            if self._find(key) is entry:  # another thread may have put a new value there
+            if self.find(key) is entry:  # another thread may have put a new value there
                 self._entries.pop(key, None)
 
 
@@ -174,6 +186,11 @@ def _size_of(value: Any) -> int:
         return sys.getsizeof(value)
 
 
-def _check_ttl(ttl: float | None) -> None:
+def check_ttl(ttl: float | None) -> None:
+    """Refuse a time that is not above 0.
+
+    Raises:
+        ArgumentError: it is not.
+    """
     if ttl is not None and not ttl > 0:
         raise ArgumentError(f"ttl must be above 0 seconds, not {ttl!r}; leave it out to keep values")

@@ -1,4 +1,4 @@
-"""The command line: `gossamer run`, `chat`, `simulate`, `bench`, `models`, `doctor`.
+"""The command line: `gossamer run`, `chat`, `sessions`, `resume`, `simulate`, `bench`, `models`, `doctor`.
 
 Each command is a file of its own, loaded when it is called. The list of commands is written without loading
 anything, so that `gossamer --help` costs little more than the interpreter.
@@ -24,6 +24,8 @@ _ABOUT = "Run AI agents, talk to them, and see what they need."
 _COMMANDS = {
     "run": "Run an agent once and show its tool calls and its answer.",
     "chat": "Talk to an agent.",
+    "sessions": "List the sessions of a store; show, export, import or delete one.",
+    "resume": "Go on with the runs of a store whose process died.",
     "simulate": "Serve a model provider that costs nothing: OpenAI's, Anthropic's, Gemini's and Ollama's formats.",
     "bench": "Measure, in a source checkout.",
     "models": "List the providers, what each can do, and which are configured.",

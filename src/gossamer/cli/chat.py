@@ -17,9 +17,10 @@ import msgspec
 
 from gossamer.agent import Agent
 from gossamer.cli.choice import choose_agent, describe_model
-from gossamer.cli.run import loop_factory
+from gossamer.cli.loop import loop_factory
 from gossamer.cli.screen import Screen, describe_usage
-from gossamer.errors import GossamerError
+from gossamer.cli.stores import choose_session
+from gossamer.errors import GossamerError, SessionError
 from gossamer.events import UsageUpdated
 from gossamer.models.registry import resolve
 from gossamer.records import Answer, Approve, Decision, Deny, PendingCall
@@ -34,7 +35,15 @@ _CHOICES = "  (a)pprove, approve for this (s)ession, (e)dit the arguments, (d)en
 _HELP = "/new begins anew, /usage tells what was used, /exit leaves; Ctrl-C cancels an answer"
 
 
-def chat(target: str | None = None, /, *, model: str | None = None, instructions: str | None = None) -> int:
+def chat(
+    target: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    instructions: str | None = None,
+    store: str | None = None,
+    session: str | None = None,
+) -> int:
     """Talk to an agent: answers as they come, tools as they run, approvals at the prompt.
 
     At the prompt /new begins anew, /usage tells what was used, and /exit, Ctrl-D or Ctrl-C leaves. While an answer
@@ -44,6 +53,8 @@ def chat(target: str | None = None, /, *, model: str | None = None, instructions
         target: your agent, as app.py:agent or package.module:agent.
         model: provider:model, or offline; in place of the agent's.
         instructions: the system prompt; in place of the agent's.
+        store: where the chat is kept, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
+        session: the id of the session to go on with; a new one where it is not said.
 
     Returns:
         The exit code: 1 where the input ended while a run waited for a decision.
@@ -54,8 +65,9 @@ def chat(target: str | None = None, /, *, model: str | None = None, instructions
     agent = choose_agent(target, model, instructions)
     if isinstance(agent.model, str):
         resolve(agent.model)
+    kept = choose_session(store, session)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        one = _Chat(agent, runner)
+        one = _Chat(agent, runner, Session() if kept is None else kept)
         one.talk()
     return 1 if one.left_undecided else 0
 
@@ -65,12 +77,12 @@ class _Left(Exception):  # noqa: N818 - no error: the user has left
 
 
 class _Chat:
-    def __init__(self, agent: Agent[Any, Any], runner: asyncio.Runner) -> None:
+    def __init__(self, agent: Agent[Any, Any], runner: asyncio.Runner, session: Session[Any]) -> None:
         self.agent = agent
         self.runner = runner
         self.screen = Screen()
         self.lines = _Lines(self.screen)
-        self.session: Session[Any] = Session()
+        self.session = session
         self.left_undecided = False
         self.spent = Usage()  # by runs that have ended
         self.running = Usage()  # by the last run, which a decision may take further
@@ -79,7 +91,10 @@ class _Chat:
         """Read and answer until the user leaves."""
         self.screen.note(f"model: {describe_model(self.agent.model)}")
         self.screen.note(_HELP)
+        if self.session.store is not None:
+            self.take_up()
         with contextlib.suppress(_Left):
+            self.settle(self.session.pending)
             while True:
                 said = self.lines.read("> ").strip()
                 if said.startswith("/"):
@@ -92,27 +107,57 @@ class _Chat:
             case "/exit":
                 raise _Left
             case "/new":
-                self.session = Session()
-                self.screen.note("a new conversation")
+                self.session = Session(store=self.session.store)
+                kept = "" if self.session.store is None else f", session {self.session.id}"
+                self.screen.note(f"a new conversation{kept}")
             case "/usage":
                 self.screen.note(describe_usage(self.spent + self.running))
             case _:
                 self.screen.note(f"there is no {said.split(maxsplit=1)[0]}; {_HELP}")
 
+    def take_up(self) -> None:
+        """Load what was said before, and tell where the conversation stands."""
+        session = self.session
+        self.runner.run(session.load())
+        before = f", {len(session.messages)} messages so far" if len(session.messages) else ""
+        self.screen.note(f"session {session.id}{before}")
+        for message in session.messages[-2:]:
+            if message.text:
+                self.screen.line(f"{message.role}: {message.text}", "dim")
+        if session.unfinished is not None and not session.pending:
+            self.screen.note(
+                "its last run has not ended; where its process died, gossamer resume goes on, and a new message closes it"
+            )
+
     def answer(self, said: str) -> None:
         self.spent, self.running = self.spent + self.running, Usage()
         result = self.follow(lambda: self.agent.stream(said, session=self.session, pending="deny"))
-        while result is not None and result.pending:
-            decisions = self.decide(result.pending)
+        if result is None:
+            return
+        if result.stopped is not None:
+            self.screen.note(f"stopped: {result.stopped}")
+        self.settle(result.pending)
+
+    def settle(self, pending: tuple[PendingCall, ...]) -> None:
+        """Ask for decisions until nothing waits for one."""
+        while pending:
+            decisions = self.decide(pending)
             if decisions is None:
                 self.screen.note("not decided; your next message denies what waits")
                 return
             went_on = self.follow(lambda chosen=decisions: self.agent.resume_stream(self.session, chosen))
-            if went_on is None and self.session.pending:  # a decision did not fit, which has been told
-                continue
-            result = went_on
-        if result is not None and result.stopped is not None:
-            self.screen.note(f"stopped: {result.stopped}")
+            if went_on is not None:
+                pending = went_on.pending
+                if went_on.stopped is not None:
+                    self.screen.note(f"stopped: {went_on.stopped}")
+            elif not self.waits():  # where something does, a decision did not fit, which has been told
+                return
+
+    def waits(self) -> bool:
+        """Whether the session waits for a decision; nobody knows where its store failed."""
+        with contextlib.suppress(SessionError):
+            return bool(self.session.pending)
+        return False
 
     def follow(self, start: Callable[[], RunStream[Any]]) -> Result[Any] | None:
         """Drive a run and show it; None where it was cancelled or failed, which has been told then."""

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gossamer.agent import Agent
 from gossamer.errors import ArgumentError
@@ -17,7 +17,15 @@ from gossamer.tools.function import tool
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["QUESTION", "base_url", "choose_agent", "convert", "default_model", "describe_model"]
+__all__ = [
+    "QUESTION",
+    "base_url",
+    "choose_agent",
+    "choose_agents",
+    "convert",
+    "default_model",
+    "describe_model",
+]
 
 _DEFAULT_MODELS = ("openai:gpt-5-mini", "anthropic:claude-haiku-5-5", "gemini:gemini-3.8-flash")
 
@@ -82,7 +90,7 @@ def choose_agent(target: str | None, model: str | None, instructions: str | None
         return Agent(
             model or default_model(), instructions or "Be brief. Use tools to calculate.", tools=[convert]
         )
-    agent = _load(target)
+    agent = _load_agent(target)
     changes: dict[str, Any] = {}
     if model is not None:
         changes["model"] = model
@@ -91,17 +99,51 @@ def choose_agent(target: str | None, model: str | None, instructions: str | None
     return agent.replace(**changes) if changes else agent
 
 
-def _load(target: str) -> Agent[Any, Any]:
+def choose_agents(target: str) -> list[Agent[Any, Any]]:
+    """Give the agents that a name stands for: one, a list, tuple or dict of them, or what a function gives of these.
+
+    Args:
+        target: `app.py:agents` or `package.module:agents`.
+
+    Raises:
+        ArgumentError: there is no such file, module or name, it is something else, or two agents have one name.
+    """
+    found, others = _load(target)
+    if callable(found) and not isinstance(found, Agent):
+        found = found()
+    if isinstance(found, dict):
+        found = list(cast("dict[Any, Any]", found).values())
+    agents: list[Any] = list(cast("list[Any]", found)) if isinstance(found, list | tuple) else [found]
+    for one in agents:
+        if not isinstance(one, Agent):
+            raise ArgumentError(f"{target!r} gives no agents: one is of type {type(one).__name__}; {others}")
+    names = [one.name for one in agents]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ArgumentError(
+            f"{target!r} has two agents called {', '.join(twice)}; give each a name of its own"
+        )
+    return agents
+
+
+def _load_agent(target: str) -> Agent[Any, Any]:
+    agent, others = _load(target)
+    if not isinstance(agent, Agent):
+        raise ArgumentError(f"{target!r} is no agent: it is of type {type(agent).__name__}; {others}")
+    return agent  # pyright: ignore[reportUnknownVariableType] - what type it answers with is not known here
+
+
+def _load(target: str) -> tuple[Any, str]:
+    """Give what a name stands for, and words about the agents beside it, for errors."""
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise ArgumentError(f"{target!r} names no agent; write app.py:agent or package.module:agent")
     module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
-    agent: Any = getattr(module, name, None)
-    if not isinstance(agent, Agent):
-        others = ", ".join(key for key, value in vars(module).items() if isinstance(value, Agent))
-        found = f"it is of type {type(agent).__name__}" if hasattr(module, name) else "there is no such name"
-        raise ArgumentError(f"{target!r} is no agent: {found}; agents in {place}: {others or 'none'}")
-    return agent  # pyright: ignore[reportUnknownVariableType] - what type it answers with is not known here
+    others = ", ".join(key for key, value in vars(module).items() if isinstance(value, Agent))
+    others = f"agents in {place}: {others or 'none'}"
+    if not hasattr(module, name):
+        raise ArgumentError(f"{target!r} is no agent: there is no such name; {others}")
+    return getattr(module, name), others
 
 
 def _load_file(path: Path) -> ModuleType:

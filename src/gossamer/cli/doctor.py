@@ -15,8 +15,8 @@ from cyclopts import Parameter
 
 import gossamer
 from gossamer.cli.choice import base_url, default_model
+from gossamer.cli.loop import loop_factory
 from gossamer.cli.online import OnlineService, ask_services, show_services
-from gossamer.cli.run import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.cli.tools_report import ToolkitState, show_tools, tools_report
 from gossamer.errors import ArgumentError, GossamerError
@@ -50,7 +50,13 @@ _OPTIONAL = {
     "uvloop": ("uvloop", "a faster event loop", "pip install uvloop; not for Windows"),
     "prometheus_client": ("prometheus-client", "metrics", "pip install 'gossamer[metrics]'"),
     "mcp": ("mcp", "tools of MCP servers", "pip install 'gossamer[mcp]'"),
-    "psycopg": ("psycopg", "Postgres for agents", "pip install 'gossamer[sql]'"),
+    "psycopg": (
+        "psycopg",
+        "sessions in Postgres; Postgres for agents",
+        "pip install 'gossamer[postgres]' or 'gossamer[sql]'",
+    ),
+    "tiktoken": ("tiktoken", "exact token counts for OpenAI's models", "pip install 'gossamer[tokens]'"),
+    "redis": ("redis", "caches in Redis or Valkey", "pip install 'gossamer[redis]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "sentence_transformers": (
         "sentence-transformers",

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from gossamer.cli.run import loop_factory
+from gossamer.cli.loop import loop_factory
 from gossamer.cli.screen import Screen
 from gossamer.errors import ArgumentError
 from gossamer.models.base import Price

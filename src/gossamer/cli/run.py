@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -12,15 +11,18 @@ from cyclopts import Parameter
 
 from gossamer.agent import Agent
 from gossamer.cli.choice import QUESTION, choose_agent, describe_model
+from gossamer.cli.loop import loop_factory
 from gossamer.cli.screen import Screen, describe_usage
+from gossamer.cli.stores import choose_session
 from gossamer.errors import ArgumentError, RunPausedError
 from gossamer.events import Event, RunFinished
 from gossamer.messages import ToolCall, ToolResult
 from gossamer.models.registry import resolve
 from gossamer.result import Result
 from gossamer.schema import encode_value
+from gossamer.session import Session
 
-__all__ = ["loop_factory", "run"]
+__all__ = ["run"]
 
 
 def run(
@@ -32,6 +34,8 @@ def run(
     instructions: str | None = None,
     stream: bool | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    store: str | None = None,
+    session: str | None = None,
 ) -> int:
     """Run an agent once and show its tool calls and its answer.
 
@@ -45,6 +49,8 @@ def run(
         instructions: the system prompt; in place of the agent's.
         stream: show the answer as it comes; the default, but with --json. With --json: a line of JSON an event.
         json: print the result as JSON, and nothing else.
+        store: where the conversation is kept, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
+        session: the id of the session to go on with; a new one where it is not said.
 
     Returns:
         The exit code.
@@ -58,28 +64,24 @@ def run(
     if isinstance(agent.model, str):
         resolve(agent.model)  # a missing key is told before anything is printed
     question = QUESTION if prompt is None else prompt
+    kept = choose_session(store, session)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if json:
-            return runner.run(_print_json(agent, question, stream=bool(stream)))
+            return runner.run(_print_json(agent, question, kept, stream=bool(stream)))
         screen = Screen()
         screen.note(f"model: {describe_model(agent.model)}")
+        if kept is not None:
+            screen.note(f"session {kept.id}")
         if prompt is None:
             screen.line(f"> {QUESTION}", "bold")
-        return runner.run(_show(screen, agent, question, stream=stream is not False))
+        return runner.run(_show(screen, agent, question, kept, stream=stream is not False))
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Give what makes an event loop: uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-async def _show(screen: Screen, agent: Agent[Any, Any], prompt: str, *, stream: bool) -> int:
+async def _show(
+    screen: Screen, agent: Agent[Any, Any], prompt: str, session: Session[Any] | None, *, stream: bool
+) -> int:
     if stream:
-        async with agent.stream(prompt) as events:
+        async with agent.stream(prompt, session=session) as events:
             async for event in events:
                 screen.show(event)
         result = events.result
@@ -87,13 +89,15 @@ async def _show(screen: Screen, agent: Agent[Any, Any], prompt: str, *, stream: 
         if result.finish_reason == "ended_by_tool" and result.value is not None:
             screen.line(encode_value(result.value))
     else:
-        result = await agent.run(prompt)
+        result = await agent.run(prompt, session=session)
         _show_whole(screen, result)
     screen.note(f"{describe_usage(result.usage)}, {result.duration:.2f} s")
     if result.pending:
         names = ", ".join(pending.call.name for pending in result.pending)
         raise RunPausedError(
-            f"the run waits for a decision about {names}; decide in gossamer chat", pending=result.pending
+            f"the run waits for a decision about {names}; decide in gossamer chat"
+            f"{'' if session is None else f' --session {session.id}'}",
+            pending=result.pending,
         )
     if result.stopped is not None:
         raise result.stopped
@@ -113,32 +117,35 @@ def _show_whole(screen: Screen, result: Result[Any]) -> None:
         screen.line(encode_value(result.value))
 
 
-async def _print_json(agent: Agent[Any, Any], prompt: str, *, stream: bool) -> int:
+async def _print_json(
+    agent: Agent[Any, Any], prompt: str, session: Session[Any] | None, *, stream: bool
+) -> int:
     if not stream:
-        result = await agent.run(prompt)
-        _print_line(_as_data(result))
+        result = await agent.run(prompt, session=session)
+        _print_line(_as_data(result, session))
     else:
-        async with agent.stream(prompt) as events:
+        async with agent.stream(prompt, session=session) as events:
             async for event in events:
-                _print_line(_event_data(event))
+                _print_line(_event_data(event, session))
         result = events.result
     if result.stopped is not None or result.pending:
         return 1
     return 0
 
 
-def _event_data(event: Event) -> Any:
+def _event_data(event: Event, session: Session[Any] | None) -> Any:
     if isinstance(event, RunFinished):
-        return {"type": "run_finished", "result": _as_data(event.result)}
+        return {"type": "run_finished", "result": _as_data(event.result, session)}
     return event
 
 
-def _as_data(result: Result[Any]) -> dict[str, Any]:
+def _as_data(result: Result[Any], session: Session[Any] | None) -> dict[str, Any]:
     """Lay out a result as JSON data: what it says, not the session or the agent behind it."""
     return {
         "output": result.value,
         "finish_reason": result.finish_reason,
         "run_id": result.run_id,
+        **({} if session is None else {"session": session.id}),
         "model": result.model,
         "duration": round(result.duration, 6),
         "usage": result.usage,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gossamer.messages import ToolCall, ToolResult
     from gossamer.usage import Usage
 
-__all__ = ["Screen", "describe_usage"]
+__all__ = ["Screen", "describe_usage", "printable"]
 
 _SHOWN_CHARS = 300
 
@@ -118,6 +118,11 @@ class Screen:
 
     def _clean(self, text: str) -> str:
         return text.translate(_CONTROL) if self._is_terminal else text
+
+
+def printable(text: str) -> str:
+    """Give a text as one line that a terminal can be trusted with."""
+    return " ".join(text.split()).translate(_CONTROL)
 
 
 def describe_usage(usage: Usage) -> str:

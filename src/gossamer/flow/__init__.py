@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
 from gossamer.flow.handoff import handoff
+from gossamer.flow.hub import MessageHub
+from gossamer.flow.merged import AgentEvent, MergedStream, stream_pipeline
+from gossamer.flow.sequential import SequentialPipeline, sequential_pipeline
 from gossamer.flow.workflow import (
     Condition,
     HumanInput,
@@ -23,21 +27,29 @@ from gossamer.flow.workflow import (
 )
 
 __all__ = [
+    "AgentEvent",
     "Condition",
+    "FanoutPipeline",
     "HumanInput",
     "Loop",
     "Map",
+    "MergedStream",
+    "MessageHub",
     "Parallel",
     "Picture",
     "Retry",
     "Router",
+    "SequentialPipeline",
     "Step",
     "StepContext",
     "StepSummary",
     "Workflow",
     "WorkflowResult",
     "add_up",
+    "fanout_pipeline",
     "handoff",
     "join_lists",
+    "sequential_pipeline",
+    "stream_pipeline",
     "take_last",
 ]

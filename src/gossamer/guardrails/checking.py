@@ -95,7 +95,8 @@ class Guards:
         said: list[Message] = []
         for place, message in asked_before(context):
             checked = await self._checked_input(context, message)
-            if checked is not message:
+            in_view = context.session.view.since(place)[:1]
+            if checked is not message and in_view == [message]:  # no summary stands for it
                 moved = ViewMovedRecord(
                     run=context.run_id, reason="guardrail", begin=place, end=place + 1, insert=(checked,)
                 )

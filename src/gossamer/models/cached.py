@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from gossamer.cache import Cache, MemoryCache
+from gossamer.cache import Cache, MemoryCache, MultiLevelCache
+from gossamer.errors import CacheError
 from gossamer.events import Delta, TextDelta, ThinkingDelta, ToolArgumentsDelta, ToolCallStarted
 from gossamer.ids import new_id
 from gossamer.messages import Audio, File, Image, Message, Part, ProviderData, ToolCall, ToolResult
@@ -287,6 +289,10 @@ _Place: TypeAlias = tuple[asyncio.AbstractEventLoop, str]
 _Flights: TypeAlias = dict[_Place, _Flight]
 
 
+class _NotKept(Exception):  # noqa: N818 - a way out of a computation, and no error
+    """An answer was given that is not to be kept."""
+
+
 # --- the class ----------------------------------------------------------------------------------------------
 
 
@@ -300,6 +306,9 @@ class CachedModel(WrappedModel):
     Equal requests under way in one event loop are asked once. Where that one call fails or is cancelled, another asks
     in its turn; after a second one that failed, those who still wait ask each for itself. A stream whose consumer does
     not come back for the next delta for two seconds is waited for no longer.
+
+    With a `MultiLevelCache` in Redis that holds across processes too, for what is not streamed: one of them asks, and the
+    others get its answer.
 
     A stream is replayed as the deltas that came, at once. An answer from the cache has ids and a time of its own;
     its usage is one of `cached_calls` and nothing else. A cache that fails is passed over, with a line in the log.
@@ -337,6 +346,9 @@ class CachedModel(WrappedModel):
                 return answer.response()
         flight = _Flight(self._flights, place)
         try:
+            if isinstance(self.cache, MultiLevelCache):
+                answer, response = await self._find_or_ask(self.cache, key, request)
+                return answer.response() if response is None else response
             answer = await self._find(key)
             if answer is not None:
                 return answer.response()
@@ -346,6 +358,42 @@ class CachedModel(WrappedModel):
             return response
         finally:
             flight.land(answer)
+
+    async def _find_or_ask(
+        self, cache: MultiLevelCache, key: str, request: ModelRequest
+    ) -> tuple[_Answer, ModelResponse | None]:
+        """Look an answer up, or ask as the one of all processes that does; gives the response where it was asked."""
+        response: ModelResponse | None = None
+
+        async def ask() -> bytes:
+            nonlocal response
+            response = await self.model.respond(request)
+            if response.finish_reason not in _KEPT_REASONS:
+                raise _NotKept
+            return msgspec.json.encode(_Answer.of(response))
+
+        answer: _Answer | None = None
+        data: Any = None
+        with suppress(_NotKept):
+            try:
+                data = await cache.get_or_compute(key, ask, self.ttl)
+            except CacheError as error:
+                logger.warning("the cache of model %r failed to give an answer: %r", self.name, error)
+        if response is None and data is not None:
+            try:
+                answer = _decode(data)
+            except (TypeError, msgspec.DecodeError) as error:
+                logger.warning(
+                    "the cache of model %r has no answer where one should be: %r", self.name, error
+                )
+        if response is None and answer is None:
+            response = await self.model.respond(request)
+            await self._keep(key, _Answer.of(response))
+        self._count("hit" if response is None else "miss")
+        if response is not None:
+            answer = _Answer.of(response)
+        assert answer is not None
+        return answer, response
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
         """Replay from the cache, else ask; see `Model.stream`."""

@@ -21,6 +21,7 @@ __all__ = [
     "StoredSession",
     "StoredSnapshot",
     "check_id",
+    "check_name",
 ]
 
 # `running`: a run holds it; `paused`: one waits for decisions; `broken`: the process of one died; else `idle`.
@@ -65,10 +66,12 @@ class Held(msgspec.Struct, frozen=True):
     Attributes:
         fence: goes with each append; a later holder has another one, and appends with this one are refused then.
         length: how many records its journal has.
+        is_new: whether it was made by this, so that nothing is to be loaded.
     """
 
     fence: int
     length: int
+    is_new: bool = False
 
 
 class StoredSnapshot(msgspec.Struct, frozen=True):
@@ -228,13 +231,24 @@ def check_id(session: str) -> None:
     Raises:
         ArgumentError: it is empty, has a NUL byte or half a surrogate pair, or is longer than 1,000 bytes.
     """
-    if not session or "\x00" in session:
-        raise ArgumentError(f"the id of a session must not be empty or have a NUL byte: {session[:100]!r}")
+    check_name("the id of a session", session)
+
+
+def check_name(what: str, name: str) -> None:
+    """Check a name by which things are found in a store.
+
+    Args:
+        what: it is the name of, for the error.
+        name: the name.
+
+    Raises:
+        ArgumentError: it is empty, has a NUL byte or half a surrogate pair, or is longer than 1,000 bytes.
+    """
+    if not name or "\x00" in name:
+        raise ArgumentError(f"{what} must not be empty or have a NUL byte: {name[:100]!r}")
     try:
-        size = len(session.encode())
+        size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"the id of a session must be valid text: {session[:100]!a}") from error
+        raise ArgumentError(f"{what} must be valid text: {name[:100]!a}") from error
     if size > MAX_ID_BYTES:
-        raise ArgumentError(
-            f"the id of a session must be at most {MAX_ID_BYTES} bytes, not {size}: {session[:40]!r}…"
-        )
+        raise ArgumentError(f"{what} must be at most {MAX_ID_BYTES} bytes, not {size}: {name[:40]!r}…")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import time
 
 import msgspec
 
-from gossamer.errors import StoreError
+from gossamer.errors import ArgumentError, SessionLostError, StoreError
 from gossamer.messages import Message
 from gossamer.records import (
     MessageRecord,
@@ -17,20 +18,29 @@ from gossamer.records import (
     ViewMovedRecord,
     encode,
 )
-from gossamer.stores.base import Append, StoredSnapshot
+from gossamer.stores.base import Append, StoredSnapshot, check_name
 from gossamer.stores.media import MediaHash, lift
 
 __all__ = [
     "Changes",
+    "Clock",
     "EncodedRecord",
     "EncodedSnapshot",
     "changes_of",
     "encode_append",
     "encode_snapshot",
     "inserted_of",
+    "lost",
+    "merged",
 ]
 
 _TITLE_CHARS = 80
+
+# Seconds; a double holds them apart.
+_TICK = 2e-6
+
+# A clock that has been put back by more seconds is believed.
+_JUMP = 1.0
 
 
 class Changes(msgspec.Struct):
@@ -73,6 +83,33 @@ def changes_of(records: Sequence[Record]) -> Changes:
     return changes
 
 
+def merged(first: Changes, then: Changes) -> Changes:
+    """Give what two changes come to, one after the other."""
+    return Changes(
+        first.messages + then.messages,
+        first.title or then.title,
+        first.agent if then.agent is None else then.agent,
+        first.user or then.user,
+        first.run if then.run is None else then.run,
+        first.fingerprint if then.fingerprint is None else then.fingerprint,
+    )
+
+
+class Clock:
+    """Gives times, in seconds since the epoch, no two the same in a row, so that a list in pages misses none."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def now(self) -> float:
+        """Give the time."""
+        now = time()
+        if self._last - _JUMP < now <= self._last:
+            now = self._last + _TICK
+        self._last = now
+        return now
+
+
 class EncodedRecord(msgspec.Struct, frozen=True):
     """A record as it is stored.
 
@@ -108,9 +145,13 @@ def encode_append(append: Append) -> tuple[list[EncodedRecord], dict[MediaHash, 
         The records, and the media in them, by hash.
 
     Raises:
-        StoreError: a record holds something that has no JSON form; the message says where.
+        StoreError: a record holds something that has no JSON form, or a name that no database can hold; the message
+            says where.
     """
     media: dict[MediaHash, bytes] = {}
+    for record in append.records:
+        if isinstance(record, RunStartedRecord):
+            _check_names(append.session, record)
     return [_encode(append.session, record, media) for record in append.records], media
 
 
@@ -125,10 +166,37 @@ def encode_snapshot(session: str, snapshot: StoredSnapshot, media: dict[MediaHas
     return EncodedSnapshot(snapshot.at, ranges, snapshot.data, _encode(session, moved, media))
 
 
+def lost(session: str, ours: bool | None) -> SessionLostError:
+    """The error of an append that is refused.
+
+    Args:
+        session: its id.
+        ours: None where there is no such session, False where another one holds it.
+    """
+    if ours is None:
+        return SessionLostError(f"session {session!r} was deleted while a run held it")
+    if ours:
+        return SessionLostError(
+            f"session {session!r} has lost records; its database was put back to an older state"
+        )
+    return SessionLostError(
+        f"another process holds session {session!r} by now; what this run did since is not stored"
+    )
+
+
 def inserted_of(record: Record) -> tuple[Message, ...]:
     """Give the messages of the record in which a snapshot keeps them."""
     assert isinstance(record, ViewMovedRecord)
     return record.insert
+
+
+def _check_names(session: str, record: RunStartedRecord) -> None:
+    for what, name in (("agent", record.agent), ("user", record.user), ("run", record.run)):
+        try:
+            if name:
+                check_name(f"the {what} of a run", name)
+        except ArgumentError as error:
+            raise StoreError(f"session {session!r}: {error}") from error
 
 
 def _encode(session: str, record: Record, media: dict[MediaHash, bytes]) -> EncodedRecord:

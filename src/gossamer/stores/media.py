@@ -11,10 +11,11 @@ import msgspec
 from gossamer.messages import Audio, File, Image, Message, Part, ToolResult
 from gossamer.records import MessageRecord, Record, ToolResultRecord, ViewMovedRecord
 
-__all__ = ["MediaHash", "lift", "restore"]
+__all__ = ["HASH_BYTES", "MediaHash", "lift", "restore"]
 
 # SHA-256 of the bytes.
 MediaHash = bytes
+HASH_BYTES = 32
 
 _MEDIA = (Image, Audio, File)
 _LIFTED = b""

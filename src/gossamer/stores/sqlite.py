@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import os
 import secrets
 import sqlite3
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self, TypeVar
 
 from gossamer.errors import (
+    ArgumentError,
     GossamerError,
     StoreBusyError,
     StoreDamagedError,
@@ -23,19 +21,32 @@ from gossamer.errors import (
 )
 from gossamer.records import Record
 from gossamer.stores import sqlite_sessions as sql
-from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, check_id
+from gossamer.stores.base import (
+    Append,
+    Held,
+    SessionInfo,
+    SessionStatus,
+    StoredSession,
+    check_id,
+    check_name,
+)
+from gossamer.stores.changes import Clock
+from gossamer.stores.holds import Holds
+from gossamer.stores.lifetime import Lifetime
+from gossamer.stores.listing import Wanted, check_wanted
 from gossamer.stores.presence import Presence
 from gossamer.stores.sqlite_schema import migrate
 from gossamer.stores.thread import Job, StoreThread
+from gossamer.telemetry.logging import logger
 
 __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
 
-# How long a write waits for one of another process, in seconds.
-_BUSY_SECONDS = 10.0
-
 _FLUSH_SECONDS = 10.0
+
+# A file up to this size is written anew where a user is deleted.
+_VACUUM_BYTES = 256 * 1024 * 1024
 
 
 class SQLiteStore:
@@ -44,15 +55,26 @@ class SQLiteStore:
     Write-ahead log, `synchronous=FULL`: what was acknowledged survives the power failing. Several processes may share
     a file, on a file system of this machine.
 
+    What is deleted is overwritten. Pieces of it may be left in the free space of pages, where SQLite has moved rows
+    before; `delete_user` removes these too, by writing the file anew, where that has at most 256 MiB. A larger one wants
+    a `VACUUM` at a quiet hour.
+
     Args:
         path: the file; made where it is missing, its folder is not. `:memory:` keeps everything in this process.
+        busy_timeout: the longest that a write waits for those of other processes, in seconds.
+
+    Raises:
+        ArgumentError: an argument is out of range.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, busy_timeout: float = 10.0) -> None:
+        if busy_timeout < 0:
+            raise ArgumentError(f"busy_timeout must not be negative, not {busy_timeout}")
+        if "\x00" in str(path):
+            raise ArgumentError(f"path must not have a NUL byte: {str(path)[:100]!r}")
         self._path = None if str(path) == ":memory:" else Path(path).absolute()
-        self._lock = Lock()
-        self._opened: _Opened | None = None
-        _flush_at_exit.add(self)
+        where = self._path
+        self._lifetime: Lifetime[_Opened] = Lifetime(lambda closing: _Opened(where, busy_timeout, closing))
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path or ':memory:')!r})"
@@ -67,21 +89,37 @@ class SQLiteStore:
     ) -> Held:
         """Take hold of a session; see `Store.hold`."""
         check_id(session)
-        opened = self._open()
-        return await opened.write(sql.Hold(opened, session, parent, inside, initial))
+        if parent is not None:
+            check_id(parent)
+        asked: list[tuple[_Opened, sql.Hold]] = []
+
+        def ask(opened: _Opened) -> asyncio.Future[Held] | None:
+            hold = sql.Hold(opened, session, parent, inside, initial)
+            asked[:] = [(opened, hold)]
+            return opened.write(hold)
+
+        try:
+            return await self._lifetime.submit(ask)
+        except asyncio.CancelledError:
+            opened, hold = asked[0]
+            opened.write(sql.LetGo(opened, hold), always=True)
+            raise
 
     def append(self, append: Append) -> asyncio.Future[None]:
         """Append records; see `Store.append`."""
-        opened = self._open()
-        return opened.write(sql.AppendRecords(opened, append))
+        return self._lifetime.submit(
+            lambda opened: opened.write(sql.AppendRecords(opened, append), always=append.release)
+        )
 
     async def load(self, session: str) -> StoredSession | None:
         """Load what is needed to go on with a session; see `Store.load`."""
-        return await self._open().read(lambda connection: sql.load(connection, session))
+        check_id(session)
+        return await self._read(lambda connection, _: sql.load(connection, session))
 
     async def read(self, session: str, begin: int, end: int) -> list[Record]:
         """Read records of a journal; see `Store.read`."""
-        return await self._open().read(lambda connection: sql.read(connection, session, begin, end))
+        check_id(session)
+        return await self._read(lambda connection, _: sql.read(connection, session, begin, end))
 
     async def list_sessions(
         self,
@@ -93,24 +131,25 @@ class SQLiteStore:
         before: float | None = None,
     ) -> list[SessionInfo]:
         """List sessions, those changed last first; see `Store.list_sessions`."""
-        opened = self._open()
-        wanted = sql.Wanted(user, agent, status, limit, before)
-        return await opened.read(lambda connection: sql.list_sessions(connection, wanted, opened.is_alive))
+        wanted = Wanted(user, agent, status, limit, before)
+        check_wanted(wanted)
+        return await self._read(
+            lambda connection, opened: sql.list_sessions(connection, wanted, opened.is_alive)
+        )
 
     async def delete_session(self, session: str) -> bool:
         """Delete a session; see `Store.delete_session`."""
-        return await self._open().write(sql.Delete("id", session)) > 0
+        check_id(session)
+        return await self._lifetime.submit(lambda opened: opened.write(sql.Delete("id", session))) > 0
 
     async def delete_user(self, user: str) -> int:
         """Delete all that is kept of a user; see `Store.delete_user`."""
-        return await self._open().write(sql.Delete("user", user))
+        check_name("a user", user)
+        return await self._lifetime.submit(lambda opened: opened.write(sql.Delete("user", user)))
 
     async def aclose(self) -> None:
         """Finish what is under way and let everything go; see `Store.aclose`."""
-        opened = self._opened
-        if opened is not None:
-            self._opened = None
-            await asyncio.to_thread(opened.close)
+        await self._lifetime.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,39 +157,32 @@ class SQLiteStore:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def flush(self) -> None:
-        """Do what was asked for, and let everything go: at the end of the process, when no loop runs any more."""
-        opened, self._opened = self._opened, None
-        if opened is not None and opened.process == os.getpid():
-            opened.close()
-
-    def _open(self) -> _Opened:
-        opened = self._opened
-        if opened is None or opened.process != os.getpid():
-            with self._lock:
-                opened = self._opened
-                if opened is None or opened.process != os.getpid():
-                    opened = self._opened = _Opened(self._path)
-                    weakref.finalize(self, opened.stop).atexit = False
-        return opened
+    def _read(self, work: Callable[[sqlite3.Connection, _Opened], T]) -> asyncio.Future[T]:
+        return self._lifetime.submit(lambda opened: opened.read(lambda connection: work(connection, opened)))
 
 
 class _Opened:
     """The threads and connections of a store in one process.
 
+    Args:
+        path: see `SQLiteStore`.
+        busy_timeout: the same.
+        closing: what is being closed still; it is waited for, so that what was asked for first is done first.
+
     Attributes:
-        process: the id of the process.
-        token: names this user of the database to others.
-        held: the sessions that are held; used by the writing thread alone.
+        holds: the sessions that are held.
+        clock: tells the time.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.process = os.getpid()
-        self.token = secrets.token_hex(8)
-        self.held: dict[str, int] = {}
+    def __init__(self, path: Path | None, busy_timeout: float, closing: _Opened | None) -> None:
+        self.holds = Holds(secrets.token_hex(8))
+        self.clock = Clock()
         self._path = path
+        self._busy_timeout = busy_timeout
+        self._closing = closing
         self._presence: Presence | None = None
         self._connecting = Lock()
+        self._paused: list[StoreThread] = []
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._writer = StoreThread("write", self._write_together, self._close_writing)
@@ -158,17 +190,17 @@ class _Opened:
             self._writer if path is None else StoreThread("read", self._read_together, self._close_reading)
         )
 
-    def write(self, work: sql.Write[T]) -> asyncio.Future[T]:
-        """Ask for a write."""
-        return self._writer.submit(work)
+    def write(self, work: sql.Write[T], *, always: bool = False) -> asyncio.Future[T] | None:
+        """Ask for a write; see `StoreThread.submit`."""
+        return self._writer.submit(work, always=always)
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T] | None:
         """Ask for a read, on the reading thread; in memory there is one connection, and the writing thread has it."""
         return self._reader.submit(sql.Read(work) if self._path is None else work)
 
     def is_alive(self, token: str) -> bool:
         """Whether the process is alive that names itself so."""
-        return token == self.token or (self._presence is not None and self._presence.is_alive(token))
+        return token == self.holds.token or (self._presence is not None and self._presence.is_alive(token))
 
     def stop(self) -> None:
         """Let both threads end, once they have done what they were asked for."""
@@ -180,47 +212,96 @@ class _Opened:
         self.stop()
         self._writer.join(_FLUSH_SECONDS)
         self._reader.join(_FLUSH_SECONDS)
+        if self._writer.is_alive():
+            logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
+
+    def is_at_work(self) -> bool:
+        """Whether one of the threads has not ended yet."""
+        return self._writer.is_alive() or self._reader.is_alive()
+
+    def pause(self) -> None:
+        """Hold the threads for a fork, and close the file: SQLite in a child takes its parent's locks for its own."""
+        self._paused = [thread for thread in {self._writer, self._reader} if thread.pause()]
+        if self._path is not None and len(self._paused) == 2:
+            for connection in (self._writing, self._reading):
+                if connection is not None:
+                    connection.close()
+            self._writing = self._reading = None
+
+    def go_on(self) -> None:
+        """Go on after a fork; the file is opened anew when it is needed."""
+        for thread in self._paused:
+            thread.go_on()
+        self._paused.clear()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the lock, which stays the parent's."""
+        if self._presence is not None:
+            self._presence.forget()
 
     # --- on the threads ---------------------------------------------------------------------------------------
 
     def _write_together(self, jobs: list[Job]) -> None:
         """Do writes in one transaction; where that fails, all of them have failed and none was done."""
         ready: list[Job] = []
-        done: list[Job] = []
         for job in jobs:
             try:
                 job.work.prepare()
-            except GossamerError as error:
-                job.error = error
+            except Exception as error:  # noqa: BLE001 - as below
+                job.error = self._as_ours(error)
             else:
                 ready.append(job)
         try:
+            self._write_in_one_transaction(ready)
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
+            if len(ready) > 1 and not isinstance(error, sqlite3.OperationalError | GossamerError):
+                for job in ready:  # it is one of them, and not the database
+                    job.error = None
+                    self._write_together([job])
+                return
+            for job in ready:
+                job.error = job.error or self._as_ours(error)
+
+    def _write_in_one_transaction(self, jobs: list[Job]) -> None:
+        try:
             if self._writing is None:
+                if self._closing is not None:
+                    self._closing.close()
+                    self._closing = None
                 with self._connecting:
                     self._writing = self._connect()
             connection = self._writing
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for job in ready:
+                for job in jobs:
                     try:
                         job.result = job.work.do(connection)
                     except GossamerError as error:  # before it wrote anything
                         job.error = error
-                    else:
-                        done.append(job)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if any(isinstance(job.work, sql.Delete) for job in done):
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
-            failed = self._as_ours(error)
-            for job in reversed(done):
+        except BaseException:
+            for job in reversed(jobs):
                 job.work.undo()
-            for job in ready:
-                job.error = job.error or failed
+            raise
+        deleted = [job for job in jobs if isinstance(job.work, sql.Delete)]
+        try:
+            if deleted and self._path is not None:
+                if any(job.work.is_thorough for job in deleted) and self._size(connection) <= _VACUUM_BYTES:
+                    connection.execute("VACUUM")  # pieces of rows that SQLite has moved lie in free space
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # nor does the log keep it
+        except sqlite3.Error as error:
+            for job in deleted:
+                job.error = job.error or self._as_ours(error)
+
+    def _size(self, connection: sqlite3.Connection) -> int:
+        (pages,), (bytes_,) = (
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        return pages * bytes_
 
     def _read_together(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -232,23 +313,30 @@ class _Opened:
                 try:
                     job.result = job.work(self._reading)
                 finally:
-                    self._reading.execute("COMMIT")
+                    if self._reading.in_transaction:
+                        self._reading.execute("ROLLBACK")
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on
                 job.error = self._as_ours(error)
 
     def _connect(self) -> sqlite3.Connection:
         where = str(self._path or ":memory:")
         connection = sqlite3.connect(
-            where, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            where,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         try:
             connection.execute("PRAGMA foreign_keys = ON")
+            # From the first write on: what moves to another page must not stay where it was, to be found after a deletion.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection, where)
             if self._path is not None:
                 connection.execute("PRAGMA journal_mode = WAL")
                 if self._presence is None:
-                    self._presence = Presence(self._path, self.token)
+                    self._presence = Presence(self._path, self.holds.token)
                     self._presence.sweep()
         except BaseException:
             connection.close()
@@ -269,12 +357,12 @@ class _Opened:
         if isinstance(error, GossamerError):
             return error
         where = str(self._path or ":memory:")
-        if not isinstance(error, sqlite3.Error):
-            failure = StoreError(f"{where}: {type(error).__name__}: {error}")
-        else:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            kind, advice = _KINDS.get(code, (StoreError, "see the message of SQLite"))
+        if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError):
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+            kind, advice = _KINDS.get(code, (_otherwise(error), "see the message of SQLite"))
             failure = kind(f"{where}: {error}; {advice}")
+        else:
+            failure = StoreError(f"{where}: {type(error).__name__}: {error}")
         failure.__cause__ = error
         return failure
 
@@ -291,12 +379,7 @@ _KINDS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_CORRUPT: (StoreDamagedError, "restore it from a copy"),
 }
 
-_flush_at_exit: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
-
-def _flush_all() -> None:
-    for store in list(_flush_at_exit):
-        store.flush()
-
-
-atexit.register(_flush_all)
+def _otherwise(error: sqlite3.Error) -> type[StoreError]:
+    """Tell what cannot be written now from what never can."""
+    return StoreUnavailableError if isinstance(error, sqlite3.OperationalError) else StoreError

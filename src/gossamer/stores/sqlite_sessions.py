@@ -5,32 +5,36 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable
-from time import time
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from gossamer.errors import SessionBusyError, SessionLostError, StoreError
-from gossamer.records import Record, decode_as
-from gossamer.stores.base import Append, Held, SessionInfo, SessionStatus, StoredSession, StoredSnapshot
+from gossamer.errors import SessionBusyError, StoreError
+from gossamer.holding import running_loop
+from gossamer.records import Record, decode_record
+from gossamer.stores.base import Append, Held, SessionInfo, StoredSession, StoredSnapshot
 from gossamer.stores.changes import (
     Changes,
+    Clock,
     EncodedRecord,
     EncodedSnapshot,
     changes_of,
     encode_append,
     encode_snapshot,
     inserted_of,
+    lost,
 )
-from gossamer.stores.media import MediaHash, restore
+from gossamer.stores.holds import Holds
+from gossamer.stores.listing import COLUMNS, Wanted, listed
+from gossamer.stores.media import HASH_BYTES, MediaHash, restore
 
 __all__ = [
     "AppendRecords",
     "Delete",
     "Hold",
     "Holder",
+    "LetGo",
     "Read",
-    "Wanted",
     "Write",
     "list_sessions",
     "load",
@@ -39,8 +43,6 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
-
-_HASH_BYTES = 32
 
 
 class Write(Protocol[ResultT_co]):
@@ -55,15 +57,15 @@ class Write(Protocol[ResultT_co]):
         ...
 
     def undo(self) -> None:
-        """Forget what was kept outside of the database, as the transaction failed."""
+        """Forget what was kept outside of the database, as the transaction failed, whether it was in it already."""
         ...
 
 
 class Holder(Protocol):
     """Who holds sessions: a store, as it is opened in this process."""
 
-    token: str
-    held: dict[str, int]
+    holds: Holds
+    clock: Clock
 
     def is_alive(self, token: str) -> bool:
         """Whether the holder lives that names itself so."""
@@ -75,43 +77,106 @@ class Hold:
 
     def __init__(self, holder: Holder, session: str, parent: str | None, inside: str, initial: Any) -> None:
         self._holder = holder
-        self._session = session
+        self.session = session
         self._parent = parent
         self._inside = inside
         self._initial = initial
+        self._data = b""
+        self._loop = running_loop()
+        self.held: Held | None = None
+
+    def prepare(self) -> None:
+        """Encode the state that it begins with."""
+        self._data = msgspec.json.encode(self._initial)
+
+    def do(self, connection: sqlite3.Connection) -> Held:
+        """Take hold, or make the session and hold it."""
+        session, holds = self.session, self._holder.holds
+        row = connection.execute(
+            "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
+        ).fetchone()
+        is_new = row is None
+        if row is None:
+            fence, length = (
+                secrets.randbits(48),
+                0,
+            )  # so that it is none of a session of this id that was deleted
+            now = self._holder.clock.now()
+            connection.execute(
+                "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    session,
+                    self._parent_in(connection),
+                    self._inside,
+                    now,
+                    now,
+                    self._data,
+                    fence,
+                    holds.token,
+                ),
+            )
+        else:
+            number, fence, length, holder = row
+            if holder is not None and (
+                holds.is_held(session) if holder == holds.token else self._holder.is_alive(holder)
+            ):
+                raise SessionBusyError(f"session {session!r} is held by a run elsewhere; wait for its end")
+            fence += 1
+            connection.execute(
+                "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, holds.token, number)
+            )
+        holds.take(session, fence, self._loop)
+        self.held = Held(fence, length, is_new)
+        return self.held
+
+    def _parent_in(self, connection: sqlite3.Connection) -> int | None:
+        if self._parent is None:
+            return None
+        row = connection.execute("SELECT number FROM sessions WHERE id = ?", (self._parent,)).fetchone()
+        if row is None:
+            raise lost(self._parent, None)
+        return row[0]
+
+    def undo(self) -> None:
+        """Hold it no longer."""
+        if self.held is not None:
+            self._holder.holds.let_go(self.session, self.held.fence)
+            self.held = None
+
+
+class LetGo:
+    """Lets a session go that nobody wanted any more by the time it was held."""
+
+    def __init__(self, holder: Holder, hold: Hold) -> None:
+        self._holder = holder
+        self._hold = hold
 
     def prepare(self) -> None:
         """Nothing is to be prepared."""
 
-    def do(self, connection: sqlite3.Connection) -> Held:
-        """Take hold, or make the session and hold it."""
-        session, ours = self._session, self._holder
-        row = connection.execute(
-            "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
-        ).fetchone()
-        if row is None:
-            fence = secrets.randbits(48)  # so that it is none of a session of this id that was deleted
-            now = time()
+    def do(self, connection: sqlite3.Connection) -> None:
+        """Let it go, where it was held at all."""
+        held, session = self._hold.held, self._hold.session
+        if held is not None:
+            self._holder.holds.let_go(session, held.fence)
             connection.execute(
-                "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
-                " VALUES (?, (SELECT number FROM sessions WHERE id = ?), ?, ?, ?, ?, ?, ?)",
-                (session, self._parent, self._inside, now, now, _json(self._initial), fence, ours.token),
+                "UPDATE sessions SET holder = NULL WHERE id = ? AND fence = ?", (session, held.fence)
             )
-            ours.held[session] = fence
-            return Held(fence, 0)
-        number, fence, length, holder = row
-        if holder is not None and (session in ours.held if holder == ours.token else ours.is_alive(holder)):
-            raise SessionBusyError(f"session {session!r} is held by a run elsewhere; wait for its end")
-        fence += 1
-        connection.execute(
-            "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, ours.token, number)
-        )
-        ours.held[session] = fence
-        return Held(fence, length)
 
     def undo(self) -> None:
-        """Hold it no longer."""
-        self._holder.held.pop(self._session, None)
+        """It stays let go in this process, which is what counts while it lives."""
+        if self._hold.held is not None:
+            self._holder.holds.let_go(self._hold.session, self._hold.held.fence)
+
+
+_APPEND = (
+    "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
+    " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
+    " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
+    " fingerprint = coalesce(?, fingerprint), paused = ?, holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
+    " WHERE id = ? AND fence = ? AND length = ? RETURNING number"
+)
 
 
 class AppendRecords:
@@ -139,41 +204,33 @@ class AppendRecords:
 
     def do(self, connection: sqlite3.Connection) -> None:
         """Write them, those that are not there yet."""
-        append, changes = self._append, self._changes
+        append = self._append
         if append.release:  # whatever comes of it
-            self._holder.held.pop(append.session, None)
+            self._holder.holds.let_go(append.session, append.fence)
+        if self._refused is None and self._write(connection, append.place, self._records, self._changes):
+            return
         row = connection.execute(
-            "SELECT number, fence, length FROM sessions WHERE id = ?", (append.session,)
+            "SELECT fence, length FROM sessions WHERE id = ?", (append.session,)
         ).fetchone()
-        if row is None or row[1] != append.fence or row[2] < append.place:
-            raise lost(append.session, None if row is None else row[1] == append.fence)
-        number, _, length = row
+        if row is None or row[0] != append.fence or row[1] < append.place:
+            raise lost(append.session, None if row is None else row[0] == append.fence)
         if self._refused is not None:
             if append.release:
-                connection.execute("UPDATE sessions SET holder = NULL WHERE number = ?", (number,))
+                connection.execute("UPDATE sessions SET holder = NULL WHERE id = ?", (append.session,))
             raise self._refused
-        new = self._records[length - append.place :]
-        if len(new) < len(self._records):
-            changes = changes_of(append.records[len(self._records) - len(new) :])
-        if self._media:
-            connection.executemany("INSERT OR IGNORE INTO media VALUES (?, ?)", self._media.items())
-            connection.executemany(
-                "INSERT OR IGNORE INTO session_media VALUES (?, ?)", [(number, key) for key in self._media]
-            )
-        connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?)",
-            [(number, length + index, one.data, one.media) for index, one in enumerate(new)],
-        )
-        connection.execute(
-            "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
-            " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
-            " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
-            " fingerprint = coalesce(?, fingerprint), paused = ?,"
-            " holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
-            " WHERE number = ?",
+        there = row[1] - append.place
+        self._write(connection, row[1], self._records[there:], changes_of(append.records[there:]))
+
+    def _write(
+        self, connection: sqlite3.Connection, place: int, records: list[EncodedRecord], changes: Changes
+    ) -> bool:
+        """Write records that begin at a place, where that is the end of what is there; tells whether it is."""
+        append = self._append
+        rows = connection.execute(
+            _APPEND,
             (
-                length + len(new),
-                time(),
+                place + len(records),
+                self._holder.clock.now(),
                 changes.messages,
                 changes.title,
                 changes.agent,
@@ -182,8 +239,22 @@ class AppendRecords:
                 changes.fingerprint,
                 append.paused,
                 append.release,
-                number,
+                append.session,
+                append.fence,
+                place,
             ),
+        ).fetchall()
+        if not rows:
+            return False
+        number = rows[0][0]
+        if self._media:
+            connection.executemany("INSERT OR IGNORE INTO media VALUES (?, ?)", self._media.items())
+            connection.executemany(
+                "INSERT OR IGNORE INTO session_media VALUES (?, ?)", [(number, key) for key in self._media]
+            )
+        connection.executemany(
+            "INSERT INTO records VALUES (?, ?, ?, ?)",
+            [(number, place + index, one.data, one.media) for index, one in enumerate(records)],
         )
         if self._snapshot is not None:
             one = self._snapshot
@@ -191,9 +262,12 @@ class AppendRecords:
                 "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
                 (number, one.at, one.ranges, one.data, one.inserted.data, one.inserted.media),
             )
+        return True
 
     def undo(self) -> None:
         """A session that was let go stays so."""
+        if self._append.release:
+            self._holder.holds.let_go(self._append.session, self._append.fence)
 
 
 _MEDIA_OF = {
@@ -204,13 +278,22 @@ _MEDIA_OF = {
     )
     for column in ("id", "user")
 }
+_COUNT = {
+    column: f"SELECT count(*) FROM sessions WHERE {column} = ? AND parent IS NULL"  # noqa: S608 - as above
+    for column in ("id", "user")
+}
 _DELETE = {column: f"DELETE FROM sessions WHERE {column} = ?" for column in ("id", "user")}  # noqa: S608 - as above
 
 
 class Delete:
-    """Deletes sessions, and media that no other session holds."""
+    """Deletes sessions, and media that no other session holds.
+
+    Attributes:
+        is_thorough: whether no byte may be left.
+    """
 
     def __init__(self, column: Literal["id", "user"], value: str) -> None:
+        self.is_thorough = column == "user"
         self._column = column
         self._value = value
 
@@ -218,17 +301,14 @@ class Delete:
         """Nothing is to be prepared."""
 
     def do(self, connection: sqlite3.Connection) -> int:
-        """Delete, overwriting what was there; give how many sessions, without those inside their calls."""
-        connection.execute("PRAGMA secure_delete = ON")
-        try:
-            hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
-            deleted = connection.execute(_DELETE[self._column], (self._value,)).rowcount
-            connection.executemany(
-                "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
-                hashes,
-            )
-        finally:
-            connection.execute("PRAGMA secure_delete = OFF")
+        """Delete; give how many sessions, without those inside their calls."""
+        hashes = connection.execute(_MEDIA_OF[self._column], (self._value,)).fetchall()
+        deleted = connection.execute(_COUNT[self._column], (self._value,)).fetchone()[0]
+        connection.execute(_DELETE[self._column], (self._value,))
+        connection.executemany(
+            "DELETE FROM media WHERE hash = ?1 AND NOT EXISTS (SELECT 1 FROM session_media WHERE hash = ?1)",
+            hashes,
+        )
         return deleted
 
     def undo(self) -> None:
@@ -250,24 +330,6 @@ class Read(Generic[ResultT]):
 
     def undo(self) -> None:
         """Nothing is kept outside."""
-
-
-def lost(session: str, ours: bool | None) -> SessionLostError:
-    """The error of an append that is refused.
-
-    Args:
-        session: its id.
-        ours: None where there is no such session, False where another one holds it.
-    """
-    if ours is None:
-        return SessionLostError(f"session {session!r} was deleted while a run held it")
-    if ours:
-        return SessionLostError(
-            f"session {session!r} has lost records; its database was put back to an older state"
-        )
-    return SessionLostError(
-        f"another process holds session {session!r} by now; what this run did since is not stored"
-    )
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -312,16 +374,6 @@ def read(connection: sqlite3.Connection, session: str, begin: int, end: int) -> 
     return [] if row is None else _between(connection, row[0], begin, end)
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """Which sessions are wanted; see `Store.list_sessions`."""
-
-    user: str | None
-    agent: str | None
-    status: SessionStatus | None
-    limit: int
-    before: float | None
-
-
 def list_sessions(
     connection: sqlite3.Connection, wanted: Wanted, is_alive: Callable[[str], bool]
 ) -> list[SessionInfo]:
@@ -337,39 +389,10 @@ def list_sessions(
     if wanted.status is not None:
         conditions.append("run = ''" if wanted.status == "idle" else "run <> ''")
     rows = connection.execute(
-        "SELECT id, user, agent, title, messages, length, created, updated, run, fingerprint, paused, holder"  # noqa: S608 - conditions are ours, values are parameters
-        f" FROM sessions WHERE {' AND '.join(conditions)} ORDER BY updated DESC",
+        f"SELECT id, user, {COLUMNS} FROM sessions WHERE {' AND '.join(conditions)} ORDER BY updated DESC",  # noqa: S608 - conditions are ours, values are parameters
         values,
     )
-    alive: dict[str, bool] = {}
-    found: list[SessionInfo] = []
-    for row in rows:
-        if len(found) >= wanted.limit:
-            break
-        told, (run, fingerprint, paused, holder) = row[:8], row[8:]
-        status: SessionStatus = "idle"
-        if run:
-            if holder is not None and holder not in alive:
-                alive[holder] = is_alive(holder)
-            status = "running" if holder is not None and alive[holder] else "paused" if paused else "broken"
-        if wanted.status is None or status == wanted.status:
-            name, user, agent, title, messages, length, created, updated = told
-            found.append(
-                SessionInfo(
-                    name,
-                    user,
-                    agent,
-                    title,
-                    messages,
-                    length,
-                    created,
-                    updated,
-                    status,
-                    run or None,
-                    fingerprint,
-                )
-            )
-    return found
+    return listed(rows, wanted, is_alive)
 
 
 def _between(connection: sqlite3.Connection, number: int, begin: int, end: int) -> list[Record]:
@@ -383,9 +406,9 @@ def _between(connection: sqlite3.Connection, number: int, begin: int, end: int) 
 def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) -> list[Record]:
     records: list[Record] = []
     for data, media in rows:
-        record = decode_as(data, Record)
+        record = decode_record(data)
         if media:
-            order = [media[start : start + _HASH_BYTES] for start in range(0, len(media), _HASH_BYTES)]
+            order = [media[start : start + HASH_BYTES] for start in range(0, len(media), HASH_BYTES)]
             record = restore(record, order, {key: _media(connection, key) for key in order})
         records.append(record)
     return records
@@ -393,7 +416,3 @@ def _records(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes]]) ->
 
 def _media(connection: sqlite3.Connection, key: MediaHash) -> bytes:
     return connection.execute("SELECT data FROM media WHERE hash = ?", (key,)).fetchone()[0]
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.encode(value)

@@ -10,14 +10,16 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from gossamer.errors import StoreBusyError
+from gossamer.errors import StoreBusyError, StoreError
 from gossamer.holding import running_loop
 from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
 
 __all__ = ["Job", "StoreThread"]
 
 _MAX_TOGETHER = 1000
 _MAX_WAITING = 100_000
+_PAUSE_SECONDS = 10.0
 
 
 class Job:
@@ -57,33 +59,57 @@ class StoreThread:
         self._do = do
         self._close = close
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._ended = False
+        self._stopping = threading.Lock()
+        self._working = threading.Lock()
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name=f"gossamer-store-{kind}", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Any) -> asyncio.Future[Any]:
+    def submit(self, work: Any, *, always: bool = False) -> asyncio.Future[Any] | None:
         """Ask for something.
 
         Args:
             work: see `Job`.
+            always: also where too much waits, as what is let go must not stay held.
 
         Returns:
-            What to await for its result. Cancelling it stops the waiting alone.
-
-        Raises:
-            StoreBusyError: 100,000 jobs wait already.
+            What to await for its result; cancelling it stops the waiting alone. It fails with StoreBusyError where
+            100,000 jobs wait already. None where the thread was stopped.
         """
-        if self._jobs.qsize() >= _MAX_WAITING:
-            raise StoreBusyError(f"{_MAX_WAITING} writes and reads wait for the store; ask for less at once")
         job = Job(work, running_loop())
-        self._jobs.put(job)
+        if not always and self._jobs.qsize() >= _MAX_WAITING:
+            if job.loop is not None:
+                job.future.set_exception(
+                    StoreBusyError(
+                        f"{_MAX_WAITING} writes and reads wait for the store; ask for less at once"
+                    )
+                )
+            return job.future
+        with self._stopping:
+            if self._stopped:
+                return None
+            self._jobs.put(job)
         return job.future
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, the one under way not counted."""
+        return self._jobs.qsize()
+
     def stop(self) -> None:
-        """Let the thread end once it has done what was asked for so far."""
-        if not self._ended:
-            self._ended = True
-            self._jobs.put(None)
+        """Let the thread end once it has done what was asked for so far; nothing more is taken."""
+        with self._stopping:
+            if not self._stopped:
+                self._stopped = True
+                self._jobs.put(None)
+
+    def pause(self) -> bool:
+        """Hold the thread between two pieces of work, for a fork; tells whether that could be done in time."""
+        return self._working.acquire(timeout=_PAUSE_SECONDS)
+
+    def go_on(self) -> None:
+        """Let it go on after `pause`."""
+        self._working.release()
 
     def join(self, seconds: float) -> None:
         """Wait for its end, for a limited time."""
@@ -111,13 +137,20 @@ class StoreThread:
                 more = False
             if waiting:
                 began = perf_counter()
-                self._do(waiting)
+                try:
+                    with self._working:
+                        self._do(waiting)
+                except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
+                    for one in waiting:
+                        one.error = one.error or StoreError(f"{type(error).__name__}: {error}")
                 if metrics.recorder is not None:
                     failed = sum(job.error is not None for job in waiting)
-                    spent = perf_counter() - began
-                    metrics.recorder.store_worked(self._kind, len(waiting) - failed, failed, spent)
+                    metrics.recorder.store_worked(
+                        self._kind, len(waiting) - failed, failed, perf_counter() - began
+                    )
                 _tell(waiting)
-        self._close()
+        with self._working:
+            self._close()
 
 
 @functools.cache
@@ -138,7 +171,8 @@ def _tell(jobs: list[Job]) -> None:
         try:
             loop.call_soon_threadsafe(_settle, ours)
         except RuntimeError:  # the loop is closed: nobody waits any more
-            continue
+            for error in {str(job.error) for job in ours if job.error is not None}:
+                logger.error("nobody waits any more who could be told: %s", error)
 
 
 def _settle(jobs: list[Job]) -> None:

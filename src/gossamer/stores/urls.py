@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_store"]
 
-_EXAMPLES = '"sqlite:///chats.db" or "memory:"'
+_EXAMPLES = '"sqlite:///chats.db", "postgresql://user:password@host/database" or "memory:"'
 
 
 def open_store(url: str) -> Store:
@@ -20,7 +20,8 @@ def open_store(url: str) -> Store:
 
     Args:
         url: `sqlite:///chats.db` for a file, its path relative to the working directory, or with four slashes absolute;
-            `memory:` for one in this process, gone with it.
+            `postgresql://user:password@host/database` for one of Postgres; `memory:` for one in this process, gone with
+            it.
 
     Raises:
         ArgumentError: the URL is none of these.
@@ -41,4 +42,8 @@ def _open(url: str) -> Store:
         from gossamer.stores.sqlite import SQLiteStore
 
         return SQLiteStore(rest[3:])
-    raise ArgumentError(f"no store is known at {url!r}; say {_EXAMPLES}")
+    if scheme in {"postgres", "postgresql"}:
+        from gossamer.stores.postgres import PostgresStore
+
+        return PostgresStore(url)
+    raise ArgumentError(f"no store is known at {url[:100]!r}; say {_EXAMPLES}")

@@ -114,6 +114,36 @@ class Recorder:
             ["model", "outcome"],
             registry=registry,
         )
+        self._looks = Counter(
+            "gossamer_cache_requests_total",
+            "Looks into the tiers of multi-level caches.",
+            ["tier", "outcome"],
+            registry=registry,
+        )
+        self._computations = Counter(
+            "gossamer_cache_computations_total",
+            "Values that multi-level caches had computed, or shared with a computation under way.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._invalidations = Counter(
+            "gossamer_cache_invalidations_total",
+            "What multi-level caches dropped, by what it was and whether this process or another said so.",
+            ["kind", "origin"],
+            registry=registry,
+        )
+        self._degraded = Counter(
+            "gossamer_cache_degraded_total",
+            "Operations of multi-level caches that did without the shared tier.",
+            ["operation"],
+            registry=registry,
+        )
+        self._tier_changes = Counter(
+            "gossamer_cache_tier_changes_total",
+            "Changes of shared tiers, by the state they came to.",
+            ["state"],
+            registry=registry,
+        )
         self._guardrails = Counter(
             "gossamer_guardrail_trips_total",
             "Runs, calls and results that a guardrail stopped, by what it checked.",
@@ -133,6 +163,24 @@ class Recorder:
             ["work", "outcome"],
             registry=registry,
         )
+        self._compactions = Counter(
+            "gossamer_memory_compactions_total",
+            "Times that a working memory moved a view, by what it did.",
+            ["mode"],
+            registry=registry,
+        )
+        self._compacted_tokens = Counter(
+            "gossamer_memory_compaction_tokens_total",
+            "Tokens of the requests concerned, before and after a working memory moved the view.",
+            ["mode", "when"],
+            registry=registry,
+        )
+        self._failed_summaries = Counter(
+            "gossamer_memory_failed_summaries_total",
+            "Summaries that could not be made, by the class of the error.",
+            ["kind"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -148,9 +196,17 @@ class Recorder:
             self._circuits,
             self._rate_limit_waits,
             self._cached,
+            self._looks,
+            self._computations,
+            self._invalidations,
+            self._degraded,
+            self._tier_changes,
             self._guardrails,
             self._store_batches,
             self._store_jobs,
+            self._compactions,
+            self._compacted_tokens,
+            self._failed_summaries,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -233,6 +289,36 @@ class Recorder:
         count = self._count.get(key) or self._bind(key, self._count, self._cached, "inc")
         count(1)
 
+    def cache_looked(self, tier: str, outcome: str) -> None:
+        """Count a look into a tier, `l1` or `l2`: `hit` or `miss`."""
+        key = (tier, outcome, "cache tier")
+        count = self._count.get(key) or self._bind(key, self._count, self._looks, "inc")
+        count(1)
+
+    def cache_computed(self, outcome: str) -> None:
+        """Count a computation of a missing value: `computed`, `shared` or `failed`."""
+        key = (outcome, "cache computation")
+        count = self._count.get(key) or self._bind(key, self._count, self._computations, "inc")
+        count(1)
+
+    def cache_invalidated(self, kind: str, origin: str) -> None:
+        """Count what was dropped: a `key`, a `tag`, a `namespace` or `all`, on word from `here` or `elsewhere`."""
+        key = (kind, origin, "cache invalidation")
+        count = self._count.get(key) or self._bind(key, self._count, self._invalidations, "inc")
+        count(1)
+
+    def cache_degraded(self, operation: str) -> None:
+        """Count an operation that did without the shared tier: `get`, `set`, `delete`, `compute` or a drop."""
+        key = (operation, "cache degraded")
+        count = self._count.get(key) or self._bind(key, self._count, self._degraded, "inc")
+        count(1)
+
+    def cache_tier_changed(self, state: str) -> None:
+        """Count a shared tier's coming to a state: `down` or `up`."""
+        key = (state, "cache tier state")
+        count = self._count.get(key) or self._bind(key, self._count, self._tier_changes, "inc")
+        count(1)
+
     def guardrail_tripped(self, guardrail: str, place: str) -> None:
         """Count what a guardrail stopped."""
         key = (guardrail, place, "guardrail")
@@ -249,6 +335,22 @@ class Recorder:
                 key = (work, outcome, "store")
                 count = self._count.get(key) or self._bind(key, self._count, self._store_jobs, "inc")
                 count(number)
+
+    def view_compacted(self, mode: str, before: int, after: int) -> None:
+        """Count that a working memory moved a view: it did `compact` or `compress`."""
+        key = (mode, "compactions")
+        count = self._count.get(key) or self._bind(key, self._count, self._compactions, "inc")
+        count(1)
+        for when, tokens in (("before", before), ("after", after)):
+            label = (mode, when, "compaction tokens")
+            add = self._count.get(label) or self._bind(label, self._count, self._compacted_tokens, "inc")
+            add(tokens)
+
+    def summary_failed(self, kind: str) -> None:
+        """Count a summary that could not be made."""
+        key = (kind, "summary")
+        count = self._count.get(key) or self._bind(key, self._count, self._failed_summaries, "inc")
+        count(1)
 
     def tool_called(self, tool: str, outcome: str, seconds: float) -> None:
         """Note a tool call."""

@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from gossamer.errors import ArgumentError
+from gossamer.models.hosted import hosted_tools
 from gossamer.schema import HostedTool, ToolSchema
 from gossamer.tools.function import Tool
 from gossamer.tools.switching import switching_tool
 from gossamer.tools.toolkit import Toolkit
 
-__all__ = ["NO_TOOLS", "AgentTool", "Toolset", "put_together", "toolset"]
+__all__ = ["NO_TOOLS", "AgentTool", "Toolset", "is_shared", "put_together", "toolset", "with_tools"]
 
 # What an agent's tools are made of, once plain functions among them have become tools.
 AgentTool: TypeAlias = Tool[..., Any] | Toolkit | HostedTool
@@ -67,7 +68,11 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     if kit is None:
         kit = put_together(items, {}, {})
         opens = any(one.open is not None for one in kit.toolkits)
-        if not opens and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
+        if (
+            not opens
+            and not kit.hands_over
+            and not any(one.delegates_to is not None for one in kit.by_name.values())
+        ):
             if len(_kits) >= _MAX_KITS:
                 _kits.clear()
             _kits[items] = kit
@@ -133,6 +138,27 @@ def put_together(
 
 
 NO_TOOLS = put_together((), {}, {})
+
+
+def is_shared(kit: Toolset) -> bool:
+    """Tell whether a toolset is kept for all runs with the same tools, and so may be kept elsewhere too."""
+    return kit is NO_TOOLS or _kits.get(kit.items) is kit
+
+
+def with_tools(kit: Toolset, tools: Sequence[Tool[..., Any]]) -> Toolset:
+    """Add tools to a toolset, before those that the provider runs; one whose name is taken is left out. O(tools).
+
+    Args:
+        kit: the toolset; it comes back itself where nothing is added.
+        tools: the tools.
+    """
+    new = [tool for tool in tools if tool.name not in kit.by_name]
+    if not new:
+        return kit
+    by_name = {**kit.by_name, **{tool.name: tool for tool in new}}
+    own = len(kit.schemas) - len(hosted_tools(kit.schemas))  # behind them stand those that the provider runs
+    schemas = (*kit.schemas[:own], *[tool.schema for tool in new], *kit.schemas[own:])
+    return msgspec.structs.replace(kit, by_name=by_name, schemas=schemas)
 
 
 def _add(by_name: dict[str, Tool[..., Any]], tool: Tool[..., Any], toolkit: Toolkit | None) -> None:

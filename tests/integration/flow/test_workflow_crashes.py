@@ -13,7 +13,7 @@ from tests.integration.flow.crashing_workflow import EXPECTED, WHAT_STEPS_GIVE, 
 from tests.integration.stores.crashing import Effects, session_id
 from tests.integration.stores.test_crash_points import everything
 
-from gossamer import Answer, Approve, GossamerError, Session
+from gossamer import Answer, Approve, Session
 from gossamer.records import RunFinishedRecord, RunStartedRecord, StepFinishedRecord
 from gossamer.stores import open_store
 
@@ -40,12 +40,7 @@ EFFECTS = {
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/crash.db"
-    url = request.getfixturevalue("postgres").url()
-    try:
-        open_store(url)
-    except GossamerError as error:
-        pytest.skip(f"no store on Postgres yet: {error}")
-    return url
+    return request.getfixturevalue("postgres").url()
 
 
 def die_everywhere(url: str, folder: Path) -> int:

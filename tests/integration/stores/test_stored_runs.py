@@ -381,7 +381,7 @@ async def test_what_cannot_be_stored_is_refused_and_harms_nobody_else(store):
     assert (await says("still here").run("Hi", session=session)).output == "still here"
     assert (await other).output == "ok"
     state = Session("state", store=store, state={"it": object()})
-    with pytest.raises(StoreError, match="state of session 'state' has no JSON form"):
+    with pytest.raises(ArgumentError, match="state of session 'state' has no JSON form"):
         await says("ok").run("Hi", session=state)
 
 

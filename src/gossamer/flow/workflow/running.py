@@ -50,6 +50,7 @@ from gossamer.records import (
 from gossamer.result import Result
 from gossamer.session import Session
 from gossamer.spent import lost
+from gossamer.stores.base import check_name
 
 if TYPE_CHECKING:
     from gossamer.flow.workflow.workflow import Workflow
@@ -189,6 +190,8 @@ def _open(execution: Execution, value: Any) -> None:
         session.close_broken_run("the process ended while it ran")
     if context.user is not None and not isinstance(context.user, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"user must be text, not {type(context.user).__name__}")
+    if context.user and execution.stored:  # before a step runs for what cannot be kept
+        check_name("the user of a run", context.user)
     session.trim()
     try:
         data = store(value, execution.workflow.plan.takes)

@@ -1,0 +1,224 @@
+"""`gossamer resume`: the runs of a store whose process died go on from what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from gossamer.agent import Agent
+from gossamer.cli.choice import choose_agents
+from gossamer.cli.screen import Screen, printable
+from gossamer.cli.stores import choose_store, every_session, in_store, status_of
+from gossamer.context import AgentLike
+from gossamer.errors import ArgumentError, ResumeError, SessionBusyError, SessionError
+from gossamer.fingerprint import changes, fingerprint
+from gossamer.handing_over import successors
+from gossamer.models.registry import resolve
+from gossamer.session import Session
+from gossamer.stores.base import SessionInfo, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["resume"]
+
+
+def resume(
+    target: str,
+    /,
+    store: str | None = None,
+    *,
+    session: str | None = None,
+    also_changed: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    concurrency: int = 8,
+) -> int:
+    """Go on with the runs of a store whose process died; those of other processes that live are left alone.
+
+    A tool with a stored result never runs again. One that was started without a result runs again only if it is
+    idempotent; else the model is told that its outcome is unknown. What waits for a decision is listed and left alone.
+
+    Args:
+        target: your agents, as app.py:agents: one, a list or dict of them, or a function that gives them.
+        store: the store, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
+        session: the id of the one session to go on with; all that broke off where it is not said.
+        also_changed: go on too where the agent is not the one any more that began the run.
+        dry_run: show what would be done, and do nothing.
+        concurrency: how many runs go on at once.
+
+    Returns:
+        The exit code: 1 where a run failed, was stopped by a limit, or was left alone because its agent has changed.
+
+    Raises:
+        GossamerError: one of its children says what went wrong.
+    """
+    if concurrency < 1:
+        raise ArgumentError(f"--concurrency must be at least 1, not {concurrency}")
+    agents = _Agents(choose_agents(target))
+
+    async def work(kept: Store) -> int:
+        screen = Screen()
+        broken = await _broken(kept, session, screen)
+        chosen = [one for info in broken if (one := agents.choose(info, screen, also_changed)) is not None]
+        refused = any(agents.has_changed(info) for info in broken) and not also_changed
+        if dry_run:
+            return 0
+        for agent in {id(one.agent): one.agent for one in chosen}.values():
+            if isinstance(agent.model, str):
+                resolve(agent.model)  # a missing key is told before anything goes on
+        failed = await _resume_all(kept, chosen, screen, concurrency)
+        if chosen:
+            screen.note(f"{len(chosen) - failed} of {len(chosen)} went on to their end")
+        return 1 if failed or refused else 0
+
+    return in_store(choose_store(store), work)
+
+
+class _Chosen(msgspec.Struct, frozen=True):
+    """A session whose run is to go on, and the agent that does it."""
+
+    info: SessionInfo
+    agent: Agent[Any, Any]
+
+
+class _Agents:
+    """The agents that are here, by the names of those that may have begun a run.
+
+    That is the agent itself, or one to whom it hands over: then it is asked all the same, and hands over.
+    """
+
+    def __init__(self, agents: list[Agent[Any, Any]]) -> None:
+        self._asked: dict[str, Agent[Any, Any]] = {one.name: one for one in agents}
+        self._began: dict[str, AgentLike] = dict(self._asked)
+        for one in agents:
+            for other in () if callable(one.tools) else successors(one.tools):
+                self._asked.setdefault(other.name, one)
+                self._began.setdefault(other.name, other)
+
+    def choose(self, info: SessionInfo, screen: Screen, also_changed: bool) -> _Chosen | None:
+        """Say what becomes of a session; give who goes on with it."""
+        name = info.agent or ""
+        about = f"{printable(info.id)}: run {info.run} of {printable(name)}"
+        agent = self._asked.get(name)
+        if agent is None:
+            screen.line(f"{about} is left alone: there is no agent of that name here", "yellow")
+            return None
+        if not self.has_changed(info):
+            screen.line(f"{about} is to go on, its agent has not changed")
+            return _Chosen(info, agent)
+        what = ", ".join(changes(info.fingerprint, fingerprint(self._began[name])))
+        if also_changed:
+            screen.line(f"{about} is to go on, though its agent has changed: {what}", "yellow")
+            return _Chosen(info, agent)
+        screen.line(f"{about} is left alone: its agent has changed: {what}; see --also-changed", "red")
+        return None
+
+    def has_changed(self, info: SessionInfo) -> bool:
+        """Whether an agent is here that is not any more as it was when it began a run."""
+        began = self._began.get(info.agent or "")
+        return began is not None and bool(info.fingerprint) and fingerprint(began) != info.fingerprint
+
+
+async def _broken(store: Store, only: str | None, screen: Screen) -> list[SessionInfo]:
+    """List the sessions that broke off, and show those that wait for decisions."""
+    broken = [info async for info in every_session(store, "broken") if only in {None, info.id}]
+    if only is not None:
+        if not broken:
+            await _tell_why_not(store, only, screen)
+        return broken
+    async for info in every_session(store, "paused"):
+        screen.line(f"{printable(info.id)} waits for a decision, and is left alone", "dim")
+    if not broken:
+        screen.note("no run broke off")
+    return broken
+
+
+async def _tell_why_not(store: Store, name: str, screen: Screen) -> None:
+    if await store.load(name) is None:
+        raise SessionError(f"there is no session {name!r} in {store.url}")
+    session: Session[Any] = Session(name, store=store, merge=lambda state, _: state)
+    await session.load()
+    told = {
+        "idle": "has no unfinished run",
+        "running": "is held by a process that lives, and is left alone",
+        "paused": "waits for a decision, and is left alone",
+        "broken": "broke off this very moment; ask again",
+    }
+    screen.line(f"{printable(name)} {told[await status_of(store, session)]}")
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+async def _resume_all(store: Store, chosen: list[_Chosen], screen: Screen, concurrency: int) -> int:
+    """Let the runs go on, some at a time, and tell what becomes of each; give how many failed."""
+    waiting = iter(chosen)
+    failed = 0
+
+    async def go_on(tell: Callable[[str, str], None]) -> None:
+        nonlocal failed
+        for one in waiting:
+            trouble, words = await _resume(store, one)
+            failed += trouble
+            tell(f"{printable(one.info.id)} {words}", "red" if trouble else "green")
+
+    with _progress(len(chosen), screen) as tell:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(chosen))):
+                group.create_task(go_on(tell))
+    return failed
+
+
+async def _resume(store: Store, one: _Chosen) -> tuple[bool, str]:
+    """Let a run go on; tell whether that failed, and how it ended."""
+    session: Session[Any] = Session(one.info.id, store=store, when_busy="refuse")
+    try:
+        await session.load()
+        run = session.unfinished
+        if run is None or run.run != one.info.run:
+            return False, "went on elsewhere meanwhile"
+        try:
+            result = await one.agent.resume(session, user=run.user)
+        except SessionBusyError:
+            return False, "is held by another process meanwhile, and is left alone"
+        except ResumeError:
+            await session.load()
+            if session.unfinished is None:
+                return False, "went on elsewhere meanwhile"
+            raise
+        finally:
+            await session.aclose()
+    except Exception as error:  # noqa: BLE001 - the user's own tools and middleware may raise anything
+        return True, f"failed: {type(error).__name__}: {printable(str(error))}"
+    if result.pending:
+        names = ", ".join(pending.call.name for pending in result.pending)
+        return False, f"waits for a decision about {names}"
+    if result.stopped is not None:
+        return True, f"was stopped: {printable(str(result.stopped))}"
+    return False, f"has ended: {printable(str(result.value))[:200]}"
+
+
+@contextmanager
+def _progress(count: int, screen: Screen) -> Generator[Callable[[str, str], None]]:
+    """Give what tells of a run that has ended: below the lines there is a bar, on a terminal."""
+    if not sys.stdout.isatty() or not count:
+        yield screen.line
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+    with Progress(console=Console(), transient=True) as bar:
+        task = bar.add_task("resuming", total=count)
+
+        def tell(words: str, style: str) -> None:
+            bar.console.print(Text(words, style), soft_wrap=True)
+            bar.advance(task)
+
+        yield tell
