@@ -231,7 +231,7 @@ async def test_agents_are_steps_and_their_usage_counts():
 
 
 async def test_an_agent_called_by_a_function_finds_the_workflow_around_it():
-    agent = Agent(ScriptedModel(["inside"]), name="helper")
+    agent = Agent(ScriptedModel(["inside"]), name="aide")
 
     async def ask(value: str) -> str:
         session = Session()
