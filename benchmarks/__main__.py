@@ -14,6 +14,7 @@ NAMES = (
     "trust",
     "journal",
     "turns",
+    "workflow",
     "memory",
     "memories",
     "stores",

@@ -36,6 +36,10 @@ CHAPTERS = {
         "A turn of a long session",
         "Gossamer's figures include the encoding of the whole request for the wire; the rivals' do not, and end at message 1,000. The floor is one copy of as many bytes.",
     ),
+    "workflow": (
+        "A step of a workflow",
+        "Ten async functions one after the other; the floor awaits them by hand. On disk means that what a step gave is there before the next one begins: langgraph with its SQLite checkpointer and durability=sync, each of 200 workflows in a thread of its own name; agno keeps a run at its end.",
+    ),
     "stores": (
         "Sessions in a store",
         "Wall-clock time, for most of it is waiting for a disk that syncs; Postgres runs on the same machine. 200 sessions are written to at once, and each waits for the disk before it goes on. The floor of an append is the same records put into a table by hand, 200 a transaction; that of the loop's delay is the same talk in memory. agno keeps sessions with SqliteDb and gives the model the last 50 runs, langgraph with AsyncSqliteSaver and gives it everything, for it has no view.",

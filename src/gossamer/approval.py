@@ -179,7 +179,7 @@ def decide(
                 f"it is too late to decide about call {call_id!r} of {pending.call.name!r}; resume without a decision "
                 "about it, and the model is told"
             )
-        if isinstance(decision, Approve) and pending.kind != "approval":
+        if isinstance(decision, Approve) and pending.kind not in {"approval", "outcome"}:
             raise ResumeError(
                 f"call {call_id!r} wants an Answer, not an Approve: it is run by the {pending.kind}"
             )

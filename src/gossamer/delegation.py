@@ -31,6 +31,7 @@ class Runnable(Protocol):
     def run(
         self,
         prompt: Any = None,
+        /,
         *,
         session: Session[Any] | None = None,
         deps: Any = None,
@@ -42,6 +43,7 @@ class Runnable(Protocol):
     def stream(
         self,
         prompt: Any = None,
+        /,
         *,
         session: Session[Any] | None = None,
         deps: Any = None,
@@ -62,8 +64,15 @@ class Runnable(Protocol):
         ...
 
 
-def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any]:
-    """Make the tool that hands a prompt to an agent; see `Agent.as_tool`."""
+def delegation(runnable: Runnable, name: str, description: str, takes: Any = str) -> Tool[..., Any]:
+    """Make the tool that hands a prompt to an agent; see `Agent.as_tool`.
+
+    Args:
+        runnable: the agent, or what stands for one.
+        name: what the outer model calls it.
+        description: what the outer model is told.
+        takes: the type of its `prompt`.
+    """
 
     async def ask(context: RunContext[Any], prompt: str) -> Any:
         call = context.call
@@ -85,6 +94,7 @@ def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any
         await inner.aclose()
         return result.output
 
+    ask.__annotations__["prompt"] = takes
     made = tool(name=name, description=description, timeout=None)(ask)
     return msgspec.structs.replace(made, delegates_to=runnable)
 

@@ -29,12 +29,14 @@ __all__ = [
     "InvalidRequestError",
     "InvalidResponseError",
     "LimitError",
+    "LoopLimitError",
     "MCPBusyError",
     "MCPConnectionError",
     "MCPError",
     "MCPTimeoutError",
     "MCPToolError",
     "MemoryNotEnteredError",
+    "MergeConflictError",
     "ModelConnectionError",
     "ModelError",
     "ModelRetry",
@@ -52,6 +54,7 @@ __all__ = [
     "RateLimitError",
     "ReadTimeoutError",
     "ResumeError",
+    "RouteError",
     "RunPausedError",
     "ScriptExhaustedError",
     "ServiceError",
@@ -60,6 +63,14 @@ __all__ = [
     "SessionError",
     "SessionLostError",
     "SteeringError",
+    "StepDeniedError",
+    "StepFailedError",
+    "StepInputError",
+    "StepNameError",
+    "StepOutcomeError",
+    "StepOutputError",
+    "StepTimeoutError",
+    "StepTypeError",
     "StoreBusyError",
     "StoreDamagedError",
     "StoreError",
@@ -71,6 +82,9 @@ __all__ = [
     "ToolError",
     "ToolkitError",
     "WireError",
+    "WorkflowChangedError",
+    "WorkflowCycleError",
+    "WorkflowError",
 ]
 
 
@@ -425,6 +439,87 @@ class SessionLostError(SessionError):
 
 class SessionChangedError(SessionError):
     """A session was changed elsewhere since it was loaded, so that what was added here does not fit any more."""
+
+
+# --- workflows ----------------------------------------------------------------------------------------------
+
+
+class WorkflowError(GossamerError):
+    """A workflow is not well built, or could not go on.
+
+    Attributes:
+        place: where in the workflow, such as `parallel/search[3]/fetch`; empty where it is about the whole.
+        steps: what became of each step of the run that it ended, as in `WorkflowResult.steps`.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+        self.steps: Mapping[str, Any] = {}
+
+
+class StepNameError(WorkflowError, ArgumentError):
+    """Two steps beside each other have one name, or a name cannot stand in a place."""
+
+
+class StepTypeError(WorkflowError, ArgumentError):
+    """What a step returns is not what the next one takes, as both declare it; found when the workflow is built."""
+
+
+class WorkflowCycleError(WorkflowError, ArgumentError):
+    """A workflow is a step of itself, or is run inside one of its own steps."""
+
+
+class StepFailedError(WorkflowError):
+    """A step raised an error, which is this one's `__cause__`, and nothing was left to try."""
+
+
+class StepTimeoutError(StepFailedError):
+    """A step took longer than its timeout and was stopped."""
+
+
+class StepInputError(WorkflowError):
+    """A value is not what a step, or the workflow, takes."""
+
+
+class StepOutputError(WorkflowError):
+    """A step returned something of another type than it declares, or something that cannot be stored."""
+
+
+class LoopLimitError(WorkflowError):
+    """A loop has run as often as `max_iterations` allows, and its condition still says no."""
+
+
+class RouteError(WorkflowError):
+    """A router named a branch that it does not have."""
+
+
+class MergeConflictError(WorkflowError):
+    """Parallel branches changed a field of the state in different ways, and no merge is declared for it.
+
+    Attributes:
+        field: the field.
+        branches: the names of the branches.
+    """
+
+    def __init__(
+        self, message: str, *, place: str = "", field: str = "", branches: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, place=place)
+        self.field = field
+        self.branches = tuple(branches)
+
+
+class StepDeniedError(WorkflowError):
+    """A person refused to answer a step's question, or nobody did in time."""
+
+
+class StepOutcomeError(WorkflowError):
+    """The process ended while a step ran, whether it took effect is unknown, and it may not run again."""
+
+
+class WorkflowChangedError(WorkflowError):
+    """A workflow is not the one any more that began the run, or what was stored does not fit it."""
 
 
 # --- agents together ----------------------------------------------------------------------------------------

@@ -25,6 +25,10 @@ __all__ = [
     "RunFailed",
     "RunFinished",
     "RunStarted",
+    "StepEvent",
+    "StepFailed",
+    "StepFinished",
+    "StepStarted",
     "TextDelta",
     "ThinkingDelta",
     "ToolArgumentsDelta",
@@ -163,6 +167,60 @@ class OutputDelta(Event, frozen=True, gc=False, tag="output_delta"):
             return jiter.from_json(self.text.encode(), partial_mode="trailing-strings")
         except ValueError:
             return None
+
+
+class StepStarted(Event, frozen=True, gc=False, tag="step_started"):
+    """A step of a workflow begins.
+
+    Attributes:
+        place: where it stands, such as `parallel/search[3]/fetch`.
+        attempt: 1, and more where it is tried again.
+    """
+
+    place: str
+    attempt: int = 1
+
+
+class StepFinished(Event, frozen=True, gc=False, tag="step_finished"):
+    """A step of a workflow has its output.
+
+    Attributes:
+        place: see `StepStarted`.
+        output: what it returned.
+        seconds: how long it took.
+    """
+
+    place: str
+    output: Any
+    seconds: float
+
+
+class StepFailed(Event, frozen=True, gc=False, tag="step_failed"):
+    """An attempt at a step of a workflow failed; it may be tried again, or its fallback takes its place.
+
+    Attributes:
+        place: see `StepStarted`.
+        error: the error's class.
+        message: its text.
+        seconds: how long the attempt took.
+    """
+
+    place: str
+    error: str
+    message: str
+    seconds: float
+
+
+class StepEvent(Event, frozen=True, gc=False, tag="step_event"):
+    """An event of an agent, a team or a workflow that is a step of a workflow.
+
+    Attributes:
+        place: that step, see `StepStarted`.
+        event: the event.
+    """
+
+    place: str
+    event: Any
 
 
 class RunFinished(Event, frozen=True, gc=False, tag="run_finished"):

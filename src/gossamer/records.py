@@ -51,6 +51,9 @@ __all__ = [
     "RunFinishedRecord",
     "RunStartedRecord",
     "StateRecord",
+    "StepFailedRecord",
+    "StepFinishedRecord",
+    "StepStartedRecord",
     "ToolResultRecord",
     "ToolStartedRecord",
     "ToolkitSwitchedRecord",
@@ -62,7 +65,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-PendingKind: TypeAlias = Literal["approval", "question", "caller"]
+PendingKind: TypeAlias = Literal["approval", "question", "caller", "outcome"]
 
 
 class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -70,7 +73,9 @@ class PendingCall(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
 
     Attributes:
         call: the call, arguments as the model wrote them.
-        kind: `approval`: may the tool run; `question`: a person answers; `caller`: the caller runs the tool.
+        kind: `approval`: may the tool run; `question`: a person answers; `caller`: the caller runs the tool;
+            `outcome`: the process ended while a step of a workflow ran: `Approve` runs it again, `Answer` gives its
+            output.
         run_id: the run that asked, which may be a run started inside a tool of the run that was resumed.
         agent: the agent of that run.
         tool: tells the tool from others of its name, and from itself once its description or parameters have changed.
@@ -321,6 +326,48 @@ class OffloadedRecord(_Record, frozen=True, gc=False, tag="offloaded"):
     text: str
 
 
+class StepStartedRecord(_Record, frozen=True, gc=False, tag="step_started"):
+    """A step of a workflow is about to begin; stored before it does, unless it may run again anyway.
+
+    Attributes:
+        step: its place, such as `parallel/search[3]/fetch`.
+    """
+
+    step: str
+
+
+class StepFinishedRecord(_Record, frozen=True, gc=False, tag="step_finished"):
+    """A step of a workflow has its output; it never runs again in this run.
+
+    Attributes:
+        step: its place; empty for the run's input, which is kept like an output.
+        output: what it returned, as JSON data.
+        seconds: how long it took.
+        state: the fields of the state that it changed, as JSON data.
+    """
+
+    step: str
+    output: Any = None
+    seconds: float = 0.0
+    state: dict[str, Any] | None = None
+
+
+class StepFailedRecord(_Record, frozen=True, gc=False, tag="step_failed"):
+    """An attempt at a step of a workflow failed.
+
+    Attributes:
+        step: its place.
+        error: the error's class.
+        message: its text.
+        seconds: how long the attempt took.
+    """
+
+    step: str
+    error: str
+    message: str = ""
+    seconds: float = 0.0
+
+
 Record: TypeAlias = (
     RunStartedRecord
     | RunFinishedRecord
@@ -337,6 +384,9 @@ Record: TypeAlias = (
     | ToolkitSwitchedRecord
     | ApprovalsForgottenRecord
     | OffloadedRecord
+    | StepStartedRecord
+    | StepFinishedRecord
+    | StepFailedRecord
 )
 
 _PARTS = (Text, Thinking, Image, Audio, File, ToolCall, ToolResult, Refusal, Citation, ProviderBlock)
@@ -348,7 +398,7 @@ _UNKNOWN = "gossamer"
 _KEPT_PART = b'{"type":"provider_block","dialect":"gossamer"'
 
 # Fields of records and exports whose content is not ours.
-_OPAQUE = frozenset(("state", "patch", "offload", "args", "value", "provider"))
+_OPAQUE = frozenset(("state", "patch", "output", "offload", "args", "value", "provider"))
 
 
 def decode_as(data: bytes | str, type_: Any) -> Any:

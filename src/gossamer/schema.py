@@ -20,6 +20,7 @@ __all__ = [
     "OutputSchema",
     "ToolSchema",
     "decode_unsupported",
+    "encode_unsupported",
     "encode_value",
     "is_array",
     "is_object",
@@ -232,7 +233,12 @@ def encode_value(value: Any) -> str:
     return _encode(value).decode()
 
 
-def _encode_unsupported(value: Any) -> Any:
+def encode_unsupported(value: Any) -> Any:
+    """Encode hook for msgspec: pydantic models inside other types.
+
+    Raises:
+        TypeError: the value has no JSON form.
+    """
     if hasattr(value, "__pydantic_validator__"):
         return value.model_dump(mode="json")
     raise TypeError(
@@ -240,7 +246,7 @@ def _encode_unsupported(value: Any) -> Any:
     )
 
 
-_encode = msgspec.json.Encoder(enc_hook=_encode_unsupported).encode
+_encode = msgspec.json.Encoder(enc_hook=encode_unsupported).encode
 
 
 def stored_value(value: Any) -> Any:
@@ -248,7 +254,7 @@ def stored_value(value: Any) -> Any:
     if value is None or type(value) is str:
         return value
     try:
-        return msgspec.to_builtins(value, enc_hook=_encode_unsupported)
+        return msgspec.to_builtins(value, enc_hook=encode_unsupported)
     except (TypeError, ValueError, RecursionError):
         return str(value)
 

@@ -14,6 +14,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each example prints beyond the offline model's own words.
 SAYS = {
     "approval.py": ["20.00 euros paid", "waits for approval: pay", "250.00 euros paid", "That is too much."],
+    "approval_in_a_workflow.py": [
+        'waits for a person: {"step":"condition/test","answer":"bool"',
+        "published: 12 words, names: You, Ada, Grace.",
+        "condition/otherwise              not_run",
+    ],
     "crash.py": [
         "it was killed by signal 9",
         "session order-7: a run of shop broke off",

@@ -18,19 +18,26 @@ from gossamer import (
     Deny,
     FanoutPipeline,
     HostedTool,
+    HumanInput,
     Limits,
+    Loop,
     Message,
     MessageHub,
     ModelSettings,
+    Parallel,
     Result,
     RunContext,
     Runnable,
     RunStream,
     SequentialPipeline,
     Session,
+    Step,
+    StepContext,
     Text,
     Tool,
     Toolkit,
+    Workflow,
+    WorkflowResult,
     fanout_pipeline,
     handoff,
     sequential_pipeline,
@@ -221,6 +228,30 @@ def make_quoting() -> Agent[Any, Quote]:
 async def pooled() -> None:
     async with AgentPool(make_quoting) as pool:
         assert_type((await pool.run("x")).output, Quote)
+
+
+async def read(url: str, context: StepContext[Quote]) -> int:
+    assert_type(context.state, Quote)
+    return len(url)
+
+
+counting = Workflow("counting", [read, Parallel({"a": plain, "b": [Step(read, retry=2)]})], output=int)
+two: Runnable = counting
+assert_type(counting.run_sync("x").output, int)
+assert_type(counting.stream("x").result.output, int)
+assert_type(Workflow("any", [read]).run_sync("x").output, Any)
+assert_type(counting.as_tool("count", "Counts."), Tool[..., Any])
+Workflow("w", [read, 3])  # pyright: ignore[reportArgumentType]
+Workflow("w", read)  # pyright: ignore[reportArgumentType]
+Loop(read, max_iterations="often")  # pyright: ignore[reportArgumentType]
+HumanInput(3)  # pyright: ignore[reportArgumentType]
+
+
+async def worked() -> None:
+    result = await counting.run("x")
+    assert_type(result, WorkflowResult[int])
+    assert_type(result.steps["read"].seconds, float)
+    assert_type(counting.visualize(result).svg, str)
 
 
 cache = MultiLevelCache()

@@ -26,7 +26,7 @@ decisions = st.one_of(
 pending = st.builds(
     PendingCall,
     tool_calls,
-    st.sampled_from(["approval", "question", "caller"]),
+    st.sampled_from(["approval", "question", "caller", "outcome"]),
     texts,
     texts,
     texts,
@@ -66,6 +66,14 @@ FIELDS = {
     kinds.CallLostRecord: {"most": usages},
     kinds.HandoffRecord: {"to": texts},
     kinds.ApprovalsForgottenRecord: {},
+    kinds.StepStartedRecord: {"step": texts},
+    kinds.StepFinishedRecord: {
+        "step": texts,
+        "output": json_data,
+        "seconds": times,
+        "state": st.none() | objects,
+    },
+    kinds.StepFailedRecord: {"step": texts, "error": texts, "message": texts, "seconds": times},
     kinds.ToolkitSwitchedRecord: {"toolkit": texts, "on": st.booleans()},
 }
 records = st.one_of([st.builds(kind, run=texts, at=times, **fields) for kind, fields in FIELDS.items()])

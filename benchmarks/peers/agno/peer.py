@@ -28,6 +28,7 @@ from agno.models.response import ModelResponse
 from agno.run.agent import RunContentEvent, RunOutput
 from agno.run.base import RunStatus
 from agno.session import AgentSession
+from agno.workflow import Step, StepInput, StepOutput, Workflow
 
 
 class AnsweringModel(Model):
@@ -236,6 +237,25 @@ def imports() -> dict:
     return common.import_cost("from agno.agent import Agent\nfrom agno.models.openai import OpenAIChat")
 
 
+async def add_one(step_input: StepInput) -> StepOutput:
+    before = step_input.previous_step_content
+    return StepOutput(content=(0 if before is None else before) + 1)
+
+
+async def workflow() -> dict:
+    steps = int(common.setting("steps", "10"))
+    chain = Workflow(
+        name="chain",
+        steps=[Step(name=f"step{number}", executor=add_one) for number in range(steps)],
+        telemetry=False,
+    )
+
+    async def once() -> None:
+        assert (await chain.arun(input="go")).content == steps
+
+    return {"value": round(await common.cpu_of_awaits(once) / steps, 2), "unit": "us"}
+
+
 common.main(
     {
         "create": create,
@@ -244,6 +264,7 @@ common.main(
         "run_tool": run_tool,
         "memory": memory,
         "turns": turns,
+        "workflow": workflow,
         "stored_run": stored_run,
         "stored_go_on": stored_go_on,
         "stream": stream,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.prebuilt import ToolNode, tools_condition
+from typing_extensions import TypedDict
 
 
 class AnsweringModel(BaseChatModel):
@@ -235,6 +237,57 @@ def imports() -> dict:
     )
 
 
+class Number(TypedDict):
+    value: int
+
+
+async def add_one(state: Number) -> dict:
+    return {"value": state["value"] + 1}
+
+
+def chain(steps: int, checkpointer: AsyncSqliteSaver | None = None):
+    graph = StateGraph(Number)
+    before = START
+    for number in range(steps):
+        graph.add_node(f"step{number}", add_one)
+        graph.add_edge(before, f"step{number}")
+        before = f"step{number}"
+    return graph.compile(checkpointer=checkpointer)
+
+
+async def workflow() -> dict:
+    steps = int(common.setting("steps", "10"))
+    graph = chain(steps)
+
+    async def once() -> None:
+        assert (await graph.ainvoke({"value": 0}))["value"] == steps
+
+    return {"value": round(await common.cpu_of_awaits(once) / steps, 2), "unit": "us"}
+
+
+async def workflow_stored() -> dict:
+    steps, runs = int(common.setting("steps", "10")), int(common.setting("runs", "200"))
+    best = cpu = float("inf")
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            async with AsyncSqliteSaver.from_conn_string(f"{folder}/graph.db") as saver:
+                await saver.setup()
+                graph = chain(steps, saver)
+
+                async def once(number: int, graph=graph) -> int:
+                    config = {"configurable": {"thread_id": str(number)}}
+                    return (await graph.ainvoke({"value": 0}, config, durability="sync"))["value"]
+
+                await once(-1)
+                began, used = time.perf_counter(), time.process_time()
+                outputs = await asyncio.gather(*(once(number) for number in range(runs)))
+                best = min(best, (time.perf_counter() - began) / runs / steps)
+                cpu = min(cpu, (time.process_time() - used) / runs / steps)
+                assert outputs == [steps] * runs
+    what = "AsyncSqliteSaver, durability=sync"
+    return {"value": round(cpu * 1e6, 1), "wall": round(best * 1e6, 1), "unit": "us", "what": what}
+
+
 common.main(
     {
         "create": create,
@@ -244,6 +297,8 @@ common.main(
         "cache": cache,
         "memory": memory,
         "turns": turns,
+        "workflow": workflow,
+        "workflow_stored": workflow_stored,
         "stored_run": stored_run,
         "stored_go_on": stored_go_on,
         "stream": stream,
@@ -252,6 +307,7 @@ common.main(
     },
     packages=(
         "langgraph",
+        "langgraph-checkpoint-sqlite",
         "langgraph-prebuilt",
         "langchain-core",
         "langchain-openai",

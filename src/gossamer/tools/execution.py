@@ -22,7 +22,17 @@ from gossamer.tools.function import Tool
 from gossamer.tools.offload import Offload
 from gossamer.tools.threads import run_in_thread
 
-__all__ = ["CLEANUP_SECONDS", "Interception", "LastWord", "Notify", "ToolTurn", "run_calls", "wait_together"]
+__all__ = [
+    "CLEANUP_SECONDS",
+    "Interception",
+    "LastWord",
+    "Notify",
+    "OverdueError",
+    "ToolTurn",
+    "run_calls",
+    "wait_together",
+    "within",
+]
 
 # Wraps the execution of a call, as middleware does.
 Interception: TypeAlias = Callable[
@@ -261,16 +271,16 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
     try:
         kind = tool.kind
         if kind == "async":
-            value = await _within(tool.timeout, tool.invoke(context, arguments))
+            value = await within(tool.timeout, tool.invoke(context, arguments))
         elif kind == "thread":
-            value = await _within(tool.timeout, run_in_thread(partial(tool.invoke, context, arguments)))
+            value = await within(tool.timeout, run_in_thread(partial(tool.invoke, context, arguments)))
             if inspect.isawaitable(value):  # a lambda or a partial that gave a coroutine
-                value = await _within(tool.timeout, value)
+                value = await within(tool.timeout, value)
         elif kind == "generator":
             work = partial(_drain, tool, context, arguments, _reporter(turn, call))
-            value = await _within(tool.timeout, run_in_thread(work))
+            value = await within(tool.timeout, run_in_thread(work))
         elif kind == "async_generator":
-            value = await _within(tool.timeout, _drain_async(tool.invoke(context, arguments), turn, call))
+            value = await within(tool.timeout, _drain_async(tool.invoke(context, arguments), turn, call))
         else:
             value = tool.invoke(context, arguments)
         return ToolResult(call.id, call.name, _content(context, tool, value))
@@ -329,7 +339,7 @@ def _result_of_failure(
         return _result(call, _safe_text(error.output))
     if isinstance(error, ToolError):
         raise error
-    if isinstance(error, _OverdueError):
+    if isinstance(error, OverdueError):
         return _result(
             call, f"{tool.name} did not finish within {tool.timeout} seconds and was stopped.", "timeout"
         )
@@ -347,11 +357,11 @@ class _InvalidArgumentsError(Exception):
     """The arguments of a call do not fit its tool."""
 
 
-async def _within(seconds: float | None, awaitable: Any) -> Any:
+async def within(seconds: float | None, awaitable: Any) -> Any:
     """Await something for a limited time; no timer is made for what finishes without suspending.
 
     Raises:
-        _OverdueError: the time is over; what was awaited has been cancelled.
+        OverdueError: the time is over; what was awaited has been cancelled.
     """
     if seconds is None:
         return await awaitable
@@ -368,7 +378,7 @@ async def _within(seconds: float | None, awaitable: Any) -> Any:
             return await awaitable
     except TimeoutError:
         if timer.expired():
-            raise _OverdueError from None
+            raise OverdueError from None
         raise
 
 
@@ -382,7 +392,7 @@ class LastWord(msgspec.Struct, frozen=True):
     value: Any
 
 
-class _OverdueError(Exception):
+class OverdueError(Exception):
     """A call took longer than its tool allows."""
 
 

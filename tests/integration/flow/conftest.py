@@ -1,0 +1,5 @@
+"""Services that the tests of workflows use."""
+
+from tests.services import postgres
+
+__all__ = ["postgres"]
