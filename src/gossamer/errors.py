@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "AddressRefusedError",
@@ -29,14 +29,18 @@ __all__ = [
     "MCPError",
     "MCPTimeoutError",
     "MCPToolError",
+    "MemberError",
     "MemoryNotEnteredError",
     "ModelConnectionError",
     "ModelError",
     "ModelRetry",
     "ModelTimeoutError",
+    "NestingError",
+    "NoConsensusError",
     "NotFoundError",
     "OutputError",
     "OverloadedError",
+    "PlanError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "ProtocolError",
@@ -396,6 +400,43 @@ class SessionLostError(SessionError):
 
 class SessionChangedError(SessionError):
     """A session was changed elsewhere since it was loaded, so that what was added here does not fit any more."""
+
+
+# --- agents together ----------------------------------------------------------------------------------------
+
+
+class NestingError(ToolError):
+    """Too many runs would be inside one another: somebody delegates to one of those around it."""
+
+
+class MemberError(GossamerError):
+    """A member of a team failed, and the team cannot go on without it; what the others did is in the session.
+
+    Attributes:
+        team: the team's name.
+        member: the member's.
+    """
+
+    def __init__(self, message: str, *, team: str = "", member: str = "") -> None:
+        super().__init__(message)
+        self.team = team
+        self.member = member
+
+
+class NoConsensusError(GossamerError):
+    """The members of a team did not come to agree within its rounds.
+
+    Attributes:
+        answers: what each said in the last round, by name.
+    """
+
+    def __init__(self, message: str, *, answers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.answers = dict(answers or {})
+
+
+class PlanError(GossamerError):
+    """A plan cannot be changed in this way: there is none, it is finished, or it has no such item."""
 
 
 # --- stores -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from gossamer.records import Record, RunStartedRecord
 from gossamer.spent import spent_by_ended_runs
 from gossamer.usage import Usage
 
-__all__ = ["InnerSessions", "inner_id"]
+__all__ = ["InnerSessions", "again", "inner_id"]
 
 _MOST = 1000
 _MOST_ID_CHARS = 500
@@ -46,6 +46,16 @@ def inner_id(outer: str, inside: str) -> str:
     if len(readable) <= _MOST_ID_CHARS and readable.isascii() and "\x00" not in readable:
         return readable
     return f"inner/{sha256(readable.encode(errors='replace')).hexdigest()}"
+
+
+def again(call_id: str, times: int) -> str:
+    """Give what stands for a call in a run whose model has used the call's id before, so many times."""
+    return f"{call_id}~{times}" if times else call_id
+
+
+def call_of(inside: str) -> str:
+    """Give the id of the call in `run/call`, as the model used it."""
+    return inside.partition("/")[2].partition("~")[0]
 
 
 class InnerSessions(Generic[SessionT]):
@@ -104,7 +114,7 @@ class InnerSessions(Generic[SessionT]):
 
     def used_by_calls(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, of whichever run, those that will not go on."""
-        inside = [one for key, one in self.items() if key.partition("/")[2] in call_ids]
+        inside = [one for key, one in self.items() if call_of(key) in call_ids]
         return sum((spent_by_ended_runs(one.journal) for one in inside if not one.unfinished), Usage())
 
     async def aclose(self) -> None:

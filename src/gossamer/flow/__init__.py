@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from gossamer.flow.handoff import handoff
+from gossamer.flow.members import Member
+from gossamer.flow.plan import Plan, PlanChange, PlanItem, plan_of, plan_toolkit
+from gossamer.flow.team import Team
 
-__all__ = ["handoff"]
+__all__ = ["Member", "Plan", "PlanChange", "PlanItem", "Team", "handoff", "plan_of", "plan_toolkit"]
