@@ -108,9 +108,7 @@ def delegation_of(
     )
 
 
-async def delegate(
-    context: RunContext[Any], runnable: Runnable, name: str, prompt: Callable[[], Any]
-) -> Any:
+async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prompt: Callable[[], Any]) -> Any:
     """Run an agent inside the tool call that is under way, or go on with what an earlier start of the call began.
 
     Where somebody listens to the run around it, its events are passed on as they come.
@@ -142,7 +140,10 @@ async def delegate(
         decided = outer.turn.decisions if outer.turn is not None else {}
         waiting = {pending.call_id for pending in inner.pending}
         decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
-        start, given = (runnable.resume if context.tell is None else runnable.resume_stream), (inner, decisions)
+        start, given = (
+            (runnable.resume if context.tell is None else runnable.resume_stream),
+            (inner, decisions),
+        )
         run: Any = start(*given, deps=context.deps, user=context.user)
     elif inner.journal:  # the process died after the inner run ended and before its result was stored
         return _stored_outcome(inner)

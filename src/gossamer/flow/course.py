@@ -10,9 +10,9 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolCall, ToolResult
-from gossamer.records import HandoffRecord, MessageRecord, Record, ToolResultRecord
+from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
 
-__all__ = ["Course", "Round", "asked", "conversation", "course_of", "stopped_members"]
+__all__ = ["Round", "asked", "conversation", "rounds_of", "stopped_members"]
 
 # Messages of the conversation that a member sees where the context is shared; older ones are left out.
 _MOST_SHARED = 100
@@ -40,49 +40,33 @@ class Round(msgspec.Struct, eq=False):
         return next((self.results.get(call.id) for call in self.calls if call.name == tool), None)
 
 
-class Course(msgspec.Struct, eq=False):
-    """A run so far.
-
-    Attributes:
-        asked: what the user said in it.
-        rounds: what was called, turn by turn.
-    """
-
-    asked: list[Message]
-    rounds: list[Round]
-
-
-async def course_of(context: RunContext[Any]) -> Course:
-    """Read a run's records. O(records of the run)."""
-    course = Course([], [])
-    for record in await _records(context):
+async def rounds_of(context: RunContext[Any]) -> list[Round]:
+    """Give what was called in a run so far, turn by turn. O(records of the run)."""
+    session = context.session
+    first: int = session.starts[-1]
+    rounds: list[Round] = []
+    for record in await session.read(first, session.first + len(session.journal)):
         if isinstance(record, MessageRecord):
-            message = record.message
-            if message.role == "user" and not record.repair:
-                course.asked.append(message)
-            elif message.role == "assistant" and (calls := message.tool_calls):
-                course.rounds.append(Round(calls, {}))
+            if record.message.role == "assistant" and (calls := record.message.tool_calls):
+                rounds.append(Round(calls, {}))
         elif isinstance(record, ToolResultRecord):
-            if course.rounds:
-                course.rounds[-1].results[record.result.call_id] = record.result
+            if rounds:
+                rounds[-1].results[record.result.call_id] = record.result
         elif isinstance(record, HandoffRecord):  # what was called before was another agent's business
-            course.rounds.clear()
-    return course
+            rounds.clear()
+    return rounds
 
 
 def asked(context: RunContext[Any]) -> list[Message]:
-    """Give what the user said at the beginning of a run, or last in its session where the run began without words."""
-    said: list[Message] = []
+    """Give what the user said in a run, or last in its session where the run began without words. O(records of the run)."""
     session = context.session
-    first = session.starts[-1]
-    for record in session.journal[first - session.first :] if first >= session.first else ():
-        if isinstance(record, MessageRecord):
-            if record.message.role != "user":
-                break
-            said.append(record.message)
-    if not said:
-        said += [one for one in reversed(session.messages) if one.role == "user"][:1]
-    return said
+    records = session.journal[session.starts[-1] - session.first :]
+    said = [
+        record.message
+        for record in records
+        if isinstance(record, MessageRecord) and record.message.role == "user" and not record.repair
+    ]
+    return said or [one for one in reversed(session.messages) if one.role == "user"][:1]
 
 
 def conversation(context: RunContext[Any]) -> list[Message]:
@@ -95,12 +79,6 @@ def conversation(context: RunContext[Any]) -> list[Message]:
     while said and said[0].role != "user":
         del said[0]
     return said
-
-
-async def _records(context: RunContext[Any]) -> list[Record]:
-    session = context.session
-    first: int = session.starts[-1]
-    return await session.read(first, first + session.first + len(session.journal))
 
 
 def _plain(message: Message) -> Message | None:

@@ -15,7 +15,7 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, GossamerError, MemberError, NoConsensusError
 from gossamer.events import Delta
-from gossamer.flow.course import Course, Round, course_of, stopped_members
+from gossamer.flow.course import Round, rounds_of, stopped_members
 from gossamer.ids import new_id
 from gossamer.messages import Message, Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, Middleware
@@ -41,7 +41,7 @@ class Undirected:
     capabilities = Capabilities()
     price = Price(0.0)
 
-    async def respond(self, request: ModelRequest) -> ModelResponse:
+    async def respond(self, request: ModelRequest) -> ModelResponse:  # noqa: ARG002 - a model's signature
         """Refuse.
 
         Raises:
@@ -62,17 +62,19 @@ class Director(Middleware):
         led: whether the leader writes the answer, from what the members said.
     """
 
-    def __init__(self, rule: Callable[[Course], Due], *, led: bool) -> None:
+    def __init__(self, rule: Callable[[Sequence[Round]], Due], *, led: bool) -> None:
         self._rule = rule
         self._led = led
 
     async def model(self, context: RunContext[Any], request: ModelRequest, next: CallModel) -> ModelResponse:  # noqa: A002
         """Answer with what is due; only the leader's own words are asked for."""
         if not request.messages:
-            raise ArgumentError(f"team {context.agent!r} needs a prompt: its members are asked what it is asked")
+            raise ArgumentError(
+                f"team {context.agent!r} needs a prompt: its members are asked what it is asked"
+            )
         if (limit := stopped_members.get(context)) is not None:
             raise limit.with_traceback(None)
-        due = self._rule(await course_of(context))
+        due = self._rule(await rounds_of(context))
         if isinstance(due, str):
             if self._led:
                 return await next(msgspec.structs.replace(request, tool_choice="none"))
@@ -98,10 +100,12 @@ class OneMember(Middleware):
         if len(chosen) < 2:
             return response
         parts = tuple(part for part in response.message.parts if not any(part is call for call in chosen[1:]))
-        return msgspec.structs.replace(response, message=msgspec.structs.replace(response.message, parts=parts))
+        return msgspec.structs.replace(
+            response, message=msgspec.structs.replace(response.message, parts=parts)
+        )
 
 
-def broadcast(team: str, members: Mapping[str, str]) -> Callable[[Course], Due]:
+def broadcast(team: str, members: Mapping[str, str]) -> Callable[[Sequence[Round]], Due]:
     """Make the rule of a team whose members are all asked at once.
 
     Args:
@@ -112,22 +116,23 @@ def broadcast(team: str, members: Mapping[str, str]) -> Callable[[Course], Due]:
         The rule; it raises `MemberError` where no member answered.
     """
 
-    def rule(course: Course) -> Due:
-        if not course.rounds:
+    def rule(rounds: Sequence[Round]) -> Due:
+        if not rounds:
             return tuple(members)
-        last = course.rounds[-1]
+        last = rounds[-1]
         answers = _answers(last, members)
         if not answers:
             raise _failed(team, last, members)
         sections = [
-            f"## {name}\n\n{answers.get(name) or _failure(last.result(tool))}" for tool, name in members.items()
+            f"## {name}\n\n{answers.get(name) or _failure(last.result(tool))}"
+            for tool, name in members.items()
         ]
         return "\n\n".join(sections)
 
     return rule
 
 
-def sequential(team: str, members: Mapping[str, str]) -> Callable[[Course], Due]:
+def sequential(team: str, members: Mapping[str, str]) -> Callable[[Sequence[Round]], Due]:
     """Make the rule of a team whose members are asked one after another; arguments as for `broadcast`.
 
     Returns:
@@ -135,10 +140,10 @@ def sequential(team: str, members: Mapping[str, str]) -> Callable[[Course], Due]
     """
     tools = tuple(members)
 
-    def rule(course: Course) -> Due:
-        done = len(course.rounds)
+    def rule(rounds: Sequence[Round]) -> Due:
+        done = len(rounds)
         if done:
-            last = course.rounds[-1]
+            last = rounds[-1]
             answers = _answers(last, members)
             if not answers:
                 raise _failed(team, last, members)
@@ -149,7 +154,9 @@ def sequential(team: str, members: Mapping[str, str]) -> Callable[[Course], Due]
     return rule
 
 
-def consensus(team: str, members: Mapping[str, str], rounds: int, *, judged: bool) -> Callable[[Course], Due]:
+def consensus(
+    team: str, members: Mapping[str, str], most: int, *, judged: bool
+) -> Callable[[Sequence[Round]], Due]:
     """Make the rule of a team whose members are asked until they agree.
 
     They agree where more than half of them answered, and all that did said the same, but for case, space and a full
@@ -158,35 +165,37 @@ def consensus(team: str, members: Mapping[str, str], rounds: int, *, judged: boo
     Args:
         team: its name.
         members: see `broadcast`.
-        rounds: how often each is asked at most.
+        most: how often each is asked at most.
         judged: whether the leader tells if they agree.
 
     Returns:
         The rule; it raises `NoConsensusError` after the last round, and `MemberError` where half of them failed.
     """
 
-    def rule(course: Course) -> Due:
-        if not course.rounds:
+    def rule(rounds: Sequence[Round]) -> Due:
+        if not rounds:
             return tuple(members)
-        last = course.rounds[-1]
+        last = rounds[-1]
         verdict = last.result(JUDGE)
-        said = course.rounds[-2] if verdict is not None else last
+        said = rounds[-2] if verdict is not None else last
         answers = _answers(said, members)
         if 2 * len(answers) <= len(members):
             raise _failed(team, said, members)
         if judged and verdict is None:
             return (JUDGE,)
         if verdict is not None and verdict.outcome != "ok":
-            raise MemberError(
-                f"the judge of team {team!r} failed: {verdict.text}", team=team, member=JUDGE
-            )
-        agreed = _agrees(verdict) if verdict is not None else len({_position(one) for one in answers.values()}) == 1
+            raise MemberError(f"the judge of team {team!r} failed: {verdict.text}", team=team, member=JUDGE)
+        agreed = (
+            _agrees(verdict)
+            if verdict is not None
+            else len({_position(one) for one in answers.values()}) == 1
+        )
         if agreed:
             return next(iter(answers.values()))
-        asked = sum(one.result(JUDGE) is None for one in course.rounds)
-        if asked >= rounds:
+        asked = sum(one.result(JUDGE) is None for one in rounds)
+        if asked >= most:
             raise NoConsensusError(
-                f"the members of team {team!r} did not agree in {rounds} rounds; see the error's answers, "
+                f"the members of team {team!r} did not agree in {most} rounds; see the error's answers, "
                 "raise max_rounds, or let a leader judge",
                 answers=answers,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -12,9 +12,10 @@ from gossamer.agent import Agent
 from gossamer.context import CallPaused, RunContext
 from gossamer.delegation import Runnable, delegate, delegation_of
 from gossamer.errors import ArgumentError, EndRun, LimitError
-from gossamer.flow.course import asked, conversation, course_of, stopped_members
+from gossamer.flow.course import asked, conversation, rounds_of, stopped_members
 from gossamer.flow.directing import JUDGE
 from gossamer.flow.plan import plan_of
+from gossamer.limits import Budget
 from gossamer.messages import Message
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.toolkit import Toolkit
@@ -76,7 +77,9 @@ def as_members(team: str, members: Any) -> tuple[Member, ...]:
         ArgumentError: there are none, one is not a member, or two have one name; the message names the team.
     """
     if isinstance(members, str | bytes) or not hasattr(members, "__iter__"):
-        raise ArgumentError(f"members of team {team!r} must be a list of agents, not {type(members).__name__}")
+        raise ArgumentError(
+            f"members of team {team!r} must be a list of agents, not {type(members).__name__}"
+        )
     items: list[Any] = list(members)
     found = tuple(one if isinstance(one, Member) else Member(one) for one in items)
     if not found:
@@ -168,9 +171,7 @@ def planned(member: Member, plan: Toolkit, *, shared: bool) -> Tool[..., Any]:
         plan: the toolkit of the plan.
         shared: whether it sees the whole conversation.
     """
-    runnable, name = member.runnable, member.name
-    if isinstance(runnable, Agent):
-        runnable = _with_plan(runnable, plan)
+    runnable, name = _with_plan(member.runnable, plan), member.name
     tools: Any = plan.tools
     update: Any = next(one for one in tools if one.name == "update_plan_item")
 
@@ -201,15 +202,15 @@ def planned(member: Member, plan: Toolkit, *, shared: bool) -> Tool[..., Any]:
     return delegation_of(_planning, ask, member.tool, member.described)
 
 
-def _with_plan(agent: Agent[Any, Any], plan: Toolkit) -> Agent[Any, Any]:
+def _with_plan(runnable: Runnable, plan: Toolkit) -> Runnable:
     """Let an agent see the plan and change its items, unless it has a toolkit of that name already."""
-    mine = plan.replace(include=("view_plan", "update_plan_item"))
+    if not isinstance(runnable, Agent):
+        return runnable
+    agent = cast("Agent[Any, Any]", runnable)
     tools: Any = agent.tools
-    if callable(tools):
+    if callable(tools) or any(isinstance(one, Toolkit) and one.name == plan.name for one in tools):
         return agent
-    if any(isinstance(one, Toolkit) and one.name == plan.name for one in tools):
-        return agent
-    return agent.replace(tools=(*tools, mine))
+    return agent.replace(tools=(*tools, plan.replace(include=("view_plan", "update_plan_item"))))
 
 
 def _is_at_work(context: RunContext[Any], plan: Toolkit, number: int, name: str) -> bool:
@@ -221,7 +222,7 @@ def _is_at_work(context: RunContext[Any], plan: Toolkit, number: int, name: str)
 
 async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str]) -> Sequence[Message]:
     """Give what a member is told of the others: by the one before it, or by all in the round before."""
-    rounds = [one for one in (await course_of(context)).rounds if one.is_over and one.result(JUDGE) is None]
+    rounds = [one for one in await rounds_of(context) if one.is_over and one.result(JUDGE) is None]
     if not rounds:
         return ()
     said = [
@@ -232,12 +233,14 @@ async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str
     if mode == "sequential":
         return [Message.user(f"{name} said before you:\n\n{text}") for name, text in said]
     heard = "\n\n".join(f"## {name}\n\n{text}" for name, text in said)
-    return (Message.user(f"What was answered so far:\n\n{heard}\n\nWeigh it, then give your own answer, whole."),)
+    return (
+        Message.user(f"What was answered so far:\n\n{heard}\n\nWeigh it, then give your own answer, whole."),
+    )
 
 
 def _is_limited(context: RunContext[Any], error: LimitError) -> bool:
     """Whether a limit that stopped a member is one of the run around it, or of one further out."""
-    budgets = [] if context.budget is None else context.budget.all()
+    budgets: list[Budget] = [] if context.budget is None else context.budget.all()
     return any(getattr(budget.limits, error.limit) == error.allowed for budget in budgets)
 
 
@@ -255,7 +258,8 @@ async def _calling() -> None:
 async def _planning(
     prompt: Annotated[str, "What it is to do, and what it needs to know for that; it sees the plan."],
     item: Annotated[
-        int | None, "The number of the item of the plan that this does; it is marked as being done, then as done."
+        int | None,
+        "The number of the item of the plan that this does; it is marked as being done, then as done.",
     ] = None,
 ) -> None:
     """The pattern of a tool that asks a member to do an item of the plan."""

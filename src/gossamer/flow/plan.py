@@ -103,7 +103,7 @@ class PlanChange(msgspec.Struct, frozen=True):
 
 
 # Told of each change, once it is in the session. What it raises is logged, and changes nothing.
-OnPlanChange: TypeAlias = Callable[[PlanChange], None | Awaitable[None]]
+OnPlanChange: TypeAlias = Callable[[PlanChange], Awaitable[None] | None]
 
 
 class NewText(msgspec.Struct, frozen=True):
@@ -172,6 +172,7 @@ def plan_toolkit(
         """Begin a plan.
 
         Args:
+            context: the run.
             goal: what it is for.
             items: what is to be done, one step each, in order.
         """
@@ -187,6 +188,7 @@ def plan_toolkit(
         """Change what the plan holds.
 
         Args:
+            context: the run.
             add: further items.
             drop: numbers of items that are not needed any more.
             reword: items that are to say something else.
@@ -204,6 +206,7 @@ def plan_toolkit(
         """Tell how an item of the plan stands.
 
         Args:
+            context: the run.
             item: its number.
             status: open, doing, done or dropped.
             note: what came of it so far, in a sentence or two.
@@ -215,6 +218,7 @@ def plan_toolkit(
         """Finish the plan, once nothing of it is left to do, or where it is given up.
 
         Args:
+            context: the run.
             outcome: done or abandoned.
             summary: what came of it.
         """
@@ -224,13 +228,15 @@ def plan_toolkit(
         """See the plan as it stands."""
         return str(book.read(context)[1] or "There is no plan.")
 
-    tools = [_kept(tool(one)) for one in (create_plan, revise_plan, update_plan_item, finish_plan)]
-    tools.append(_kept(tool(inline=True, idempotent=True)(view_plan)))
+    tools: list[Tool[..., Any]] = [
+        tool(create_plan),
+        tool(revise_plan),
+        tool(update_plan_item),
+        tool(finish_plan),
+        tool(inline=True, idempotent=True)(view_plan),
+    ]
+    tools = [one.replace(needs_session=True) for one in tools]
     return Toolkit(name, tools, description="A plan: what is to be done, item by item.")
-
-
-def _kept(made: Tool[..., Any]) -> Tool[..., Any]:
-    return made.replace(needs_session=True)
 
 
 class _Book:
@@ -281,9 +287,7 @@ class _Book:
         ]
         added = [PlanItem(number, text) for number, text in enumerate(add, len(items) + 1)]
         plan = Plan(goal or plan.goal, (*items, *added))
-        return await self._write(
-            context, session, plan, "revised", [*changed, *[item.id for item in added]]
-        )
+        return await self._write(context, session, plan, "revised", [*changed, *[item.id for item in added]])
 
     async def update(
         self,
@@ -301,18 +305,14 @@ class _Book:
             note=old.note if note is None else note[:_MOST_CHARS],
             assignee=old.assignee if assignee is None else assignee[:_MOST_CHARS],
         )
-        plan = msgspec.structs.replace(
-            plan, items=tuple(new if item is old else item for item in plan.items)
-        )
+        plan = msgspec.structs.replace(plan, items=tuple(new if item is old else item for item in plan.items))
         return await self._write(context, session, plan, "updated", [number])
 
     async def finish(self, context: RunContext[Any], outcome: Outcome, summary: str) -> str:
         session, plan = self._under_way(context)
         left = [str(item.id) for item in plan.items if item.status in {"open", "doing"}]
         if left and outcome == "done":
-            raise PlanError(
-                f"items {', '.join(left)} are not done; do them, drop them, or abandon the plan"
-            )
+            raise PlanError(f"items {', '.join(left)} are not done; do them, drop them, or abandon the plan")
         plan = msgspec.structs.replace(plan, outcome=outcome, summary=summary[:_MOST_CHARS])
         return await self._write(context, session, plan, "finished", [])
 
@@ -329,7 +329,9 @@ class _Book:
     ) -> str:
         """Keep a plan, with nothing awaited since it was read, and tell the hooks."""
         if len(plan.items) > self.max_items:
-            raise PlanError(f"a plan has at most {self.max_items} items; this one would have {len(plan.items)}")
+            raise PlanError(
+                f"a plan has at most {self.max_items} items; this one would have {len(plan.items)}"
+            )
         session.update({self.name: plan})
         if plan_of(session, self.name) != plan:
             raise ArgumentError(

@@ -281,7 +281,9 @@ class Team(msgspec.Struct, frozen=True, eq=False, weakref=True, dict=True):
         except TypeError as error:
             if isinstance(error, ArgumentError):
                 raise
-            raise ArgumentError(f"Team.replace: {error}; a team has {', '.join(self.__struct_fields__)}") from error
+            raise ArgumentError(
+                f"Team.replace: {error}; a team has {', '.join(self.__struct_fields__)}"
+            ) from error
 
 
 # --- what the loop drives ---------------------------------------------------------------------------------
@@ -318,9 +320,7 @@ def _led(team: Team) -> Agent[Any, Any]:
     )
 
 
-def _ruled(
-    team: Team, rule: Any, turns: int, more: Sequence[Tool[..., Any]] = ()
-) -> Agent[Any, Any]:
+def _ruled(team: Team, rule: Any, turns: int, more: Sequence[Tool[..., Any]] = ()) -> Agent[Any, Any]:
     """Make the agent of a team that a rule directs."""
     members: Any = team.members
     names = _names(team)
