@@ -132,7 +132,9 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
     _check_depth(context, name)
     outer: Session[Any] = context.session
     inner = outer.child(call.id, context.run_id)
-    await inner.load()
+    stored = outer.store is not None
+    if stored:
+        await inner.load()
     if inner.journal and (times := _uses_before(outer, context.run_id, call)):
         inner = outer.child(again(call.id, times), context.run_id)
         await inner.load()
@@ -140,17 +142,19 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
         decided = outer.turn.decisions if outer.turn is not None else {}
         waiting = {pending.call_id for pending in inner.pending}
         decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
-        start, given = (
-            (runnable.resume if context.tell is None else runnable.resume_stream),
-            (inner, decisions),
-        )
-        run: Any = start(*given, deps=context.deps, user=context.user)
+        go_on: Any = runnable.resume if context.tell is None else runnable.resume_stream
+        run = go_on(inner, decisions, deps=context.deps, user=context.user)
     elif inner.journal:  # the process died after the inner run ended and before its result was stored
         return _stored_outcome(inner)
     else:
-        begin = runnable.run if context.tell is None else runnable.stream
+        begin: Any = runnable.run if context.tell is None else runnable.stream
         run = begin(prompt(), session=inner, deps=context.deps, user=context.user)
-    result = await _settled(run if context.tell is None else _told(context, name, run))
+    try:
+        result = await (run if context.tell is None else _told(context, name, run))
+    except NestingError:
+        raise
+    except ToolError as error:  # a tool that ends the inner run ends it alone, and the outer model is told
+        raise GossamerError(str(error)) from error
     if result.pending:
         raise CallPaused(result.pending)
     await inner.aclose()
@@ -175,27 +179,26 @@ async def _told(context: RunContext[Any], name: str, stream: RunStream[Any]) -> 
     return stream.result
 
 
-async def _settled(run: Awaitable[Result[Any]]) -> Result[Any]:
-    """Await an inner run; a tool that ends it ends it alone, and the outer model is told."""
-    try:
-        return await run
-    except NestingError:
-        raise
-    except ToolError as error:
-        raise GossamerError(str(error)) from error
-
-
 def _check_depth(context: RunContext[Any], name: str) -> None:
     around: RunContext[Any] | None = context
+    depth = 0
+    while around is not None:
+        depth += 1
+        around = around.parent
+    if depth >= _MOST_NESTED:
+        raise _too_deep(context, name)
+
+
+def _too_deep(context: RunContext[Any], name: str) -> NestingError:
     path = [name]
+    around: RunContext[Any] | None = context
     while around is not None:
         path.append(around.agent)
         around = around.parent
-    if len(path) > _MOST_NESTED:
-        raise NestingError(
-            f"more than {_MOST_NESTED} runs would be inside one another: {' > '.join(reversed(path))}; "
-            "see which of them delegates to one of those around it"
-        )
+    return NestingError(
+        f"more than {_MOST_NESTED} runs would be inside one another: {' > '.join(reversed(path))}; "
+        "see which of them delegates to one of those around it"
+    )
 
 
 def _uses_before(outer: Session[Any], run_id: str, call: ToolCall) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, ItemsView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakMethod
 
 from gossamer.records import Record, RunStartedRecord
 from gossamer.spent import spent_by_ended_runs
@@ -62,14 +63,14 @@ class InnerSessions(Generic[SessionT]):
     """Sessions by the run and the call that they are inside of; the last 1,000 are kept, the oldest are let go.
 
     Args:
-        make: makes a session, given the run and the call that it is inside of as `run/call`, and its id where that
+        make: a method of the session around them that makes one, given the run and the call that it is inside of as `run/call`, and its id where that
             is known.
     """
 
     __slots__ = ("_by_key", "_make")
 
     def __init__(self, make: Callable[[str, str | None], SessionT]) -> None:
-        self._make = make
+        self._make = WeakMethod(make)  # of the session that holds this: no circle for the collector
         self._by_key: dict[str, SessionT] = {}
 
     def items(self) -> ItemsView[str, SessionT]:
@@ -87,7 +88,7 @@ class InnerSessions(Generic[SessionT]):
             ids: their ids by `run/call`.
         """
         for key, known in ids.items():
-            self._by_key[key] = self._make(key, known)
+            self._by_key[key] = self._made(key, known)
             await self._by_key[key].load()
 
     def of(self, call_id: str, run_id: str | None) -> SessionT:
@@ -103,10 +104,15 @@ class InnerSessions(Generic[SessionT]):
         else:
             key = f"{run_id}/{call_id}"
         if key not in self._by_key:
-            self._by_key[key] = self._make(key, None)
+            self._by_key[key] = self._made(key, None)
             if len(self._by_key) > _MOST:
                 del self._by_key[next(iter(self._by_key))]
         return self._by_key[key]
+
+    def _made(self, key: str, known: str | None) -> SessionT:
+        make = self._make()
+        assert make is not None, "a session outlives what it holds"
+        return make(key, known)
 
     def used_by_run(self, run_id: str) -> Usage:
         """Add up what the runs inside the calls of a run used."""

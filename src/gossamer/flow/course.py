@@ -9,10 +9,10 @@ import msgspec
 
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
-from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolCall, ToolResult
+from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolResult
 from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
 
-__all__ = ["Round", "asked", "conversation", "rounds_of", "stopped_members"]
+__all__ = ["Course", "Round", "conversation", "course_of", "rounds_of"]
 
 # Messages of the conversation that a member sees where the context is shared; older ones are left out.
 _MOST_SHARED = 100
@@ -20,14 +20,15 @@ _MOST_SHARED = 100
 _SAID = (Text, Image, Audio, File)
 
 
-# The limits of runs that have stopped members of theirs.
-stopped_members: WeakKeyDictionary[RunContext[Any], LimitError] = WeakKeyDictionary()
-
-
 class Round(msgspec.Struct, eq=False):
-    """The calls that were made together, and their results by call id."""
+    """The calls that were made together.
 
-    calls: tuple[ToolCall, ...]
+    Attributes:
+        calls: the ids of the calls, by the name of the tool.
+        results: their results so far, by call id.
+    """
+
+    calls: dict[str, str]
     results: dict[str, ToolResult]
 
     @property
@@ -37,28 +38,40 @@ class Round(msgspec.Struct, eq=False):
 
     def result(self, tool: str) -> ToolResult | None:
         """Give the result of a tool in this round; None where it has none, or was not called."""
-        return next((self.results.get(call.id) for call in self.calls if call.name == tool), None)
+        return self.results.get(self.calls.get(tool, ""))
 
 
-async def rounds_of(context: RunContext[Any]) -> list[Round]:
-    """Give what was called in a run so far, turn by turn. O(records of the run)."""
-    session = context.session
-    first: int = session.starts[-1]
-    rounds: list[Round] = []
-    for record in await session.read(first, session.first + len(session.journal)):
-        if isinstance(record, MessageRecord):
-            if record.message.role == "assistant" and (calls := record.message.tool_calls):
-                rounds.append(Round(calls, {}))
-        elif isinstance(record, ToolResultRecord):
-            if rounds:
-                rounds[-1].results[record.result.call_id] = record.result
-        elif isinstance(record, HandoffRecord):  # what was called before was another agent's business
-            rounds.clear()
-    return rounds
+class Course(msgspec.Struct, eq=False):
+    """What all calls of a turn have in common.
+
+    Attributes:
+        asked: what the user said in the run, or last in its session where the run began without words.
+        stopped: the limit of the run that has stopped a member, or None.
+    """
+
+    asked: list[Message]
+    stopped: LimitError | None = None
 
 
-def asked(context: RunContext[Any]) -> list[Message]:
-    """Give what the user said in a run, or last in its session where the run began without words. O(records of the run)."""
+# Of the runs under way in this process; read anew from the records where it is not there.
+_courses: WeakKeyDictionary[RunContext[Any], Course] = WeakKeyDictionary()
+
+
+def course_of(context: RunContext[Any], *, anew: bool = False) -> Course:
+    """Give the course of a run. O(1), but for the first time in a turn: O(records of the run).
+
+    Args:
+        context: the run.
+        anew: read the records again.
+    """
+    course = _courses.get(context)
+    if course is None or anew:
+        stopped = None if course is None else course.stopped
+        course = _courses[context] = Course(_asked(context), stopped)
+    return course
+
+
+def _asked(context: RunContext[Any]) -> list[Message]:
     session = context.session
     records = session.journal[session.starts[-1] - session.first :]
     said = [
@@ -67,6 +80,24 @@ def asked(context: RunContext[Any]) -> list[Message]:
         if isinstance(record, MessageRecord) and record.message.role == "user" and not record.repair
     ]
     return said or [one for one in reversed(session.messages) if one.role == "user"][:1]
+
+
+async def rounds_of(context: RunContext[Any]) -> list[Round]:
+    """Give what was called in a run so far, turn by turn. O(records of the run)."""
+    session = context.session
+    first: int = session.starts[-1]
+    rounds: list[Round] = []
+    for record in await session.read(first, session.first + len(session.journal)):
+        kind: Any = record.__class__
+        if kind is MessageRecord:
+            if record.message.role == "assistant" and (calls := record.message.tool_calls):
+                rounds.append(Round({call.name: call.id for call in calls}, {}))
+        elif kind is ToolResultRecord:
+            if rounds:
+                rounds[-1].results[record.result.call_id] = record.result
+        elif kind is HandoffRecord:  # what was called before was another agent's business
+            rounds.clear()
+    return rounds
 
 
 def conversation(context: RunContext[Any]) -> list[Message]:

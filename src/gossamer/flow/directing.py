@@ -15,7 +15,7 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import ArgumentError, GossamerError, MemberError, NoConsensusError
 from gossamer.events import Delta
-from gossamer.flow.course import Round, rounds_of, stopped_members
+from gossamer.flow.course import Round, course_of, rounds_of
 from gossamer.ids import new_id
 from gossamer.messages import Message, Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, Middleware
@@ -68,12 +68,13 @@ class Director(Middleware):
 
     async def model(self, context: RunContext[Any], request: ModelRequest, next: CallModel) -> ModelResponse:  # noqa: A002
         """Answer with what is due; only the leader's own words are asked for."""
-        if not request.messages:
+        course = course_of(context, anew=True)
+        if not course.asked:
             raise ArgumentError(
                 f"team {context.agent!r} needs a prompt: its members are asked what it is asked"
             )
-        if (limit := stopped_members.get(context)) is not None:
-            raise limit.with_traceback(None)
+        if course.stopped is not None:
+            raise course.stopped.with_traceback(None)
         due = self._rule(await rounds_of(context))
         if isinstance(due, str):
             if self._led:
@@ -216,9 +217,9 @@ def _failure(result: ToolResult | None) -> str:
 
 def _failed(team: str, last: Round, members: Mapping[str, str]) -> MemberError:
     tool, result = next(
-        (call.name, result)
-        for call in last.calls
-        if (result := last.results.get(call.id)) is not None and result.outcome != "ok"
+        (name, result)
+        for name in last.calls
+        if (result := last.result(name)) is not None and result.outcome != "ok"
     )
     member = members[tool]
     return MemberError(

@@ -12,7 +12,7 @@ from gossamer.agent import Agent
 from gossamer.context import CallPaused, RunContext
 from gossamer.delegation import Runnable, delegate, delegation_of
 from gossamer.errors import ArgumentError, EndRun, LimitError
-from gossamer.flow.course import asked, conversation, rounds_of, stopped_members
+from gossamer.flow.course import conversation, course_of, rounds_of
 from gossamer.flow.directing import JUDGE
 from gossamer.flow.plan import plan_of
 from gossamer.limits import Budget
@@ -119,7 +119,7 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
 def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
     """Make the tool with which a leader lets a member answer in its stead; the run ends with the member's answer."""
     runnable, name = member.runnable, member.name
-    given = conversation if shared else asked
+    given = conversation if shared else _asked
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
         raise EndRun(await delegate(context, runnable, name, lambda: given(context)))
@@ -137,7 +137,7 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
         shared: whether it sees the whole conversation.
     """
     runnable, name = member.runnable, member.name
-    given = conversation if shared else asked
+    given = conversation if shared else _asked
     alone = mode == "broadcast" or (mode == "sequential" and next(iter(names.values())) == name)
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
@@ -146,7 +146,7 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
             return await delegate(context, runnable, name, lambda: [*given(context), *said])
         except LimitError as error:
             if _is_limited(context, error):  # it holds for the team too
-                stopped_members[context] = error
+                course_of(context).stopped = error
             raise
 
     return delegation_of(_calling, ask, member.tool, member.described)
@@ -158,7 +158,7 @@ def judging(leader: Agent[Any, Any], names: dict[str, str]) -> Tool[..., Any]:
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
         said = await _said_before(context, "consensus", names)
-        return await delegate(context, judge, judge.name, lambda: [*asked(context), *said])
+        return await delegate(context, judge, judge.name, lambda: [*_asked(context), *said])
 
     return delegation_of(_calling, ask, JUDGE, "Tells whether the members agree.")
 
@@ -218,6 +218,10 @@ def _is_at_work(context: RunContext[Any], plan: Toolkit, number: int, name: str)
     return kept is not None and any(
         item.id == number and item.status == "doing" and item.assignee == name for item in kept.items
     )
+
+
+def _asked(context: RunContext[Any]) -> list[Message]:
+    return course_of(context).asked
 
 
 async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str]) -> Sequence[Message]:

@@ -18,13 +18,9 @@ from gossamer.stores import open_store
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def url(request, tmp_path):
-    where = (
-        f"sqlite:///{tmp_path}/teams.db"
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgres").url()
-    )
+@pytest.fixture
+async def url(tmp_path):
+    where = f"sqlite:///{tmp_path}/teams.db"
     yield where
     await open_store(where).aclose()
 
