@@ -14,6 +14,7 @@ NAMES = (
     "trust",
     "journal",
     "turns",
+    "team",
     "memory",
     "cache",
     "mcp",
@@ -21,6 +22,7 @@ NAMES = (
     "http",
     "stream",
     "scale",
+    "inflight",
 )
 
 

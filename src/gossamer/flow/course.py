@@ -46,10 +46,12 @@ class Course(msgspec.Struct, eq=False):
 
     Attributes:
         asked: what the user said in the run, or last in its session where the run began without words.
+        prompt: the same as a prompt, text alone where it is no more than that.
         stopped: the limit of the run that has stopped a member, or None.
     """
 
     asked: list[Message]
+    prompt: str | list[Message]
     stopped: LimitError | None = None
 
 
@@ -67,8 +69,17 @@ def course_of(context: RunContext[Any], *, anew: bool = False) -> Course:
     course = _courses.get(context)
     if course is None or anew:
         stopped = None if course is None else course.stopped
-        course = _courses[context] = Course(_asked(context), stopped)
+        asked = _asked(context)
+        course = _courses[context] = Course(asked, _shortest(asked), stopped)
     return course
+
+
+def _shortest(asked: list[Message]) -> str | list[Message]:
+    if len(asked) == 1 and len(asked[0].parts) == 1:
+        part = asked[0].parts[0]
+        if type(part) is Text and part.text and asked[0].author is None:
+            return part.text
+    return asked
 
 
 def _asked(context: RunContext[Any]) -> list[Message]:

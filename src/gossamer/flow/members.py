@@ -119,10 +119,10 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
 def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
     """Make the tool with which a leader lets a member answer in its stead; the run ends with the member's answer."""
     runnable, name = member.runnable, member.name
-    given = conversation if shared else _asked
+    prompt = conversation if shared else _prompt
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
-        raise EndRun(await delegate(context, runnable, name, lambda: given(context)))
+        raise EndRun(await delegate(context, runnable, name, lambda: prompt(context)))
 
     return delegation_of(_calling, ask, member.tool, member.described)
 
@@ -138,12 +138,15 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
     """
     runnable, name = member.runnable, member.name
     given = conversation if shared else _asked
+    prompt = conversation if shared else _prompt
     alone = mode == "broadcast" or (mode == "sequential" and next(iter(names.values())) == name)
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
         said = () if alone else await _said_before(context, mode, names)
         try:
-            return await delegate(context, runnable, name, lambda: [*given(context), *said])
+            if said:
+                return await delegate(context, runnable, name, lambda: [*given(context), *said])
+            return await delegate(context, runnable, name, lambda: prompt(context))
         except LimitError as error:
             if _is_limited(context, error):  # it holds for the team too
                 course_of(context).stopped = error
@@ -222,6 +225,10 @@ def _is_at_work(context: RunContext[Any], plan: Toolkit, number: int, name: str)
 
 def _asked(context: RunContext[Any]) -> list[Message]:
     return course_of(context).asked
+
+
+def _prompt(context: RunContext[Any]) -> str | list[Message]:
+    return course_of(context).prompt
 
 
 async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str]) -> Sequence[Message]:
