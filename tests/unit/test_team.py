@@ -8,6 +8,7 @@ import weakref
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gossamer import (
     Agent,
@@ -25,6 +26,8 @@ from gossamer import (
     Team,
     ToolCall,
     Usage,
+    disable_metrics,
+    enable_metrics,
     handoff,
     tool,
 )
@@ -396,6 +399,10 @@ async def test_a_tool_that_ends_a_members_run_ends_that_one_alone():
     ("make", "words"),
     [
         (lambda: Team([], mode="broadcast", name="none"), "team 'none' has no members"),
+        (
+            lambda: Team([saying(f"m{number}") for number in range(1001)], mode="broadcast"),
+            "team 'team' has 1001 members; 1000 are the most",
+        ),
         (lambda: Team("ab", mode="broadcast"), "members of team 'team' must be a list"),
         (
             lambda: Team([1], mode="broadcast"),
@@ -497,3 +504,14 @@ async def test_usage_of_members_is_priced_and_adds_up():
     result = await Team([inner, Agent(costing("3"), name="c")], mode="sequential").run("x", session=session)
     assert (result.usage.cost, result.usage.input_tokens, result.usage.model_calls) == (1.5, 30, 3)
     assert session.usage == result.usage
+
+
+async def test_a_turn_for_which_no_model_was_asked_is_no_model_call_in_the_metrics():
+    registry = CollectorRegistry()
+    enable_metrics(registry)
+    try:
+        await Team([saying("a"), saying("b")], mode="broadcast", leader=leader("sum")).run("x")
+    finally:
+        disable_metrics()
+    samples = [one for family in registry.collect() for one in family.samples]
+    assert sum(one.value for one in samples if one.name == "gossamer_model_call_duration_seconds_count") == 3

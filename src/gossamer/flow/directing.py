@@ -20,7 +20,7 @@ from gossamer.ids import new_id
 from gossamer.messages import Message, Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, Middleware
 from gossamer.models.base import Capabilities, ModelRequest, ModelResponse, Price
-from gossamer.usage import Usage
+from gossamer.usage import UNASKED
 
 __all__ = ["JUDGE", "Director", "Due", "OneMember", "Undirected", "broadcast", "consensus", "sequential"]
 
@@ -29,8 +29,6 @@ JUDGE = "judge_answers"
 
 # What is due: tools to be called at once, by name; or the team's answer.
 Due: TypeAlias = Sequence[str] | str
-
-_NOTHING = Usage()
 
 
 class Undirected:
@@ -79,9 +77,9 @@ class Director(Middleware):
         if isinstance(due, str):
             if self._led:
                 return await next(msgspec.structs.replace(request, tool_choice="none"))
-            return ModelResponse(Message("assistant", (Text(due),)), _NOTHING)
+            return ModelResponse(Message("assistant", (Text(due),)), UNASKED)
         calls = tuple(ToolCall(name, "{}", new_id()) for name in due)
-        return ModelResponse(Message("assistant", calls), _NOTHING, "tool_calls")
+        return ModelResponse(Message("assistant", calls), UNASKED, "tool_calls")
 
 
 class OneMember(Middleware):

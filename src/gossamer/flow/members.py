@@ -22,6 +22,7 @@ from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["Member", "as_members", "asking", "by_rule", "deciding", "judging", "planned"]
 
+_MOST_MEMBERS = 1_000  # as many sessions inside one session are kept
 _MOST_NAME = 60
 _MOST_DESCRIPTION = 500
 _RUNS = ("run", "stream", "resume", "resume_stream")
@@ -82,6 +83,8 @@ def as_members(team: str, members: Any) -> tuple[Member, ...]:
         )
     items: list[Any] = list(members)
     found = tuple(one if isinstance(one, Member) else Member(one) for one in items)
+    if len(found) > _MOST_MEMBERS:
+        raise ArgumentError(f"team {team!r} has {len(found)} members; {_MOST_MEMBERS} are the most")
     if not found:
         raise ArgumentError(f"team {team!r} has no members; give it at least one")
     for one in found:
