@@ -225,6 +225,18 @@ async def test_members_work_on_the_plan_of_their_team():
     assert {one.agent for one in told} == {"team", "a", "b"}
 
 
+@pytest.mark.parametrize("deep", [False, True])
+async def test_agents_inside_one_another_share_the_plan_of_the_one_around_them(deep):
+    update = ToolCall.of("update_plan_item", item=2, status="done")
+    worker = Agent(ScriptedModel([update, "done"]), name="worker", tools=[plan_toolkit()])
+    member = Team([worker], mode="sequential", name="inner") if deep else worker
+    asks = ToolCall.of(f"ask_{member.name}", prompt="carry")
+    lead = Agent(ScriptedModel([MADE, asks, "done"]), tools=[plan_toolkit()])
+    session = Session()
+    await Team([member], leader=lead).run("x", session=session)
+    assert [item.status for item in plan_of(session).items] == ["open", "done", "open"]
+
+
 async def test_an_item_of_a_member_that_fails_is_open_again():
     down = Agent(ScriptedModel(lambda request: ValueError("down")), name="a")
     lead = ScriptedModel([MADE, ToolCall.of("ask_a", prompt="pack", item=1), "sorry"])

@@ -24,7 +24,7 @@ __all__ = ["Member", "as_members", "asking", "by_rule", "deciding", "judging", "
 
 _MOST_MEMBERS = 1_000  # as many sessions inside one session are kept
 _MOST_NAME = 60
-_MOST_DESCRIPTION = 500
+_MOST_DESCRIPTION = 1_000
 _RUNS = ("run", "stream", "resume", "resume_stream")
 
 
@@ -54,9 +54,12 @@ class Member(msgspec.Struct, frozen=True, eq=False):
         """What a leader is told of it."""
         if self.description:
             return self.description
-        words: Any = getattr(self.runnable, "description", "") or getattr(self.runnable, "instructions", "")
-        known = f" It is told: {words[:_MOST_DESCRIPTION]}" if isinstance(words, str) and words else ""
-        return f"Asks {self.name}.{known}"
+        own: Any = getattr(self.runnable, "description", "")
+        if isinstance(own, str) and own:
+            return own[:_MOST_DESCRIPTION]
+        words: Any = getattr(self.runnable, "instructions", "")
+        known = f" It is told: {words}" if isinstance(words, str) and words else ""
+        return f"Asks {self.name}.{known}"[:_MOST_DESCRIPTION]
 
 
 class Verdict(msgspec.Struct, frozen=True):
