@@ -18,6 +18,7 @@ from gossamer import (
     Deny,
     HostedTool,
     Limits,
+    Member,
     Message,
     ModelSettings,
     Result,
@@ -25,10 +26,12 @@ from gossamer import (
     Runnable,
     RunStream,
     Session,
+    Team,
     Text,
     Tool,
     Toolkit,
     handoff,
+    plan_toolkit,
     tool,
 )
 from gossamer.events import Event, TextDelta, ToolProgress
@@ -213,3 +216,16 @@ def make_quoting() -> Agent[Any, Quote]:
 async def pooled() -> None:
     async with AgentPool(make_quoting) as pool:
         assert_type((await pool.run("x")).output, Quote)
+
+
+crew = Team([plain, Member(quoting, "Quotes.")], mode="broadcast", context="shared")
+one = crew
+one = Team([crew, plain], leader=plain)
+assert_type(crew.run_sync("x"), Result[Any])
+assert_type(crew.stream("x"), RunStream[Any])
+assert_type(crew.as_tool("ask", "Asks all."), Tool[..., Any])
+assert_type(handoff(crew, "Knows."), Tool[..., Any])
+assert_type(plan_toolkit(on_change=print), Toolkit)
+Team([plain], mode="vote")  # pyright: ignore[reportArgumentType]
+Team([plain], leader="offline", context="open")  # pyright: ignore[reportArgumentType]
+Team(["plain"], mode="broadcast")  # pyright: ignore[reportArgumentType]
