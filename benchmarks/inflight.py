@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.measure import Row, child, publish, quick, simulator
 
 A_SECOND = 2
-CHUNKS = 16 if quick() else 30
+CHUNKS = 16 if quick() else 60
 TEAM = 10
 
 

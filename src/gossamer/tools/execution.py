@@ -134,8 +134,9 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
         else:
             together.append(call)
     if together:  # only now, when no inline tool can fail any more and leave tasks behind
+        begin = asyncio.get_running_loop().create_task
         works = [_run(turn, call) if slots is None else _run_in_turn(slots, turn, call) for call in together]
-        await wait_together([asyncio.ensure_future(work) for work in works])
+        await wait_together([begin(work) for work in works])
     for call in alone:
         await _run(turn, call)
 
