@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import msgspec
 import pytest
@@ -308,6 +310,16 @@ async def test_tokens_are_limited_over_all_members_and_what_was_said_stays():
     assert result.usage.total_tokens <= 1000
     said = [part.text for message in session.messages if message.role == "tool" for part in message.parts]
     assert said[:2] == ["a", "b"]
+
+
+async def test_a_team_that_a_limit_stopped_is_let_go():
+    members = [Agent(using(400), name=name) for name in "ab"]
+    gone = [weakref.ref(one) for one in members]
+    result = await Team(members, mode="broadcast", limits=Limits(max_tokens=20)).run("x")
+    assert result.finish_reason == "limit"
+    del members, result
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
 
 
 async def test_a_members_own_limit_stops_that_member_alone():

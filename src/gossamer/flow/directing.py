@@ -72,7 +72,7 @@ class Director(Middleware):
                 f"team {context.agent!r} needs a prompt: its members are asked what it is asked"
             )
         if course.stopped is not None:
-            raise course.stopped.with_traceback(None)
+            raise course.stopped
         due = self._rule(await rounds_of(context))
         if isinstance(due, str):
             if self._led:

@@ -155,7 +155,10 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
             return await delegate(context, runnable, name, lambda: prompt(context))
         except LimitError as error:
             if _is_limited(context, error):  # it holds for the team too
-                course_of(context).stopped = error
+                # A copy: the error's traceback would keep the run and its agents.
+                course_of(context).stopped = LimitError(
+                    str(error), limit=error.limit, allowed=error.allowed, used=error.used
+                )
             raise
 
     return delegation_of(_calling, ask, member.tool, member.described)
