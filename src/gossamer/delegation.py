@@ -130,10 +130,10 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
     call = context.call
     assert call is not None, "the tool of an agent runs inside a call"
     _check_depth(context, name)
+    tell = context.tell
     outer: Session[Any] = context.session
     inner = outer.child(call.id, context.run_id)
-    stored = outer.store is not None
-    if stored:
+    if outer.store is not None:
         await inner.load()
     if inner.journal and (times := _uses_before(outer, context.run_id, call)):
         inner = outer.child(again(call.id, times), context.run_id)
@@ -142,15 +142,24 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
         decided = outer.turn.decisions if outer.turn is not None else {}
         waiting = {pending.call_id for pending in inner.pending}
         decisions = {call_id: decision for call_id, decision in decided.items() if call_id in waiting}
-        go_on: Any = runnable.resume if context.tell is None else runnable.resume_stream
+        go_on: Any = runnable.resume if tell is None else runnable.resume_stream
         run = go_on(inner, decisions, deps=context.deps, user=context.user)
     elif inner.journal:  # the process died after the inner run ended and before its result was stored
         return _stored_outcome(inner)
     else:
-        begin: Any = runnable.run if context.tell is None else runnable.stream
+        begin: Any = runnable.run if tell is None else runnable.stream
         run = begin(prompt(), session=inner, deps=context.deps, user=context.user)
     try:
-        result = await (run if context.tell is None else _told(context, name, run))
+        if tell is None:
+            result = await run
+        else:
+            async with run:
+                async for event in run:
+                    if type(event) is InnerEvent:
+                        await tell(InnerEvent((name, *event.path), event.run_id, event.event))
+                    else:
+                        await tell(InnerEvent((name,), run.run_id, event))
+            result = run.result
     except NestingError:
         raise
     except ToolError as error:  # a tool that ends the inner run ends it alone, and the outer model is told
@@ -164,19 +173,6 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
 @tool(timeout=None)
 async def _asking(prompt: str) -> None:
     """The pattern of a tool that hands over a prompt."""
-
-
-async def _told(context: RunContext[Any], name: str, stream: RunStream[Any]) -> Result[Any]:
-    """Read a run inside a tool to its end, and pass its events on."""
-    tell = context.tell
-    assert tell is not None
-    async with stream:
-        async for event in stream:
-            if type(event) is InnerEvent:
-                await tell(InnerEvent((name, *event.path), event.run_id, event.event))
-            else:
-                await tell(InnerEvent((name,), stream.run_id, event))
-    return stream.result
 
 
 def _check_depth(context: RunContext[Any], name: str) -> None:

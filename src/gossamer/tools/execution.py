@@ -262,7 +262,8 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
     try:
         kind = tool.kind
         if kind == "async":
-            value = await _within(tool.timeout, tool.invoke(context, arguments))
+            work = tool.invoke(context, arguments)
+            value = await (work if tool.timeout is None else _within(tool.timeout, work))
         elif kind == "thread":
             value = await _within(tool.timeout, run_in_thread(partial(tool.invoke, context, arguments)))
             if inspect.isawaitable(value):  # a lambda or a partial that gave a coroutine
