@@ -16,6 +16,8 @@ from gossamer import (
     LimitError,
     Limits,
     Message,
+    ModelSettings,
+    Price,
     RunContext,
     Session,
     Team,
@@ -310,6 +312,28 @@ async def test_tokens_are_limited_over_all_members_and_what_was_said_stays():
     assert result.usage.total_tokens <= 1000
     said = [part.text for message in session.messages if message.role == "tool" for part in message.parts]
     assert said[:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize("mode", ["broadcast", "sequential"])
+async def test_money_is_limited_over_all_levels_however_many_ask_at_once(mode):
+    dollar_a_token = Price(0.0, 1_000_000.0)
+    model = using(3)
+    model.price = dollar_a_token
+    settings = ModelSettings(max_tokens=3)
+    pairs = [
+        Team(
+            [Agent(model, name=f"{name}{number}", settings=settings) for number in (1, 2)],
+            mode=mode,
+            name=name,
+        )
+        for name in "abc"
+    ]
+    session = Session()
+    result = await Team(pairs, mode=mode, limits=Limits(max_cost=10.0)).run("x", session=session)
+    assert result.finish_reason == "limit"
+    assert 9.0 <= result.usage.cost <= 10.0
+    assert session.usage == result.usage
+    assert len(model.requests) == result.usage.model_calls
 
 
 async def test_a_team_that_a_limit_stopped_is_let_go():
