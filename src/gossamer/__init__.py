@@ -64,8 +64,8 @@ if TYPE_CHECKING:
         ToolkitError,
         WireError,
     )
+    from gossamer.flow.delegating import Member
     from gossamer.flow.handoff import handoff
-    from gossamer.flow.members import Member
     from gossamer.flow.plan import Plan, PlanChange, PlanItem, plan_of, plan_toolkit
     from gossamer.flow.team import Team
     from gossamer.limits import Limits
@@ -157,7 +157,7 @@ _HOMES = {
     ),
     "gossamer.delegation": ("Runnable",),
     "gossamer.flow.handoff": ("handoff",),
-    "gossamer.flow.members": ("Member",),
+    "gossamer.flow.delegating": ("Member",),
     "gossamer.flow.plan": ("Plan", "PlanChange", "PlanItem", "plan_of", "plan_toolkit"),
     "gossamer.flow.team": ("Team",),
     "gossamer.limits": ("Limits",),

@@ -53,7 +53,7 @@ def may_start_at_once(turn: ToolTurn, calls: Sequence[ToolCall]) -> bool:
             if verdict is not False:
                 turn.verdicts = {**(turn.verdicts or {}), call.id: verdict}
                 return False
-        if tool.run_by != "agent" or tool.delegates or tool.goes_on is not None:
+        if tool.run_by != "agent" or tool.delegates_to is not None or tool.goes_on is not None:
             return False
     return True
 
@@ -205,7 +205,11 @@ def decide(
 
 def _goes_on(tool: Tool[..., Any], run_id: str, call: ToolCall) -> bool:
     """Whether a call that was started may be started again."""
-    return tool.idempotent or tool.delegates or (tool.goes_on is not None and tool.goes_on(run_id, call.id))
+    return (
+        tool.idempotent
+        or tool.delegates_to is not None
+        or (tool.goes_on is not None and tool.goes_on(run_id, call.id))
+    )
 
 
 def _check_arguments(tool: Tool[..., Any] | None, arguments: dict[str, Any]) -> None:

@@ -85,10 +85,11 @@ def delegation(runnable: Runnable, name: str, description: str) -> Tool[..., Any
     async def ask(context: RunContext[Any], arguments: Any) -> Any:
         return await delegate(context, runnable, runnable.name, lambda: arguments.prompt)
 
-    return delegation_of(_asking, ask, name, description)
+    return delegation_of(runnable, _asking, ask, name, description)
 
 
 def delegation_of(
+    runnable: Any,
     pattern: Tool[..., Any],
     ask: Callable[[RunContext[Any], Any], Awaitable[Any]],
     name: str,
@@ -97,6 +98,7 @@ def delegation_of(
     """Make a tool that delegates, with the parameters of another one, whose schema was built once. O(1).
 
     Args:
+        runnable: the agent that it asks.
         pattern: the tool whose parameters it takes.
         ask: what it does, given the context and the decoded arguments; calls `delegate`.
         name: what the model calls it.
@@ -104,7 +106,7 @@ def delegation_of(
     """
     schema = msgspec.structs.replace(pattern.schema, name=name, description=description)
     return msgspec.structs.replace(
-        pattern, schema=schema, function=ask, invoke=ask, kind="async", timeout=None, delegates=True
+        pattern, schema=schema, function=ask, invoke=ask, kind="async", timeout=None, delegates_to=runnable
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gossamer.flow.delegating import Member
 from gossamer.flow.handoff import handoff
-from gossamer.flow.members import Member
 from gossamer.flow.plan import Plan, PlanChange, PlanItem, plan_of, plan_toolkit
 from gossamer.flow.team import Team
 

@@ -14,8 +14,8 @@ from gossamer.agent import Agent
 from gossamer.context import RunContext
 from gossamer.delegation import Runnable, delegation
 from gossamer.errors import ArgumentError
+from gossamer.flow.delegating import Member, as_members, asking, by_rule, deciding, judging, planned
 from gossamer.flow.directing import Director, OneMember, Undirected, broadcast, consensus, sequential
-from gossamer.flow.members import Member, as_members, asking, by_rule, deciding, judging, planned
 from gossamer.flow.plan import plan_toolkit
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits
 from gossamer.models.base import Model, ModelSettings
@@ -256,7 +256,7 @@ class Team(msgspec.Struct, frozen=True, eq=False, weakref=True, dict=True):
 
     def as_tool(self, name: str, description: str) -> Tool[..., Any]:
         """Make a tool of this team, for an agent to delegate to; see `Agent.as_tool`."""
-        return delegation(self, name, description)
+        return msgspec.structs.replace(delegation(self, name, description), delegates_to=self.agent)
 
     async def __aenter__(self) -> Self:
         """Open the toolkits of leader and members that all runs share, and hold them open until the block is left.

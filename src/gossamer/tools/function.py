@@ -58,7 +58,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         retries: how often in a row the model may try again after `ModelRetry` or invalid arguments.
         exclusive: runs alone, after the other calls of its turn.
         idempotent: may run again when it is not known how an earlier start ended.
-        delegates: starts a run that keeps its own journal and is resumed rather than repeated.
+        delegates_to: the agent whose run it starts, which keeps its own journal and is resumed rather than repeated; or None.
         goes_on: tells, by the ids of a run and of its call, whether what an earlier start of it began is still under
             way, so that calling it again goes on with that; None for a tool that begins anew each time.
         hands_to: gives the agent that answers from here on, where the tool hands the conversation over; else None.
@@ -78,7 +78,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     retries: int = 3
     exclusive: bool = False
     idempotent: bool = False
-    delegates: bool = False
+    delegates_to: Any = None
     goes_on: Callable[[str, str], bool] | None = None
     hands_to: Callable[[], Any] | None = None
     needs_session: bool = False
@@ -110,7 +110,10 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     def can_pause(self) -> bool:
         """Whether a call may have to wait for a decision, its own or that of a run inside it."""
         return (
-            bool(self.needs_approval) or self.run_by != "agent" or self.delegates or self.goes_on is not None
+            bool(self.needs_approval)
+            or self.run_by != "agent"
+            or self.delegates_to is not None
+            or self.goes_on is not None
         )
 
     @property

@@ -68,7 +68,11 @@ def toolset(items: tuple[AgentTool, ...]) -> Toolset:
     if kit is None:
         kit = put_together(items, {}, {})
         opens = any(one.open is not None for one in kit.toolkits)
-        if not opens and not kit.hands_over and not any(one.delegates for one in kit.by_name.values()):
+        if (
+            not opens
+            and not kit.hands_over
+            and not any(one.delegates_to is not None for one in kit.by_name.values())
+        ):
             if len(_kits) >= _MAX_KITS:
                 _kits.clear()
             _kits[items] = kit
@@ -127,7 +131,9 @@ def put_together(
         or hands_over
         or opens
         or any(one.can_pause or one.hands_to or one.needs_session for one in (*tools, *off)),
-        reports=any(one.kind in {"generator", "async_generator"} or one.delegates for one in tools),
+        reports=any(
+            one.kind in {"generator", "async_generator"} or one.delegates_to is not None for one in tools
+        ),
         hands_over=hands_over,
         instructions="\n\n".join(words),
         toolkits=tuple(toolkits.values()),

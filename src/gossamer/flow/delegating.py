@@ -20,7 +20,7 @@ from gossamer.messages import Message
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.toolkit import Toolkit
 
-__all__ = ["Member", "as_members", "asking", "by_rule", "deciding", "judging", "planned"]
+__all__ = ["Member", "as_members", "asking", "by_rule", "deciding", "driven", "judging", "planned"]
 
 _MOST_MEMBERS = 1_000  # as many sessions inside one session are kept
 _MOST_NAME = 60
@@ -106,6 +106,12 @@ def as_members(team: str, members: Any) -> tuple[Member, ...]:
     return found
 
 
+def driven(runnable: Any) -> Any:
+    """Give the agent that the loop drives for an agent or a team."""
+    agent: Any = getattr(runnable, "agent", None)
+    return agent if isinstance(agent, Agent) else runnable  # pyright: ignore[reportUnknownVariableType]
+
+
 def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
     """Make the tool with which a leader asks a member in its own words."""
     runnable, name = member.runnable, member.name
@@ -119,7 +125,7 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
             lambda: [*conversation(context), Message.user(prompt)] if shared else prompt,
         )
 
-    return delegation_of(_asking, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), _asking, ask, member.tool, member.described)
 
 
 def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
@@ -130,7 +136,7 @@ def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
     async def ask(context: RunContext[Any], _: Any) -> Any:
         raise EndRun(await delegate(context, runnable, name, lambda: prompt(context)))
 
-    return delegation_of(_calling, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), _calling, ask, member.tool, member.described)
 
 
 def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -> Tool[..., Any]:
@@ -161,7 +167,7 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
                 )
             raise
 
-    return delegation_of(_calling, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), _calling, ask, member.tool, member.described)
 
 
 def judging(leader: Agent[Any, Any], names: dict[str, str]) -> Tool[..., Any]:
@@ -172,7 +178,7 @@ def judging(leader: Agent[Any, Any], names: dict[str, str]) -> Tool[..., Any]:
         said = await _said_before(context, "consensus", names)
         return await delegate(context, judge, judge.name, lambda: [*_asked(context), *said])
 
-    return delegation_of(_calling, ask, JUDGE, "Tells whether the members agree.")
+    return delegation_of(judge, _calling, ask, JUDGE, "Tells whether the members agree.")
 
 
 def planned(member: Member, plan: Toolkit, *, shared: bool) -> Tool[..., Any]:
@@ -211,7 +217,7 @@ def planned(member: Member, plan: Toolkit, *, shared: bool) -> Tool[..., Any]:
             await update(context, number, "done", None, None)
         return answer
 
-    return delegation_of(_planning, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), _planning, ask, member.tool, member.described)
 
 
 def _with_plan(runnable: Runnable, plan: Toolkit) -> Runnable:
