@@ -15,6 +15,7 @@ NAMES = (
     "journal",
     "turns",
     "workflow",
+    "team",
     "memory",
     "memories",
     "stores",
@@ -26,6 +27,7 @@ NAMES = (
     "http",
     "stream",
     "scale",
+    "inflight",
 )
 
 

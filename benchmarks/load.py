@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MODEL = "gpt-4o-mini"
 PROMPT = "hello"
 STAMP = "X-Simulator-Stamp"
+TEAM = 10
 
 
 def memory_mb(field: str) -> float:
@@ -173,6 +174,66 @@ async def scale(client: str, url: str, streams: int, chunks: int) -> dict[str, A
     }
 
 
+async def inflight(url: str, runs: int, chunks: int) -> dict[str, Any]:
+    """So many slow runs alive at once, in teams of ten, whose members' events are read through the team."""
+    from gossamer import Agent, Team
+    from gossamer.events import InnerEvent, TextDelta
+    from gossamer.models import ModelSettings
+
+    expected = await asyncio.to_thread(read_pieces, url.removesuffix("/v1"), "openai_chat", MODEL, PROMPT)
+    assert len(expected) == chunks
+    model = chosen_model("openai_chat", url, "")
+    settings = ModelSettings(extra_headers={STAMP: "1"})
+    members = [Agent(model, name=f"m{number}", settings=settings) for number in range(TEAM)]
+    team = Team(members, mode="broadcast")
+    late = array.array("q")
+    live = most = whole = errors = 0
+    first_error = ""
+
+    async def one() -> None:
+        nonlocal live, most, whole, errors, first_error
+        seen: dict[str, int] = {}
+        try:
+            async with team.stream(PROMPT) as stream:
+                async for event in stream:
+                    if type(event) is not InnerEvent or type(event.event) is not TextDelta:
+                        continue
+                    now = time.monotonic_ns()
+                    stamp, _, piece = event.event.text.partition(" ")
+                    member = event.path[-1]
+                    place = seen.get(member, 0)
+                    assert piece == expected[place], f"chunk {place} of {member} is {piece!r}"
+                    late.append(now - int(stamp))
+                    seen[member] = place + 1
+                    if place == 0:
+                        live += 1
+                        most = max(most, live)
+                    elif place + 1 == chunks:
+                        live -= 1
+            assert stream.result.usage.model_calls == TEAM
+            assert list(seen.values()) == [chunks] * TEAM, f"{seen} of {chunks} chunks each"
+            whole += 1
+        except Exception as error:
+            errors += 1
+            first_error = first_error or repr(error)
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(one() for _ in range(runs // TEAM)))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    assert errors or len(late) == runs * chunks
+    ordered = sorted(late)
+    return {
+        "errors": errors,
+        "first_error": first_error,
+        "most_live": most,
+        "cpu_us_per_chunk": cpu / (runs * chunks) * 1e6,
+        "peak_rss_mb": memory_mb("VmHWM"),
+        "p50_ms": ordered[len(ordered) // 2] / 1e6,
+        "p95_ms": ordered[len(ordered) * 95 // 100] / 1e6,
+        "wall_s": wall,
+    }
+
+
 async def calls(client: str, url: str, concurrency: int, seconds: float, fresh: bool) -> dict[str, Any]:
     """Calls that are not streamed, so many at once, each by a new client and agent or all by one."""
     from gossamer import Agent
@@ -216,6 +277,8 @@ def main() -> None:
         work = stream(
             client, url, int(keys["streams"]), keys.get("ca", ""), keys.get("dialect", "openai_chat")
         )
+    elif case == "inflight":
+        work = inflight(url, int(keys["streams"]), int(keys["chunks"]))
     elif case == "scale":
         work = scale(client, url, int(keys["streams"]), int(keys["chunks"]))
     else:

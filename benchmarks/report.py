@@ -68,6 +68,10 @@ CHAPTERS = {
         "A call of an MCP server's tool",
         "The server stands on the official package and runs in a process of its own, whose CPU is not counted. The floor is the official client by itself, with nothing around it. Gossamer's figure includes decoding the arguments, checking them against the server's schema, the place among the calls, a task that outlives the pause of a run, and the result as a part. It does not include checking structured results against the server's schema, which the official client does and Gossamer does not.",
     ),
+    "team": (
+        "Teams",
+        "The members' models answer at once, but for the row in which they wait. What is taken off a delegation is the same agents run by plain gather, each in a session and a task of its own, as in a team. agno's leader sends the question to all members in one call; its figure is less its own members run by gather. A chunk is one of a model in the same process.",
+    ),
     "imports": ("Imports", "CPU beyond a bare interpreter. The floor is `import msgspec`."),
     "http": (
         "Calls to a server that answers after 1 ms",
@@ -80,6 +84,10 @@ CHAPTERS = {
     "scale": (
         "Ten thousand live streams",
         "2 chunks a second each. The time from sender to consumer is taken from a stamp in the chunk; sender and consumer share a clock.",
+    ),
+    "inflight": (
+        "Ten thousand runs in teams of ten",
+        "The same load, as members of teams that ask ten at once; every chunk is read through the stream of its team. The floor is the client of the chapter above, without agents or teams.",
     ),
 }
 

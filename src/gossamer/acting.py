@@ -18,6 +18,9 @@ __all__ = ["act", "act_and_tell"]
 # Events of running tools that nobody has taken yet; beyond this further progress is dropped.
 _MAX_UNTOLD = 1000
 
+# Events of runs inside tools that the reader has not taken yet; beyond this those runs wait.
+_MAX_UNREAD = 64
+
 
 def act(turn: ToolTurn, calls: Sequence[ToolCall], can_pause: bool, resumed: bool) -> Awaitable[None] | None:
     """Run the calls of a turn, those that may; results, waiting calls and signals go into the turn.
@@ -78,12 +81,23 @@ async def act_and_tell(
     untold: deque[Event] = deque()
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
+    room = asyncio.Event()
+
+    def wake(_: object = None) -> None:
+        if not woken.done():
+            woken.set_result(None)
 
     def notify(event: Event) -> None:
         if len(untold) < _MAX_UNTOLD or not isinstance(event, ToolProgress):
             untold.append(event)
-        if not woken.done():
-            woken.set_result(None)
+        wake()
+
+    async def tell(event: Event) -> None:
+        while len(untold) >= _MAX_UNREAD:
+            room.clear()
+            await room.wait()
+        untold.append(event)
+        wake()
 
     turn.notify = notify
     if len(calls) == 1 and not reports:
@@ -91,19 +105,24 @@ async def act_and_tell(
         if work is not None:
             await work
     else:
+        turn.context.tell = tell
         task = asyncio.ensure_future(_act_in_task(turn, calls, can_pause, resumed))
+        task.add_done_callback(wake)
         try:
             while not task.done():
-                await asyncio.wait((task, woken), return_when=asyncio.FIRST_COMPLETED)
+                await woken
                 woken = loop.create_future()
                 while untold:
                     await emit(untold.popleft())
+                    room.set()
         except BaseException as error:
             task.cancel()
             if isinstance(error, GeneratorExit):  # the stream was dropped; nothing may be awaited any more
                 raise
             await asyncio.wait((task,), timeout=CLEANUP_SECONDS)
             raise
+        finally:
+            turn.context.tell = None
         task.result()
     while untold:
         await emit(untold.popleft())

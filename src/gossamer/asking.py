@@ -86,6 +86,8 @@ async def ask_model(
         return await ask_and_count(request)
     # The budget lies beneath the middleware, which may ask more than once, or not at all.
     response = await wrap_model(layers.model, context, ask_and_count)(request)
+    if not used and emit is not None and (text := response.message.text):  # the middleware has answered
+        await emit(TextDelta(text))
     if len(used) > 1:
         response = msgspec.structs.replace(response, usage=sum(used, Usage()))
     return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
@@ -50,6 +50,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         bodies: encoded messages of a run without a session, by dialect.
         switches: the toolkits that were switched in a run without a session, by name; read `switched`.
         judged: what guardrails' judges and memories' summaries have used since the last answer.
+        tell: takes events of runs inside its tools, and waits while the reader is behind; None where nobody listens.
         inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
@@ -71,6 +72,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     bodies: dict[str, EncodedMessages] = {}
     switches: dict[str, bool] | None = None
     judged: Usage | None = None
+    tell: Callable[[Any], Awaitable[None]] | None = None
     inbox: deque[Message] | None = None
     stopped: LimitError | None = None
     stopping: bool = False

@@ -35,16 +35,20 @@ __all__ = [
     "MCPError",
     "MCPTimeoutError",
     "MCPToolError",
+    "MemberError",
     "MemoryNotEnteredError",
     "MergeConflictError",
     "ModelConnectionError",
     "ModelError",
     "ModelRetry",
     "ModelTimeoutError",
+    "NestingError",
+    "NoConsensusError",
     "NotFoundError",
     "OutputError",
     "OverloadedError",
     "PipelineError",
+    "PlanError",
     "PoolExhaustedError",
     "PoolTimeoutError",
     "ProtocolError",
@@ -543,6 +547,43 @@ class PipelineError(GossamerError):
 
 class FanoutError(PipelineError):
     """An agent of a fan-out failed, or of a merged stream."""
+
+
+# --- agents together ----------------------------------------------------------------------------------------
+
+
+class NestingError(ToolError):
+    """Too many runs would be inside one another: somebody delegates to one of those around it."""
+
+
+class MemberError(GossamerError):
+    """A member of a team failed, and the team cannot go on without it; what the others did is in the session.
+
+    Attributes:
+        team: the team's name.
+        member: the member's.
+    """
+
+    def __init__(self, message: str, *, team: str = "", member: str = "") -> None:
+        super().__init__(message)
+        self.team = team
+        self.member = member
+
+
+class NoConsensusError(GossamerError):
+    """The members of a team did not come to agree within its rounds.
+
+    Attributes:
+        answers: what each said in the last round, by name.
+    """
+
+    def __init__(self, message: str, *, answers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.answers = dict(answers or {})
+
+
+class PlanError(GossamerError):
+    """A plan cannot be changed in this way: there is none, it is finished, or it has no such item."""
 
 
 # --- stores -------------------------------------------------------------------------------------------------

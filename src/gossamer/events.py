@@ -19,6 +19,7 @@ __all__ = [
     "Delta",
     "Event",
     "HandoffEvent",
+    "InnerEvent",
     "MessageFinished",
     "OutputDelta",
     "OutputRestarted",
@@ -128,6 +129,20 @@ class HandoffEvent(Event, frozen=True, gc=False, tag="handoff"):
     """Another agent answers from here on."""
 
     to: str
+
+
+class InnerEvent(Event, frozen=True, gc=False, tag="inner"):
+    """An event of a run inside this one: of an agent used as a tool, or of a member of a team.
+
+    Attributes:
+        path: the names that lead from this run to that one, outermost first.
+        run_id: that run.
+        event: its event.
+    """
+
+    path: tuple[str, ...]
+    run_id: str
+    event: Any
 
 
 class Compacted(Event, frozen=True, gc=False, tag="compacted"):

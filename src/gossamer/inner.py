@@ -6,12 +6,13 @@ from collections.abc import Callable, ItemsView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakMethod
 
 from gossamer.records import Record, RunStartedRecord
 from gossamer.spent import spent_by_ended_runs
 from gossamer.usage import Usage
 
-__all__ = ["InnerSessions", "inner_id"]
+__all__ = ["InnerSessions", "again", "inner_id"]
 
 _MOST = 1000
 _MOST_ID_CHARS = 500
@@ -48,18 +49,28 @@ def inner_id(outer: str, inside: str) -> str:
     return f"inner/{sha256(readable.encode(errors='replace')).hexdigest()}"
 
 
+def again(call_id: str, times: int) -> str:
+    """Give what stands for a call in a run whose model has used the call's id before, so many times."""
+    return f"{call_id}~{times}" if times else call_id
+
+
+def call_of(inside: str) -> str:
+    """Give the id of the call in `run/call`, as the model used it."""
+    return inside.partition("/")[2].partition("~")[0]
+
+
 class InnerSessions(Generic[SessionT]):
     """Sessions by the run and the call that they are inside of; the last 1,000 are kept, the oldest are let go.
 
     Args:
-        make: makes a session, given the run and the call that it is inside of as `run/call`, and its id where that
+        make: a method of the session around them that makes one, given the run and the call that it is inside of as `run/call`, and its id where that
             is known.
     """
 
     __slots__ = ("_by_key", "_make")
 
     def __init__(self, make: Callable[[str, str | None], SessionT]) -> None:
-        self._make = make
+        self._make = WeakMethod(make)  # of the session that holds this: no circle for the collector
         self._by_key: dict[str, SessionT] = {}
 
     def items(self) -> ItemsView[str, SessionT]:
@@ -77,7 +88,7 @@ class InnerSessions(Generic[SessionT]):
             ids: their ids by `run/call`.
         """
         for key, known in ids.items():
-            self._by_key[key] = self._make(key, known)
+            self._by_key[key] = self._made(key, known)
             await self._by_key[key].load()
 
     def of(self, call_id: str, run_id: str | None) -> SessionT:
@@ -93,10 +104,15 @@ class InnerSessions(Generic[SessionT]):
         else:
             key = f"{run_id}/{call_id}"
         if key not in self._by_key:
-            self._by_key[key] = self._make(key, None)
+            self._by_key[key] = self._made(key, None)
             if len(self._by_key) > _MOST:
                 del self._by_key[next(iter(self._by_key))]
         return self._by_key[key]
+
+    def _made(self, key: str, known: str | None) -> SessionT:
+        make = self._make()
+        assert make is not None, "a session outlives what it holds"
+        return make(key, known)
 
     def used_by_run(self, run_id: str) -> Usage:
         """Add up what the runs inside the calls of a run used."""
@@ -104,7 +120,7 @@ class InnerSessions(Generic[SessionT]):
 
     def used_by_calls(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, of whichever run, those that will not go on."""
-        inside = [one for key, one in self.items() if key.partition("/")[2] in call_ids]
+        inside = [one for key, one in self.items() if call_of(key) in call_ids]
         return sum((spent_by_ended_runs(one.journal) for one in inside if not one.unfinished), Usage())
 
     async def aclose(self) -> None:

@@ -32,6 +32,8 @@ __all__ = [
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
+_ROLES = frozenset(get_args(Role))
+
 # Raw data of a provider by dialect (signatures, encrypted reasoning, item ids): opaque, sent back to that
 # dialect only.
 ProviderData: TypeAlias = dict[str, Any]
@@ -290,7 +292,7 @@ def check_message(message: Message) -> None:
     Raises:
         ArgumentError: the role is unknown, or the parts are not a tuple of parts.
     """
-    if message.role not in get_args(Role):
+    if message.role not in _ROLES:
         raise ArgumentError(f"role must be one of {', '.join(get_args(Role))}, not {message.role!r}")
     if type(message.parts) is not tuple or not all(isinstance(part, _Part) for part in message.parts):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError('parts must be a tuple of parts; Message.user("…") makes them of text')

@@ -129,8 +129,21 @@ class Layers(msgspec.Struct, frozen=True, eq=False):
 
 def layers(middleware: Sequence[Middleware]) -> Layers:
     """Find the methods of middleware that do something; which those are is looked up once for each class."""
-    kinds = [(one, _overridden(type(one))) for one in middleware]
-    return Layers(*(tuple(getattr(one, name) for one, names in kinds if name in names) for name in _METHODS))
+    run: list[Any] = []
+    model: list[Any] = []
+    tool: list[Any] = []
+    delta: list[Any] = []
+    for one in middleware:
+        names = _overridden(type(one))
+        if "run" in names:
+            run.append(one.run)
+        if "model" in names:
+            model.append(one.model)
+        if "tool" in names:
+            tool.append(one.tool)
+        if "delta" in names:
+            delta.append(one.delta)
+    return Layers(tuple(run), tuple(model), tuple(tool), tuple(delta))
 
 
 _METHODS = ("run", "model", "tool", "delta")

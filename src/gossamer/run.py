@@ -63,7 +63,7 @@ from gossamer.telemetry import metrics
 from gossamer.tools.equipment import needs_equipment
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.toolset import Toolset
-from gossamer.usage import Usage
+from gossamer.usage import UNASKED, Usage
 from gossamer.view import MessageView
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ async def execute(
                 ):
                     response = charged(response, model)  # the model leaves its price to us, or has none
                     used = response.usage
-                if metrics.recorder is not None:
+                if metrics.recorder is not None and used is not UNASKED:
                     metrics.recorder.model_called(model.name, perf_counter() - asked, used)
                 message = response.message
                 calls = ()

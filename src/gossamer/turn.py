@@ -41,7 +41,10 @@ class OpenTurn(msgspec.Struct, eq=False):
 
         One of a tool that outlived its turn is none of this turn's.
         """
-        if all(call.id != result.call_id for call in self.calls):
+        for call in self.calls:
+            if call.id == result.call_id:
+                break
+        else:
             return False
         self.results.setdefault(result.call_id, result)
         return len(self.results) == len(self.calls)

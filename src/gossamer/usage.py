@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Usage"]
+__all__ = ["UNASKED", "Usage"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -56,3 +56,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_un
             self.unpriced_calls + other.unpriced_calls,
             self.cached_calls + other.cached_calls,
         )
+
+
+# Of an answer for which no model was asked: told apart from others by identity.
+UNASKED = Usage()

@@ -40,6 +40,12 @@ SAYS = {
         "20 messages in one session",
     ],
     "quickstart.py": ["You said: What is an agent?"],
+    "research_team.py": [
+        "research > library: count_sources gave 7",
+        "research: ask_archive gave count_sources gave 7",
+        "You said: research said before you:",
+        "5 model calls, 6 tool calls, 6 messages",
+    ],
     "resilience.py": [
         "gpt-5-mini: Good morning from the first! (circuit closed)",
         "claude-haiku-5-5: You said: Good evening (circuit open)",

@@ -21,6 +21,7 @@ from gossamer import (
     HumanInput,
     Limits,
     Loop,
+    Member,
     Message,
     MessageHub,
     ModelSettings,
@@ -33,6 +34,7 @@ from gossamer import (
     Session,
     Step,
     StepContext,
+    Team,
     Text,
     Tool,
     Toolkit,
@@ -40,6 +42,7 @@ from gossamer import (
     WorkflowResult,
     fanout_pipeline,
     handoff,
+    plan_toolkit,
     sequential_pipeline,
     stream_pipeline,
     tool,
@@ -299,3 +302,16 @@ async def together() -> None:
     async with MessageHub([plain, one], "x") as hub:
         assert_type(hub, MessageHub)
         assert_type(hub.sessions["plain"], Session[Any])
+
+
+crew = Team([plain, Member(quoting, "Quotes.")], mode="broadcast", context="shared")
+one = crew
+one = Team([crew, plain], leader=plain)
+assert_type(crew.run_sync("x"), Result[Any])
+assert_type(crew.stream("x"), RunStream[Any])
+assert_type(crew.as_tool("ask", "Asks all."), Tool[..., Any])
+assert_type(handoff(crew, "Knows."), Tool[..., Any])
+assert_type(plan_toolkit(on_change=print), Toolkit)
+Team([plain], mode="vote")  # pyright: ignore[reportArgumentType]
+Team([plain], leader="offline", context="open")  # pyright: ignore[reportArgumentType]
+Team(["plain"], mode="broadcast")  # pyright: ignore[reportArgumentType]

@@ -24,6 +24,7 @@ EXAMPLES = [
     events.ApprovalNeeded(PendingCall(CALL, "approval", "1")),
     events.Compacted(30_000, 9_000, 4, 20),
     events.HandoffEvent("other"),
+    events.InnerEvent(("team", "member"), "2", {"type": "text_delta", "text": "a"}),
     events.OutputDelta('{"a":'),
     events.OutputRestarted("why"),
     events.StepStarted("each[0]/fetch", 2),

@@ -19,7 +19,9 @@ MODULES = sorted(
 )
 
 # Longer than 600 lines, each with its reason.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "errors.py": "the one list of all errors, flat and under headings, to be looked up and not read through",
+}
 
 
 def tree_of(path: Path) -> ast.Module:

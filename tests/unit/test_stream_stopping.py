@@ -207,11 +207,13 @@ async def test_a_stream_that_is_let_go_leaves_its_session_free():
 
 
 async def test_a_stream_that_is_let_go_while_tools_run_leaves_its_session_free_and_whole():
+    begun = asyncio.Event()
     release = asyncio.Event()
     ended = []
 
     @tool
     async def stubborn() -> str:
+        begun.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -232,6 +234,7 @@ async def test_a_stream_that_is_let_go_while_tools_run_leaves_its_session_free_a
     async for event in stream:
         if isinstance(event, ToolCallFinished):
             break
+    await begun.wait()
     del stream
     gc.collect()
     await asyncio.sleep(0)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from agno.models.response import ModelResponse
 from agno.run.agent import RunContentEvent, RunOutput
 from agno.run.base import RunStatus
 from agno.session import AgentSession
+from agno.team import Team
+from agno.team.mode import TeamMode
 from agno.workflow import Step, StepInput, StepOutput, Workflow
 
 
@@ -200,6 +203,64 @@ async def stored_go_on() -> dict:
     return result | {"what": "SqliteDb, the last 50 runs given"}
 
 
+class WaitingModel(AnsweringModel):
+    """Answers after a tenth of a second."""
+
+    async def ainvoke(self, messages: list[Message], *args: object, **kwargs: object) -> ModelResponse:
+        await asyncio.sleep(0.1)
+        return await super().ainvoke(messages, *args, **kwargs)
+
+
+class LeadingModel(AnsweringModel):
+    """Sends the task to all members, then answers."""
+
+    async def ainvoke(self, messages: list[Message], *args: object, **kwargs: object) -> ModelResponse:
+        if messages[-1].role == "tool":
+            return await super().ainvoke(messages, *args, **kwargs)
+        function = {"name": "delegate_task_to_members", "arguments": '{"task": "hello"}'}
+        call = {"id": common.CALL_ID, "type": "function", "function": function}
+        return ModelResponse(role="assistant", tool_calls=[call])
+
+
+async def team() -> dict:
+    def members(model: AnsweringModel) -> list[Agent]:
+        return [
+            Agent(name=f"m{number}", id=f"m{number}", model=model, telemetry=False) for number in range(4)
+        ]
+
+    def led(agents: list[Agent]) -> Team:
+        return Team(members=agents, model=LeadingModel(), mode=TeamMode.broadcast, telemetry=False)
+
+    async def run(one: Team) -> None:
+        result = await one.arun(common.PROMPT)
+        assert result.content == common.REPLY
+        assert len(result.member_responses) == 4, result.member_responses
+        assert all(each.content == common.REPLY for each in result.member_responses)
+
+    slow = led(members(WaitingModel()))
+    waiting = float("inf")
+    for _ in range(7):
+        began = time.perf_counter()
+        await run(slow)
+        waiting = min(waiting, time.perf_counter() - began)
+    agents = members(AnsweringModel())
+    quick = led(agents)
+
+    async def by_team() -> None:
+        await run(quick)
+
+    async def by_gather() -> None:
+        await asyncio.gather(*(one.arun(common.PROMPT) for one in agents))
+
+    more = (await common.cpu_of_awaits(by_team) - await common.cpu_of_awaits(by_gather)) / 4
+    return {
+        "value": round(more, 2),
+        "unit": "us",
+        "waiting_ms": round(waiting * 1e3, 2),
+        "what": "Team.arun, mode broadcast, on a leader that calls delegate_task_to_members; less the members' runs",
+    }
+
+
 def build_model() -> OpenAIChat:
     client = common.openai_http_client()
     params = {"http_client": client} if client else None
@@ -267,6 +328,7 @@ common.main(
         "workflow": workflow,
         "stored_run": stored_run,
         "stored_go_on": stored_go_on,
+        "team": team,
         "stream": stream,
         "http": http,
         "import": imports,

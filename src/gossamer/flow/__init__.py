@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from gossamer.flow.delegating import Member
 from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
 from gossamer.flow.handoff import handoff
 from gossamer.flow.hub import MessageHub
 from gossamer.flow.merged import AgentEvent, MergedStream, stream_pipeline
+from gossamer.flow.plan import Plan, PlanChange, PlanItem, plan_of, plan_toolkit
 from gossamer.flow.sequential import SequentialPipeline, sequential_pipeline
+from gossamer.flow.team import Team
 from gossamer.flow.workflow import (
     Condition,
     HumanInput,
@@ -33,22 +36,29 @@ __all__ = [
     "HumanInput",
     "Loop",
     "Map",
+    "Member",
     "MergedStream",
     "MessageHub",
     "Parallel",
     "Picture",
+    "Plan",
+    "PlanChange",
+    "PlanItem",
     "Retry",
     "Router",
     "SequentialPipeline",
     "Step",
     "StepContext",
     "StepSummary",
+    "Team",
     "Workflow",
     "WorkflowResult",
     "add_up",
     "fanout_pipeline",
     "handoff",
     "join_lists",
+    "plan_of",
+    "plan_toolkit",
     "sequential_pipeline",
     "stream_pipeline",
     "take_last",

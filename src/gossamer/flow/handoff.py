@@ -9,13 +9,17 @@ import msgspec
 
 from gossamer.agent import Agent
 from gossamer.errors import ArgumentError
+from gossamer.flow.team import Team
 from gossamer.tools.function import Tool, tool
 
 __all__ = ["handoff"]
 
 
 def handoff(
-    agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]], description: str, *, name: str | None = None
+    agent: Agent[Any, Any] | Team | Callable[[], Agent[Any, Any] | Team],
+    description: str,
+    *,
+    name: str | None = None,
 ) -> Tool[..., Any]:
     """Make a tool that hands the conversation over: `Agent(…, tools=[handoff(billing, "Questions about invoices.")])`.
 
@@ -24,15 +28,15 @@ def handoff(
     the agent that was asked. A session remembers who answers next: asking the first agent again asks the other one.
 
     Args:
-        agent: the agent that answers from then on, or a function that gives it, for two that hand over to each other.
+        agent: the agent, or the team, that answers from then on, or a function that gives it, for two that hand over to each other.
         description: what the model is told: when to hand over.
         name: what the model calls the tool; `hand_over_to_<agent>` where None, which a function needs.
 
     Raises:
         ArgumentError: no agent, or a function without a name.
     """
-    if isinstance(agent, Agent):
-        give: Callable[[], Agent[Any, Any]] = lambda: agent  # noqa: E731 - typed
+    if isinstance(agent, Agent | Team):
+        give: Callable[[], Agent[Any, Any] | Team] = lambda: agent  # noqa: E731 - typed
         name = name or f"hand_over_to_{agent.name}"
     elif callable(agent) and name:
         give = agent
@@ -41,8 +45,12 @@ def handoff(
     else:
         raise ArgumentError(f"a handoff goes to an Agent, not {type(agent).__name__}")
 
+    def successor() -> Agent[Any, Any]:
+        one = give()
+        return one.agent if isinstance(one, Team) else one
+
     def hand_over() -> str:
         return f"{give().name} answers from here on."
 
     made = tool(name=name, description=description, inline=True, idempotent=True)(hand_over)
-    return msgspec.structs.replace(made, hands_to=give)
+    return msgspec.structs.replace(made, hands_to=successor)

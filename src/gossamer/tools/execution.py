@@ -144,8 +144,9 @@ async def _run_all(turn: ToolTurn, calls: Sequence[ToolCall]) -> None:
         else:
             together.append(call)
     if together:  # only now, when no inline tool can fail any more and leave tasks behind
+        begin = asyncio.get_running_loop().create_task
         works = [_run(turn, call) if slots is None else _run_in_turn(slots, turn, call) for call in together]
-        await wait_together([asyncio.ensure_future(work) for work in works])
+        await wait_together([begin(work) for work in works])
     for call in alone:
         await _run(turn, call)
 
@@ -271,7 +272,8 @@ async def execute(turn: ToolTurn, call: ToolCall) -> ToolResult:
     try:
         kind = tool.kind
         if kind == "async":
-            value = await within(tool.timeout, tool.invoke(context, arguments))
+            work = tool.invoke(context, arguments)
+            value = await (work if tool.timeout is None else within(tool.timeout, work))
         elif kind == "thread":
             value = await within(tool.timeout, run_in_thread(partial(tool.invoke, context, arguments)))
             if inspect.isawaitable(value):  # a lambda or a partial that gave a coroutine

@@ -62,6 +62,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
         goes_on: tells, by the ids of a run and of its call, whether what an earlier start of it began is still under
             way, so that calling it again goes on with that; None for a tool that begins anew each time.
         hands_to: gives the agent that answers from here on, where the tool hands the conversation over; else None.
+        needs_session: keeps something in the session: a run without one gets one.
         max_result_chars: a longer result is kept aside and referred to.
     """
 
@@ -80,6 +81,7 @@ class Tool(msgspec.Struct, Generic[P, R], frozen=True, eq=False, weakref=True):
     delegates_to: Any = None
     goes_on: Callable[[str, str], bool] | None = None
     hands_to: Callable[[], Any] | None = None
+    needs_session: bool = False
     max_result_chars: int = 50_000
 
     def __post_init__(self) -> None:

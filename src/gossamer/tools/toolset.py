@@ -28,8 +28,8 @@ class Toolset(msgspec.Struct, frozen=True, eq=False):
         schemas: what the model sees of them.
         can_pause: whether a call of one of them may have to wait for a decision.
         needs_session: whether a run needs a session: a call may have to wait, now or once toolkits have been switched
-            or opened, or another agent may take over.
-        reports: whether one of them reports interim values.
+            or opened, a tool keeps something there, or another agent may take over.
+        reports: whether one of them reports while it runs: interim values, or events of a run inside it.
         hands_over: whether one of them hands the conversation over to another agent.
         instructions: what the toolkits that are on add to the system prompt.
         toolkits: the toolkits, those that are off included.
@@ -127,8 +127,13 @@ def put_together(
         by_name,
         (*[one.schema for one in tools], *hosted),
         can_pause=can_pause,
-        needs_session=can_pause or hands_over or opens or any(one.can_pause or one.hands_to for one in off),
-        reports=any(one.kind in {"generator", "async_generator"} for one in tools),
+        needs_session=can_pause
+        or hands_over
+        or opens
+        or any(one.can_pause or one.hands_to or one.needs_session for one in (*tools, *off)),
+        reports=any(
+            one.kind in {"generator", "async_generator"} or one.delegates_to is not None for one in tools
+        ),
         hands_over=hands_over,
         instructions="\n\n".join(words),
         toolkits=tuple(toolkits.values()),
