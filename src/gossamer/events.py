@@ -26,7 +26,6 @@ __all__ = [
     "RunFailed",
     "RunFinished",
     "RunStarted",
-    "StepEvent",
     "StepFailed",
     "StepFinished",
     "StepStarted",
@@ -132,10 +131,10 @@ class HandoffEvent(Event, frozen=True, gc=False, tag="handoff"):
 
 
 class InnerEvent(Event, frozen=True, gc=False, tag="inner"):
-    """An event of a run inside this one: of an agent used as a tool, or of a member of a team.
+    """An event of a run inside this one: of an agent used as a tool, a member of a team, or a step of a workflow.
 
     Attributes:
-        path: the names that lead from this run to that one, outermost first.
+        path: what leads from this run to that one, outermost first: names of agents, places of steps.
         run_id: that run.
         event: its event.
     """
@@ -224,18 +223,6 @@ class StepFailed(Event, frozen=True, gc=False, tag="step_failed"):
     error: str
     message: str
     seconds: float
-
-
-class StepEvent(Event, frozen=True, gc=False, tag="step_event"):
-    """An event of an agent, a team or a workflow that is a step of a workflow.
-
-    Attributes:
-        place: that step, see `StepStarted`.
-        event: the event.
-    """
-
-    place: str
-    event: Any
 
 
 class RunFinished(Event, frozen=True, gc=False, tag="run_finished"):

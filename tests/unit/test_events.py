@@ -30,7 +30,6 @@ EXAMPLES = [
     events.StepStarted("each[0]/fetch", 2),
     events.StepFinished("each[0]/fetch", {"pages": 3}, 0.5),
     events.StepFailed("each[0]/fetch", "OSError", "down", 0.5),
-    events.StepEvent("writer", {"type": "text_delta", "text": "a"}),
     events.RunFinished({"output": "plain"}),
     events.RunFailed("ValueError", "why"),
 ]

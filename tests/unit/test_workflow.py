@@ -40,10 +40,10 @@ from gossamer.errors import (
     WorkflowCycleError,
 )
 from gossamer.events import (
+    InnerEvent,
     RunFailed,
     RunFinished,
     RunStarted,
-    StepEvent,
     StepFailed,
     StepFinished,
     StepStarted,
@@ -743,10 +743,10 @@ async def test_a_stream_carries_the_events_of_agents_in_parallel_branches():
     events = await events_of(stream)
     texts: dict[str, str] = {}
     for event in events:
-        if isinstance(event, StepEvent) and isinstance(event.event, TextDelta):
-            texts[event.place] = texts.get(event.place, "") + event.event.text
+        if isinstance(event, InnerEvent) and isinstance(event.event, TextDelta):
+            texts[event.path[0]] = texts.get(event.path[0], "") + event.event.text
     assert texts == {"parallel/x": "I am a", "parallel/y/b": "I am b"}
-    inner = [event.event for event in events if isinstance(event, StepEvent) and event.place == "inner"]
+    inner = [event.event for event in events if isinstance(event, InnerEvent) and event.path == ("inner",)]
     assert [type(event) for event in inner] == [RunStarted, StepStarted, StepFinished, RunFinished]
     assert stream.result.output == str({"x": "I am a", "y": "I am b"})
 
@@ -804,7 +804,7 @@ async def test_a_stream_that_is_left_stops_its_branches():
     workflow = Workflow("w", [Parallel({"a": hangs, "b": Step(agent), "c": hangs})])
     async with workflow.stream("x") as stream:
         async for event in stream:
-            if isinstance(event, StepEvent):
+            if isinstance(event, InnerEvent):
                 break
     assert stopped == ["x", "x"]
     stream = workflow.stream("x")

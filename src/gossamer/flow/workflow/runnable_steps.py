@@ -13,7 +13,7 @@ from gossamer.errors import (
     WorkflowCycleError,
     WorkflowError,
 )
-from gossamer.events import StepEvent
+from gossamer.events import InnerEvent
 from gossamer.flow.workflow.execution import Execution
 from gossamer.flow.workflow.leaf import Attempt, Leaf, failure, is_cancelled
 from gossamer.flow.workflow.types import read
@@ -154,7 +154,10 @@ class RunnableNode(Leaf):
                     break
                 finally:
                     current_call.set(outer)
-                await emit(StepEvent(place, event))
+                if type(event) is InnerEvent:
+                    await emit(InnerEvent((place, *event.path), event.run_id, event.event))
+                else:
+                    await emit(InnerEvent((place,), stream.run_id, event))
         except GeneratorExit:  # the stream was dropped; nothing may be awaited any more
             raise
         except BaseException:

@@ -180,7 +180,7 @@ class Workflow(Generic[InputT, OutputT]):
         user: str | None = None,
         limits: Limits | None = None,
     ) -> RunStream[OutputT]:
-        """Run and read the events as they come: those of steps, and those of agents inside as `StepEvent`.
+        """Run and read the events as they come: those of steps, and those of agents inside as `InnerEvent`.
 
         Arguments and errors as for `run`.
 
