@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, overload
 import msgspec
 from msgspec.structs import force_setattr
 
-from gossamer.context import RunContext, current_call, hub_of, open_hubs
+from gossamer.context import RunContext, current_call, hub_of, open_hubs, session_in_hub
 from gossamer.delegation import delegation
 from gossamer.errors import ArgumentError
 from gossamer.limits import Limits
@@ -179,7 +179,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             GossamerError: one of its children says what went wrong.
         """
         if open_hubs and session is None:
-            session = _session_in_hub(self)
+            session = session_in_hub(self)
         current = current_call.get()
         context = RunContext(self.name, deps, user, session, None if current is None else current[0])
         if self.middleware:
@@ -446,15 +446,9 @@ def _context_of(
 ) -> RunContext[Any]:
     """Make the context of a run; `Agent.run` does the same in place, where a call would cost a fiftieth of a run."""
     if open_hubs and session is None:
-        session = _session_in_hub(agent)
+        session = session_in_hub(agent)
     current = current_call.get()
     return RunContext(agent.name, deps, user, session, None if current is None else current[0])
-
-
-def _session_in_hub(agent: Agent[Any, Any]) -> Session[Any] | None:
-    """Give the session of an agent in the hub around the call, or None where it takes part in none."""
-    hub = hub_of(agent)
-    return None if hub is None else hub.session_for(agent)
 
 
 async def _run_wrapped(

@@ -25,7 +25,16 @@ else:
 
     Deps = TypeVar("Deps")
 
-__all__ = ["AgentLike", "CallPaused", "RunContext", "current_call", "current_hubs", "hub_of", "open_hubs"]
+__all__ = [
+    "AgentLike",
+    "CallPaused",
+    "RunContext",
+    "current_call",
+    "current_hubs",
+    "hub_of",
+    "open_hubs",
+    "session_in_hub",
+]
 
 
 NOTHING = MessageView([])
@@ -155,6 +164,12 @@ def hub_of(agent: Any) -> Any:
         if hub.has(agent):
             return hub
     return None
+
+
+def session_in_hub(agent: Any) -> Any:
+    """Give the session of an agent in the hub around the call, or None where it takes part in none."""
+    hub = hub_of(agent)
+    return None if hub is None else hub.session_for(agent)
 
 
 class CallPaused(Exception):  # noqa: N818 - a signal between a tool and the loop, never seen by users

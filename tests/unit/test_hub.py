@@ -22,10 +22,12 @@ from gossamer import (
     MessageHub,
     Session,
     SessionBusyError,
+    Team,
     Text,
     Thinking,
     ToolCall,
     Usage,
+    Workflow,
     fanout_pipeline,
     handoff,
     sequential_pipeline,
@@ -126,6 +128,30 @@ async def test_a_session_of_ones_own_is_kept_apart():
         await writer.run("x", session=own)
         assert heard(hub, "critic") == heard(hub, "writer") == []
     assert len(own.messages) == 2
+
+
+@both
+async def test_a_team_takes_part_like_an_agent(how):
+    team = Team([saying("x", "one"), saying("y", "two")], mode="sequential", name="team")
+    ada = saying("ada", "I hear you")
+    async with MessageHub([team, ada]) as hub:
+        if how == "run":
+            await team.run("Go")
+        else:
+            async with team.stream("Go") as stream:
+                async for _ in stream:
+                    pass
+        assert heard(hub, "ada") == [("user", "team", "two")]
+        await ada.run()
+        assert heard(hub, "team")[-1] == ("user", "ada", "I hear you")
+
+
+async def test_a_workflow_is_heard_like_an_agent():
+    flow = Workflow("flow", [str.upper])
+    ada = saying("ada", "I hear you")
+    async with MessageHub([flow, ada]) as hub:
+        await flow.run("loud")
+        assert heard(hub, "ada") == [("user", "flow", "LOUD")]
 
 
 async def test_who_takes_no_part_has_no_session_there():

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from gossamer.agent import Agent
-from gossamer.context import RunContext
+from gossamer.context import RunContext, open_hubs, session_in_hub
 from gossamer.delegation import Runnable, delegation
 from gossamer.errors import ArgumentError
 from gossamer.flow.delegating import Member, as_members, asking, by_rule, deciding, judging, planned
@@ -159,6 +159,8 @@ class Team(msgspec.Struct, frozen=True, eq=False, weakref=True, dict=True):
             NoConsensusError: the members did not agree.
             GossamerError: see `Agent.run`.
         """
+        if open_hubs and session is None:
+            session = session_in_hub(self)
         return self.agent.run(
             prompt,
             session=session,
@@ -211,6 +213,8 @@ class Team(msgspec.Struct, frozen=True, eq=False, weakref=True, dict=True):
         pending: OnPending = "raise",
     ) -> RunStream[Any]:
         """Run and read the events as they come, those of members as `InnerEvent`s; see `Agent.stream`."""
+        if open_hubs and session is None:
+            session = session_in_hub(self)
         return self.agent.stream(
             prompt,
             session=session,

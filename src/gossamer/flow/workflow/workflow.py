@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
-from gossamer.context import current_call
+from gossamer.context import current_call, open_hubs, session_in_hub
 from gossamer.delegation import delegation
 from gossamer.errors import ArgumentError, LimitError, StepOutputError, WorkflowError
 from gossamer.flow.workflow.building import Plan, build
@@ -284,6 +284,8 @@ class Workflow(Generic[InputT, OutputT]):
         return self.plan.may_pause
 
     def _context(self, session: Session[Any] | None, deps: Any, user: str | None) -> WorkflowContext:
+        if open_hubs and session is None:
+            session = session_in_hub(self)
         current = current_call.get()
         parent = None if current is None else current[0]
         return WorkflowContext(self.name, deps, user, session, parent, workflow=self)
