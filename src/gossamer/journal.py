@@ -126,6 +126,11 @@ class Journal:
         if not 0 <= place <= self.end:
             raise ArgumentError(f"there is no place {place} in a journal of {self.end} records")
 
+    def must_be_loaded(self) -> None:
+        """Check that a journal in a store was loaded; else SessionError."""
+        if not self.is_loaded:
+            raise NotLoaded(self._kept.session).error()
+
     def must_be_in_memory(self, what: str) -> None:
         """Check that all records are in memory.
 
@@ -135,6 +140,7 @@ class Journal:
         Raises:
             SessionError: they are not.
         """
+        self.must_be_loaded()
         if self.first:
             raise SessionError(
                 f"cannot {what} session {self._kept.session!r}: it is kept in a store, and of its {self.end} records "

@@ -292,6 +292,8 @@ def check_message(message: Message) -> None:
     Raises:
         ArgumentError: the role is unknown, or the parts are not a tuple of parts.
     """
+    if not isinstance(message, Message):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f'a message is made by Message.user("…"), not by {type(message).__name__}')
     if message.role not in _ROLES:
         raise ArgumentError(f"role must be one of {', '.join(get_args(Role))}, not {message.role!r}")
     if type(message.parts) is not tuple or not all(isinstance(part, _Part) for part in message.parts):  # pyright: ignore[reportUnnecessaryIsInstance]

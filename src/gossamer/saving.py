@@ -88,6 +88,8 @@ class Saving:
             except SessionBusyError:
                 if when_busy == "refuse":
                     raise
+                if look < _LAST_LOOK <= 2 * look:
+                    logger.warning("session %s: a run elsewhere holds it; waiting for its end", self.session)
                 await asyncio.sleep(look)
                 look = min(2 * look, _LAST_LOOK)
             else:
@@ -196,7 +198,11 @@ class NotLoaded:
         self._session = session
 
     def __getattr__(self, name: str) -> Any:
-        raise SessionError(
+        raise self.error()
+
+    def error(self) -> SessionError:
+        """Give the error that says what to do."""
+        return SessionError(
             f"session {self._session!r} is not loaded from its store yet; a run loads it, and so do "
             "`async with session:` and `await session.load()`"
         )

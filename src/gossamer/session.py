@@ -35,9 +35,9 @@ from gossamer.records import (
     encode,
 )
 from gossamer.remembered import Remembered, RememberedKey
-from gossamer.session_data import ExportedSession
+from gossamer.session_data import ExportedSession, as_patch
 from gossamer.stores.base import Store, check_id
-from gossamer.stores.urls import open_store
+from gossamer.stores.urls import as_store
 from gossamer.tools.offload import Offload
 from gossamer.tools.opened import OpenedToolkits, close_all, close_forgotten
 from gossamer.turn import OpenTurn, check_fits
@@ -108,10 +108,10 @@ class Session(Generic[State]):
         max_waiting: int = 1000,
         limits: Limits | None = None,
     ) -> None:
-        if window < 1:
-            raise ArgumentError(f"window must be at least 1 message, not {window}")
-        if id is not None and not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"id must be text, not {type(id).__name__}")
+        if type(window) is not int or window < 1:
+            raise ArgumentError(f"window must be at least 1 message, not {window!r}")
+        if id is not None and (not isinstance(id, str) or not id):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"id must be text, not {id!r}; leave it out and one is made up")
         if limits is not None:
             check_session_limits(limits)
         self.id = id or new_id()
@@ -124,7 +124,7 @@ class Session(Generic[State]):
         self._opened: OpenedToolkits | None = None
         if store is not None:
             check_id(self.id)
-            self._journal.keep_in(open_store(store) if isinstance(store, str) else store, self.id)
+            self._journal.keep_in(as_store(store), self.id)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -134,6 +134,7 @@ class Session(Generic[State]):
 
         Of a session that is kept in a store those in memory, from place `first` on; `read` gives the others.
         """
+        self._journal.must_be_loaded()
         return tuple(self._journal.records)
 
     @property
@@ -289,9 +290,7 @@ class Session(Generic[State]):
         return await self._journal.aside(reference) if kept is None else kept
 
     def add(self, message: Message) -> None:
-        """Put a message into the conversation without a run: history from elsewhere, or something observed.
-
-        Cost: O(1), amortised.
+        """Put a message into the conversation without a run: history from elsewhere, or something observed. O(1).
 
         An answer with calls enters the view when the message with their results is added.
 
@@ -310,10 +309,13 @@ class Session(Generic[State]):
         """Merge a patch into the state and keep it in the journal.
 
         Args:
-            patch: fields and their new values, anything with a JSON form.
+            patch: fields and their new values, kept as JSON data: a tuple becomes a list.
             **fields: the same as keyword arguments.
+
+        Raises:
+            ArgumentError: a value has no JSON form.
         """
-        merged = msgspec.to_builtins({**(patch or {}), **fields})
+        merged = as_patch({**(patch or {}), **fields})
         self.record(StateRecord(run=self._journal.run_id, patch=merged))
 
     def switch(self, toolkit: str, *, on: bool) -> None:

@@ -14,7 +14,7 @@ from gossamer.limits import Limits
 from gossamer.records import SCHEMA_VERSION, Record
 from gossamer.schema import is_object
 
-__all__ = ["ExportedSession", "merge_state"]
+__all__ = ["ExportedSession", "as_patch", "merge_state"]
 
 
 class ExportedSession(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -42,6 +42,25 @@ class ExportedSession(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=
                 f"this session has schema version {self.schema}, newer than {SCHEMA_VERSION}; upgrade Gossamer"
             )
         return self.state if example is None else msgspec.convert(self.state, example.__class__)
+
+
+def as_patch(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give a patch of a state as the JSON data as which it is kept, so that it is the same before and after.
+
+    Raises:
+        ArgumentError: a value has no JSON form; the message names its field.
+    """
+    try:
+        return msgspec.json.decode(msgspec.json.encode(fields))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        for name, value in fields.items():
+            try:
+                msgspec.json.encode(value)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise ArgumentError(
+                    f"the state keeps JSON data, and {name!r} has no such form: {error}"
+                ) from error
+        raise
 
 
 def merge_state(state: Any, patch: dict[str, Any], merge: Callable[[Any, dict[str, Any]], Any] | None) -> Any:

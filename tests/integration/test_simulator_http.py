@@ -477,7 +477,10 @@ async def test_a_client_that_leaves_frees_everything(phase):
         assert simulator.stats.disconnects == 1
         gc.collect()
         left = [
-            o for o in gc.get_objects() if type(o).__name__ in {"Connection", "StreamDelivery", "ChatStream"}
+            o
+            for o in gc.get_objects()
+            if type(o).__module__.startswith("gossamer.")
+            and type(o).__name__ in {"Connection", "StreamDelivery", "ChatStream"}
         ]
         assert left == []
 

@@ -36,7 +36,7 @@ from gossamer.stores.memories import (
     StoredMemory,
 )
 from gossamer.stores.nearest import need_numpy
-from gossamer.stores.urls import open_store
+from gossamer.stores.urls import as_store
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 from gossamer.tools.toolkit import Toolkit
@@ -144,7 +144,7 @@ class Memory:
         self.mode: MemoryMode = mode
         self.limit = limit
         self.usage = Usage()
-        self._store = open_store(store) if isinstance(store, str) else store
+        self._store = as_store(store)
         self._model = model
         self._models: dict[str, Model] = {}
         self._embedder = embedder

@@ -250,6 +250,8 @@ def check_name(what: str, name: str) -> None:
     Raises:
         ArgumentError: it is empty, has a NUL byte or half a surrogate pair, or is longer than 1,000 bytes.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"{what} must be text, not {type(name).__name__}")
     if not name or "\x00" in name:
         raise ArgumentError(f"{what} must not be empty or have a NUL byte: {name[:100]!r}")
     try:

@@ -12,6 +12,7 @@ from gossamer.records import SCHEMA_VERSION, Record, ToolStartedRecord, encode
 from gossamer.stores.base import Store, StoredSession
 from gossamer.stores.lines import FORMAT, EndLine, InnerLine, Line, MediaLine, RecordLine, SessionLine
 from gossamer.stores.media import MediaHash, lift
+from gossamer.stores.urls import as_store
 
 __all__ = ["export_session"]
 
@@ -19,7 +20,7 @@ __all__ = ["export_session"]
 _PAGE = 100
 
 
-async def export_session(store: Store, session_id: str) -> AsyncGenerator[bytes]:
+async def export_session(store: Store | str, session_id: str) -> AsyncGenerator[bytes]:
     """Export a session as lines of JSON, in bytes, each with its newline.
 
     A line of JSON a record, in order; the sessions inside its calls behind those around them; media once each. The last
@@ -28,7 +29,7 @@ async def export_session(store: Store, session_id: str) -> AsyncGenerator[bytes]
     what `Store.load` reads.
 
     Args:
-        store: where it is.
+        store: where it is, a `Store` or its URL.
         session_id: its id.
 
     Yields:
@@ -38,6 +39,7 @@ async def export_session(store: Store, session_id: str) -> AsyncGenerator[bytes]
         SessionError: there is no such session, or it is deleted meanwhile.
         StoreError: the store cannot be read.
     """
+    store = as_store(store)
     stored = await store.load(session_id)
     if stored is None:
         raise SessionError(f"there is no session {session_id!r} in {store.url}")

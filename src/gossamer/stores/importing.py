@@ -32,6 +32,7 @@ from gossamer.stores.lines import (
     decode_line,
 )
 from gossamer.stores.media import MediaHash, lift, restore
+from gossamer.stores.urls import as_store
 
 __all__ = ["import_session"]
 
@@ -47,7 +48,7 @@ _LONG_LINE = 256 * 1024
 
 
 async def import_session(
-    store: Store,
+    store: Store | str,
     lines: AsyncIterable[bytes | str] | Iterable[bytes | str],
     id: str | None = None,  # noqa: A002 - the word users know
 ) -> str:
@@ -58,7 +59,7 @@ async def import_session(
     may be left that ends with one of its runs, with no run unfinished: delete it and import it again.
 
     Args:
-        store: where to.
+        store: where to, a `Store` or its URL.
         lines: the lines, with or without newlines. A plain iterable is read on the event loop.
         id: the id that it gets, in place of its own.
 
@@ -70,6 +71,7 @@ async def import_session(
         SessionError: there is a session of that id already.
         StoreError: the store cannot be written.
     """
+    store = as_store(store)
     if isinstance(lines, bytes | str):
         raise ArgumentError("lines must be lines, such as an open file or text.splitlines(), not one text")
     importing = _Import(store, id)

@@ -10,7 +10,7 @@ from gossamer.errors import ArgumentError
 if TYPE_CHECKING:
     from gossamer.stores.base import Store
 
-__all__ = ["open_store"]
+__all__ = ["as_store", "open_store"]
 
 _EXAMPLES = '"sqlite:///chats.db", "postgresql://user:password@host/database" or "memory:"'
 
@@ -29,6 +29,21 @@ def open_store(url: str) -> Store:
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"a store is named by a URL such as {_EXAMPLES}, not by {type(url).__name__}")
     return _open(url)
+
+
+def as_store(store: Store | str) -> Store:
+    """Give a store that was named by its URL, or itself.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if isinstance(store, str):
+        return open_store(store)
+    if not hasattr(store, "hold"):
+        raise ArgumentError(
+            f"store must be a Store or its URL, such as {_EXAMPLES}, not {type(store).__name__}"
+        )
+    return store
 
 
 @functools.lru_cache(maxsize=256)

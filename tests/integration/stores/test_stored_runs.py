@@ -385,14 +385,10 @@ async def test_what_cannot_be_stored_is_refused_and_harms_nobody_else(store):
         await says("ok").run("Hi", session=state)
 
 
-@pytest.mark.parametrize("bad", ["", "a\x00b", "x" * 1001, "half \ud800"])
+@pytest.mark.parametrize("bad", ["a\x00b", "x" * 1001, "half \ud800"])
 def test_ids_that_no_store_can_keep_are_refused(bad, tmp_path):
-    store = SQLiteStore(tmp_path / "chats.db")
-    if bad:
-        with pytest.raises(ArgumentError, match="id of a session"):
-            Session(bad, store=store)
-    else:
-        assert Session(bad, store=store).id  # one is made up
+    with pytest.raises(ArgumentError, match="id of a session"):
+        Session(bad, store=SQLiteStore(tmp_path / "chats.db"))
 
 
 async def test_a_view_is_loaded_and_not_the_journal(store):
@@ -450,3 +446,41 @@ def test_a_store_is_named_by_a_url():
             open_store(bad)
     with pytest.raises(ArgumentError, match="named by a URL"):
         open_store(3)
+
+
+async def test_nothing_is_made_of_a_session_that_is_not_loaded(store):
+    await says("Hello.").run("I am Ada", session=Session("chat", store=store))
+    session = Session("chat", store=store)
+    for make in (session.export, session.branch, lambda: session.journal):
+        with pytest.raises(SessionError, match="not loaded from its store"):
+            make()
+    async with session:
+        copy = Session.from_export(session.export())
+    assert [message.text for message in copy.messages] == ["I am Ada", "Hello."]
+
+
+async def test_a_state_is_before_a_reload_what_it_is_behind_it(store):
+    async with Session("chat", store=store) as session:
+        session.update(pair=(1, 2), kinds={1})
+        before = dict(session.state)
+        with pytest.raises(ArgumentError, match=r"'bad' has no such form"):
+            session.update(fine=1, bad=object())
+    async with Session("chat", store=store) as again:
+        assert again.state == before == {"pair": [1, 2], "kinds": [1]}
+
+
+@pytest.mark.parametrize("store", [5, object(), b"sqlite:///x.db"])
+def test_what_is_no_store_is_refused_at_once(store):
+    with pytest.raises(ArgumentError, match="store must be a Store or its URL"):
+        Session("chat", store=store)
+
+
+@pytest.mark.parametrize("arguments", [{"window": "a"}, {"window": 0}, {"id": ""}, {"id": 3}])
+def test_arguments_of_a_session_are_checked(arguments):
+    with pytest.raises(ArgumentError, match=next(iter(arguments))):
+        Session(**arguments)
+
+
+def test_text_is_no_message():
+    with pytest.raises(ArgumentError, match=r'made by Message.user\("…"\), not by str'):
+        Session().add("hello")
