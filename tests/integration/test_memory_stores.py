@@ -61,6 +61,12 @@ async def test_a_memory_is_found_by_its_words_and_by_their_forms(store: Store) -
     assert await texts_for(store, ANN, "zurich") == ["Ann works in Zürich."]
 
 
+@pytest.mark.parametrize("query", ["Straße", "STRASSE", "straße"])
+async def test_letters_that_have_no_single_small_form_are_found(store: Store, query: str) -> None:
+    await put(store, ANN, "Ann lives in Lange Straße.", "Ann has two cats.")
+    assert await texts_for(store, ANN, query) == ["Ann lives in Lange Straße."]
+
+
 async def test_a_rare_word_counts_more_than_a_frequent_one(store: Store) -> None:
     await put(store, ANN, *(f"Ann saw the film number{index}." for index in range(20)), "Ann saw a zebra.")
     assert (await texts_for(store, ANN, "film zebra saw"))[0] == "Ann saw a zebra."
@@ -341,6 +347,21 @@ async def test_beyond_the_bound_the_oldest_are_dropped(store: Store) -> None:
     claimed = await store.memories.claim("personal", None, time())
     assert isinstance(claimed, Claimed)
     assert claimed.extraction == asked[2]
+
+
+async def test_the_one_under_way_is_not_dropped(store: Store) -> None:
+    asked = [extraction() for _ in range(3)]
+    await store.memories.queue(asked[0], 1)
+    claimed = await store.memories.claim("personal", None, time())
+    assert isinstance(claimed, Claimed)
+    assert [await store.memories.queue(one, 1) for one in asked[1:]] == [0, 1]
+    await store.memories.change(
+        MemoryChanges(ANN, [NewMemory(new_id(), "Ann likes tea")], claimed=claimed)
+    )
+    assert [one.text for one in await store.memories.read(ANN)] == ["Ann likes tea"]
+    left = await store.memories.claim("personal", None, time())
+    assert isinstance(left, Claimed)
+    assert left.extraction == asked[2]
 
 
 async def test_many_at_once_agree(store: Store) -> None:

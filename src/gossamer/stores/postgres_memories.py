@@ -249,14 +249,14 @@ def _queue(connection: Connection, one: Extraction, most: int) -> int:
     )
     waiting = _one(
         connection,
-        "SELECT count(*) FROM memory_jobs WHERE kind = %s AND agent = %s",
+        "SELECT count(*) FROM memory_jobs WHERE kind = %s AND agent = %s AND holder IS NULL",
         (one.owner.kind, one.agent),
     )
     if waiting <= most:
         return 0
     return connection.execute(
         "DELETE FROM memory_jobs WHERE number IN (SELECT number FROM memory_jobs WHERE kind = %s AND agent = %s"
-        " ORDER BY number LIMIT %s)",
+        " AND holder IS NULL ORDER BY number LIMIT %s)",
         (one.owner.kind, one.agent, waiting - most),
     ).rowcount
 

@@ -20,8 +20,11 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
 
 def spaced(text: str) -> str:
-    """Give a text as it is indexed: letters of scripts without spaces stand apart, as words of their own."""
-    return _LETTER.sub(r" \1 ", text).replace("\x00", " ")
+    """Give a text as it is indexed: letters of scripts without spaces stand apart, as words of their own.
+
+    Case is folded as in a query's words: an index that knows small letters alone takes "ß" and "ss" for two.
+    """
+    return _LETTER.sub(r" \1 ", text.casefold()).replace("\x00", " ")
 
 
 def index_words(text: str) -> str:
