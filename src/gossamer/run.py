@@ -53,6 +53,7 @@ from gossamer.opening import (
     must_have_a_live_parent,
     open_run,
     reopen_run,
+    same_user,
     with_reader,
 )
 from gossamer.records import Decision
@@ -130,6 +131,8 @@ async def execute(
         if session is not None:
             await session.take(context)
             held = session
+            if resumed:
+                same_user(context)
             if session.answering is not None and session.answering != agent.name:
                 asked = agent
                 agent = await who_answers(agent, tools, context)

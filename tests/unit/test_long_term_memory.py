@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.watch import Watch
 
-from gossamer import Agent, Deny, Session, ToolCall, tool
-from gossamer.errors import ArgumentError, MemoryOwnerError, ModelConnectionError
+from gossamer import Agent, Approve, Deny, RunContext, Session, ToolCall, tool
+from gossamer.errors import ArgumentError, MemoryOwnerError, ModelConnectionError, ResumeError
 from gossamer.flow import handoff
 from gossamer.guardrails import Guardrail
 from gossamer.memory import Memory, WorkingMemory, background
@@ -337,6 +337,31 @@ async def test_a_run_that_fails_pauses_or_has_nothing_to_say_is_not_extracted(st
     await memory.aclose()
     (messages,) = asked(model, extraction=True)
     assert "[user] pause" in messages[0].text  # also what was said before the pause
+
+
+async def test_a_resumed_run_stays_its_users(store: Store) -> None:
+    """Whoever decides: what Ann said never becomes another one's memory."""
+
+    @tool(needs_approval=True)
+    def act(context: RunContext[Any]) -> str:
+        """Act."""
+        return f"for {context.user}"
+
+    def answers(request: ModelRequest) -> Any:
+        return ToolCall.of("act") if request.messages[-1].role == "user" else "Noted."
+
+    model = model_that(answers, changes({"action": "add", "text": "Ann likes tea."}))
+    memory = Memory(store, mode="around")
+    agent = Agent(model, tools=[act], memory=memory)
+    paused = await agent.run("I am Ann and like tea.", user="ann")
+    decisions = {paused.pending[0].call_id: Approve()}
+    with pytest.raises(ResumeError, match="'ann'"):
+        await agent.resume(paused.session, decisions, user="boss")
+    result = await agent.resume(paused.session, decisions)
+    await memory.aclose()
+    assert [part.text for part in result.messages[-2].parts] == ["for ann"]
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann likes tea."]
+    assert await memory.memories(user="boss") == []
 
 
 async def test_retrieval_that_fails_leaves_the_run(
