@@ -241,7 +241,7 @@ async def execute(
                     context.usage = used
                 started = 0
                 if memory is not None:
-                    used = memory.answered(context, setup.model, used)
+                    used = memory.answered(context, setup.model, used, message, kit)
                 if guards is not None:
                     message, used = await guards.answer(
                         context, message, used, setup.beside, emit, setup.layers

@@ -16,10 +16,10 @@ from gossamer.memory.recall import with_recall
 from gossamer.memory.retrieved import in_view, is_retrieved, is_shown, retrieved_message
 from gossamer.memory.tokenizers import CountTokens
 from gossamer.memory.working import WorkingMemory
-from gossamer.messages import Message
+from gossamer.messages import Citation, Message, ProviderBlock
 from gossamer.models.base import Model
 from gossamer.records import MessageRecord, ToolResultRecord
-from gossamer.schema import OutputSchema
+from gossamer.schema import HostedTool, OutputSchema
 from gossamer.session import Session
 from gossamer.stores.memories import StoredMemory
 from gossamer.tools.function import Tool
@@ -196,13 +196,17 @@ class Memories:
         self._counted = tally.between(tally.sums, view.start, len(view.items)) + around
         self._tokenizer = tally.tokenizer
 
-    def answered(self, context: RunContext[Any], model: Model, used: Usage) -> Usage:
+    def answered(
+        self, context: RunContext[Any], model: Model, used: Usage, message: Message, kit: Toolset
+    ) -> Usage:
         """Learn from what the provider counted.
 
         Args:
             context: the run.
             model: the one that was asked.
             used: what the call used.
+            message: its answer.
+            kit: the tools.
 
         Returns:
             What is to be recorded with the answer: with what summaries used before it, so that the journal knows.
@@ -213,6 +217,7 @@ class Memories:
             and used.model_calls == 1
             and used.input_tokens
             and working.counter.tokenizer(model) is self._tokenizer  # none was loaded meanwhile
+            and not _used_hosted(message, kit)  # what these read counts as input, and was not sent by us
         ):
             working.counter.learn(model, self._counted, used.input_tokens)
         if context.judged is not None:
@@ -226,3 +231,10 @@ class Memories:
         if kit is not self._kit or self._joined is None:
             self._kit, self._joined = kit, with_recall(kit)
         return self._joined
+
+
+def _used_hosted(message: Message, kit: Toolset) -> bool:
+    """Whether the provider has run tools of its own for an answer."""
+    return any(isinstance(part, ProviderBlock | Citation) for part in message.parts) and any(
+        isinstance(one, HostedTool) for one in kit.schemas
+    )
