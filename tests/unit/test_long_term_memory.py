@@ -126,6 +126,26 @@ async def test_a_text_that_is_no_memory_is_refused(store: Store, text: str) -> N
         await Memory(store).record(text, user="ann")
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda memory: memory.record("Ann is here.", user="ann", importance="much"),
+        lambda memory: memory.record("Ann is here.", user="ann", tool=None),
+        lambda memory: memory.retrieve(None, user="ann"),
+        lambda memory: memory.retrieve("Ann", tool=7, user="ann"),
+        lambda memory: memory.retrieve("Ann", 0, user="ann"),
+        lambda memory: memory.memories(user="ann", limit=-5),
+        lambda memory: memory.memories(user="ann", limit=2.5),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused(store: Store, ask: Callable[[Memory], Any]) -> None:
+    memory = Memory(store)
+    await memory.record("Ann lives in Oslo.", user="ann")
+    with pytest.raises(ArgumentError):
+        await ask(memory)
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann lives in Oslo."]
+
+
 async def test_text_that_no_store_takes_is_cleaned(store: Store) -> None:
     memory = Memory(store)
     await memory.record("Ann\x00 likes \ud800 tea", user="ann")

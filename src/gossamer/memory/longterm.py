@@ -251,16 +251,14 @@ class Memory:
     ) -> str:
         """Remember a text; see `record`, and `StoredMemory` for where it came from."""
         owner = self._owner(user, agent)
-        text = clean(text)
+        text, tool = _text("text", text), _text("tool", tool)[:200]
         if not text or len(text) > MOST_CHARACTERS:
             raise ArgumentError(
                 f"a memory must have from 1 to {MOST_CHARACTERS} characters, not {len(text)}; say it in a sentence or two"
             )
-        if not 0 <= importance <= 1:
+        if not isinstance(importance, int | float) or not 0 <= importance <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"importance must be from 0 to 1, not {importance!r}")
-        new = NewMemory(
-            new_id(), text, clean(tool)[:200], importance, user, session, run, dict(metadata or {})
-        )
+        new = NewMemory(new_id(), text, tool, importance, user, session, run, dict(metadata or {}))
         (kept,) = await self._put(owner, [new])
         return kept
 
@@ -290,9 +288,9 @@ class Memory:
             MemoryOwnerError: it is not said whose.
             StoreError: the store could not be asked.
         """
-        if limit < 1:
-            raise ArgumentError(f"limit must be at least 1, not {limit}")
-        memories = await self._search(self._owner(user, agent), clean(query), limit, tool)
+        _check_limit(limit)
+        query, tool = _text("query", query), _text("tool", tool)
+        memories = await self._search(self._owner(user, agent), query, limit, tool)
         self._note_uses(memories)
         return memories
 
@@ -312,6 +310,7 @@ class Memory:
             limit: the most that are given.
             before: only those changed before this time, in seconds since the epoch; for the next page.
         """
+        _check_limit(limit)
         return await self._store.memories.read(self._owner(user, agent), limit=limit, before=before)
 
     async def forget(self, id: str, *, user: str | None = None, agent: str | None = None) -> bool:  # noqa: A002
@@ -546,6 +545,17 @@ class Memory:
         updated = await self._embedded([memory for one, memory in made.items() if one.action == "update"])
         gone = [one.memory for one in proposals if one.action == "delete" and one.memory]
         await self._put(owner, added, updated=updated, forget=gone, claimed=claimed)
+
+
+def _text(what: str, given: str) -> str:
+    if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"{what} must be text, not {type(given).__name__}")
+    return clean(given)
+
+
+def _check_limit(limit: int) -> None:
+    if type(limit) is not int or limit < 1:
+        raise ArgumentError(f"limit must be a whole number of at least 1, not {limit!r}")
 
 
 def _tell_failure(future: asyncio.Future[None]) -> None:
