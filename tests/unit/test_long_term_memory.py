@@ -15,7 +15,13 @@ from prometheus_client import CollectorRegistry
 from tests.watch import Watch
 
 from gossamer import Agent, Approve, Deny, RunContext, Session, ToolCall, tool
-from gossamer.errors import ArgumentError, MemoryOwnerError, ModelConnectionError, ResumeError
+from gossamer.errors import (
+    ArgumentError,
+    MemoryOwnerError,
+    ModelConnectionError,
+    ResumeError,
+    StoreUnavailableError,
+)
 from gossamer.flow import handoff
 from gossamer.guardrails import Guardrail
 from gossamer.memory import Memory, WorkingMemory, background
@@ -389,8 +395,6 @@ async def test_retrieval_that_fails_leaves_the_run(
 ) -> None:
     recorder = enable_metrics(CollectorRegistry())
     try:
-        from gossamer.errors import StoreUnavailableError
-
         async def search(*_: Any) -> Any:
             raise StoreUnavailableError("no disk")
 
@@ -751,6 +755,28 @@ async def test_an_extraction_that_fails_is_tried_again_and_dropped_at_last(
         await memory.aclose()
     finally:
         disable_metrics()
+
+
+async def test_a_store_that_fails_is_asked_again_by_itself(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "STORE_WAIT", 0.01)
+    failures = iter([StoreUnavailableError("gone")] * 3)
+    claim = store.memories.claim
+
+    async def fails(*arguments: Any) -> Any:
+        for error in failures:
+            raise error
+        return await claim(*arguments)
+
+    monkeypatch.setattr(type(store.memories), "claim", lambda _, *arguments: fails(*arguments))
+    memory = Memory(store, model=model_that(extracts=changes({"action": "add", "text": "Ann likes tea."})))
+    await memory.record([Message.user("I like tea.")], user="ann")
+    while await memory.waiting():
+        await asyncio.sleep(0.01)
+    assert "rests" in caplog.text
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann likes tea."]
+    await memory.aclose()
 
 
 async def test_a_failure_does_not_stop_the_others(store: Store) -> None:
