@@ -64,7 +64,7 @@ class Memory:
     Around a run, what fits the prompt is retrieved before it and stands behind the history in a message of its own;
     afterwards a model extracts what is worth remembering, in the background. With tools, the agent does both itself.
 
-    Memories of kind `personal` belong to a user and are shown in no other user's run; those of kind `task` and `tool`
+    Memories of kind `personal` belong to a user and are retrieved in no other user's run; those of kind `task` and `tool`
     belong to an agent, by its name, and are shown to all its users. A run without a user has no personal memories.
 
     Safe to share between agents, runs, threads and event loops. `async with` extracts what waits at its end; a memory
@@ -80,8 +80,8 @@ class Memory:
         model: extracts; the agent's own where None.
         embedder: makes vectors, so that memories are found by what they mean beside their words. Needs numpy.
         max_memories: how many a user, or an agent, may have; beyond, those of least use go.
-        max_waiting: how many extractions of an agent may wait, in the store; beyond, the oldest are dropped, which is
-            logged and counted.
+        max_waiting: how many extractions of an agent may wait, in the store, beside those under way; beyond, the oldest
+            are dropped, which is logged and counted.
         half_life_days: days after which a memory that nobody said or used counts for half as much when one must go, and
             for three quarters when those that were found are put in order.
 
