@@ -128,6 +128,16 @@ async def test_nothing_of_another_owner_is_found_read_or_changed(store: Store) -
     assert [one.text for one in await store.memories.read(ANN)] == ["The secret is tea."]
 
 
+async def test_who_has_most_memories_and_who_has_few_find_their_own(store: Store) -> None:
+    await put(store, ANN, "Ann likes tea.")
+    await put(store, BOB, *(f"Bob likes tea number{index}." for index in range(10)))
+    assert await texts_for(store, ANN, "tea likes") == ["Ann likes tea."]
+    assert await texts_for(store, ANN, "bob") == []
+    assert len(await texts_for(store, BOB, "tea likes", limit=20)) == 10
+    assert await texts_for(store, BOB, "ann") == []
+    assert await texts_for(store, BOB, "number3") == ["Bob likes tea number3."]
+
+
 async def test_what_says_the_same_takes_the_other_ones_place(store: Store) -> None:
     (first,) = await put(store, ANN, "Ann likes tea", importance=0.9)
     (second,) = await put(store, ANN, "ann LIKES  tea.", importance=0.1)
@@ -355,9 +365,7 @@ async def test_the_one_under_way_is_not_dropped(store: Store) -> None:
     claimed = await store.memories.claim("personal", None, time())
     assert isinstance(claimed, Claimed)
     assert [await store.memories.queue(one, 1) for one in asked[1:]] == [0, 1]
-    await store.memories.change(
-        MemoryChanges(ANN, [NewMemory(new_id(), "Ann likes tea")], claimed=claimed)
-    )
+    await store.memories.change(MemoryChanges(ANN, [NewMemory(new_id(), "Ann likes tea")], claimed=claimed))
     assert [one.text for one in await store.memories.read(ANN)] == ["Ann likes tea"]
     left = await store.memories.claim("personal", None, time())
     assert isinstance(left, Claimed)

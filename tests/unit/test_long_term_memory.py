@@ -395,6 +395,7 @@ async def test_retrieval_that_fails_leaves_the_run(
 ) -> None:
     recorder = enable_metrics(CollectorRegistry())
     try:
+
         async def search(*_: Any) -> Any:
             raise StoreUnavailableError("no disk")
 
