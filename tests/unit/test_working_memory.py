@@ -582,6 +582,21 @@ async def test_summaries_count_in_the_run_and_in_the_journal():
     assert isinstance(session.journal[-1], RunFinishedRecord)
 
 
+async def test_a_run_that_is_stopped_among_its_summaries_counts_those_that_were_made():
+    made = itertools.count()
+
+    async def reply(request):
+        if next(made):
+            await asyncio.Event().wait()
+        return ModelResponse(Message.assistant("Goal: found."), Usage(7, 3, model_calls=1))
+
+    memory = WorkingMemory(group_token_threshold=5_000, working_summary_mode="compress")
+    agent = Agent(ScriptedModel(reply), memory=memory)
+    result = await agent.run("go", session=talk(100), limits=Limits(max_seconds=0.2))
+    assert result.finish_reason == "limit"
+    assert (result.usage.model_calls, result.usage.input_tokens) == (1, 7)
+
+
 async def test_guardrails_do_not_see_summaries():
     seen = []
 
