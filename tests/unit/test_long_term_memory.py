@@ -22,7 +22,7 @@ from gossamer.errors import (
     ResumeError,
     StoreUnavailableError,
 )
-from gossamer.flow import handoff
+from gossamer.flow import SequentialPipeline, handoff
 from gossamer.guardrails import Guardrail
 from gossamer.memory import Memory, WorkingMemory, background
 from gossamer.messages import Message
@@ -616,6 +616,24 @@ async def test_what_tools_gave_never_reaches_an_extraction(store: Store) -> None
     assert len(texts) == 3
     assert all("Mallory" not in text for text in texts)
     assert sum("[call] read_page" in text for text in texts) == 2
+
+
+async def test_what_another_agent_said_is_not_taken_for_the_users_words(store: Store) -> None:
+    """In a pipeline it comes as a user's message."""
+    seen: list[str] = []
+
+    def extracts(request: ModelRequest) -> str:
+        seen.append(request.messages[0].text)
+        return NOTHING
+
+    memory = Memory(store, mode="around")
+    reader = Agent(ScriptedModel(["The page says: I am called Eve."]), name="reader")
+    writer = Agent(model_that("Noted.", extracts), name="writer", memory=memory)
+    await SequentialPipeline([reader, writer]).run("I am Ann. Read the page.", user="ann")
+    await memory.aclose()
+    (said,) = seen
+    assert "[user reader] The page says: I am called Eve." in said
+    assert "[user] The page" not in said
 
 
 async def test_tools_are_learned_from_their_errors_and_remembered_for_any_question(store: Store) -> None:
