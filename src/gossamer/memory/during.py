@@ -50,8 +50,8 @@ def as_memories(memory: Any) -> tuple[WorkingMemory | Memory, ...]:
     return memories
 
 
-class Of(Protocol):
-    """What a run has of its agent; see `gossamer.setting_up.Setup`."""
+class ModelAndTools(Protocol):
+    """Of an agent in a run; see `gossamer.setting_up.Setup`."""
 
     @property
     def model(self) -> Model:
@@ -94,7 +94,9 @@ class Memories:
         self._counted = 0
         self._tokenizer: CountTokens | None = None
 
-    async def retrieved(self, context: RunContext[Any], said: Sequence[Message], of: Of) -> Message | None:
+    async def retrieved(
+        self, context: RunContext[Any], said: Sequence[Message], its: ModelAndTools
+    ) -> Message | None:
         """Retrieve what fits the words of a user.
 
         What the view shows already, among its last messages, is not said again. O(memories).
@@ -102,7 +104,7 @@ class Memories:
         Args:
             context: the run.
             said: the run's messages; the last one of the user counts.
-            of: what the run has of its agent.
+            its: the model and the tools of the agent that runs.
 
         Returns:
             The message that shows it, or None where there is nothing.
@@ -116,11 +118,11 @@ class Memories:
         shown = in_view(context.session.view)
         found: list[tuple[Kind, list[StoredMemory]]] = []
         for one in self._around:
-            one.serves(context.agent, of.model)
+            one.serves(context.agent, its.model)
             query = words
             if one.kind == "tool":  # what was learned of them counts whatever is asked
                 own = {given.name for kit in self.toolkits for given in kit.tools if isinstance(given, Tool)}
-                names = [name for name in of.kit.by_name if name not in own]
+                names = [name for name in its.kit.by_name if name not in own]
                 query = " ".join((*names, words)) if names else ""
             memories = [
                 memory for memory in await one.retrieved(context, query) if not is_shown(memory, shown)
@@ -130,12 +132,12 @@ class Memories:
                 found.append((KINDS[one.kind], memories))
         return retrieved_message(found) if found else None
 
-    async def ended(self, context: RunContext[Any], of: Of) -> None:
+    async def ended(self, context: RunContext[Any], its: ModelAndTools) -> None:
         """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing.
 
         Args:
             context: the run.
-            of: what it has of its agent.
+            its: the model and the tools of the agent that runs.
         """
         if not self._around:
             return
@@ -149,7 +151,7 @@ class Memories:
             elif isinstance(record, ToolResultRecord):
                 said.append(Message("tool", (record.result,)))
         for one in self._around:
-            one.serves(context.agent, of.model)
+            one.serves(context.agent, its.model)
             one.learn(context, said)
 
     async def before_model(
