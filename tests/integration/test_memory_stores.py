@@ -293,6 +293,20 @@ async def test_an_extraction_is_taken_once_and_oldest_first(store: Store) -> Non
     assert await store.memories.claim("task", None, time()) is None
 
 
+async def test_one_behind_many_that_wait_for_their_time_is_found(store: Store) -> None:
+    for _ in range(205):
+        await store.memories.queue(extraction(), 1_000)
+        claimed = await store.memories.claim("personal", None, 100.0)
+        assert isinstance(claimed, Claimed)
+        await store.memories.put_back(claimed, 150.0, counted=True)
+    assert await store.memories.claim("personal", None, 100.0) == 150.0
+    free = extraction()
+    await store.memories.queue(free, 1_000)
+    found = await store.memories.claim("personal", None, 100.0)
+    assert isinstance(found, Claimed)
+    assert found.extraction == free
+
+
 async def test_other_agents_extractions_are_left(store: Store) -> None:
     await store.memories.queue(extraction(agent="one"), 10)
     assert await store.memories.claim("personal", ["other"], time()) is None

@@ -47,6 +47,9 @@ Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 # How many memories one search ranks: of those that have a word of the query the newest.
 _MOST_RANKED = 1_000
 
+# Extractions that are looked at together for one that is free.
+_JOBS = 100
+
 # Stems and stop words of English; words of other languages stay as they are.
 _LANGUAGE = "english"
 
@@ -276,30 +279,33 @@ class _Claim:
         """Take the oldest that is due and free; one that another process takes in this moment is left to it."""
         claims, alive = self._claims, None
         next_due: float | None = None
-        rows = connection.execute(
-            "SELECT number, attempts, holder, due FROM memory_jobs"
-            " WHERE kind = %s AND (%s::text[] IS NULL OR agent = ANY(%s)) ORDER BY number",
-            (self._kind, self._agents, self._agents),
-        ).fetchall()
-        for number, attempts, holder, due in rows:
-            if holder is not None:
-                alive = alive_tokens(connection) if alive is None else alive
-                if claims.is_held(str(number)) if holder == claims.token else holder in alive:
+        last, full = 0, True
+        while full:
+            rows = connection.execute(
+                "SELECT number, attempts, holder, due FROM memory_jobs WHERE kind = %s AND number > %s"
+                " AND (%s::text[] IS NULL OR agent = ANY(%s)) ORDER BY number LIMIT %s",
+                (self._kind, last, self._agents, self._agents, _JOBS),
+            ).fetchall()
+            for last, attempts, holder, due in rows:
+                if holder is not None:
+                    alive = alive_tokens(connection) if alive is None else alive
+                    if claims.is_held(str(last)) if holder == claims.token else holder in alive:
+                        continue
+                if due > self._now:
+                    next_due = due if next_due is None else min(next_due, due)
                     continue
-            if due > self._now:
-                next_due = due if next_due is None else min(next_due, due)
-                continue
-            taken = connection.execute(
-                "UPDATE memory_jobs SET holder = %s, attempts = attempts + 1"
-                " WHERE number = %s AND attempts = %s AND holder IS NOT DISTINCT FROM %s"
-                ' RETURNING attempts, name, agent, "user", session, run, material',
-                (claims.token, number, attempts, holder),
-            ).fetchone()
-            if taken is not None:
-                count, name, *rest = taken
-                claims.take(str(number), count, self._loop)
-                self._taken = str(number), count
-                return Claimed(number, count, Extraction(MemoryOwner(self._kind, name), *rest))
+                taken = connection.execute(
+                    "UPDATE memory_jobs SET holder = %s, attempts = attempts + 1"
+                    " WHERE number = %s AND attempts = %s AND holder IS NOT DISTINCT FROM %s"
+                    ' RETURNING attempts, name, agent, "user", session, run, material',
+                    (claims.token, last, attempts, holder),
+                ).fetchone()
+                if taken is not None:
+                    count, name, *rest = taken
+                    claims.take(str(last), count, self._loop)
+                    self._taken = str(last), count
+                    return Claimed(last, count, Extraction(MemoryOwner(self._kind, name), *rest))
+            full = len(rows) == _JOBS
         return next_due
 
     def undo(self) -> None:
