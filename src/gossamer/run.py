@@ -178,6 +178,12 @@ async def execute(
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
         memory: Memories | None = setup.memory
+        if message is not None and session is not None:
+            # Its calls may be of tools that join on the way.
+            if session.has_offload:
+                kit = with_reader(kit)
+            if memory is not None:
+                kit = await memory.resumed(session, setup.model, kit)
         while result is None:
             if message is None:
                 # Build a request.

@@ -154,6 +154,18 @@ class Memories:
             one.serves(context.agent, its.model)
             one.learn(context, said)
 
+    async def resumed(self, session: Session[Any], model: Model, kit: Toolset) -> Toolset:
+        """Give the tools for calls that a model has made before the run was resumed.
+
+        Args:
+            session: the session.
+            model: the agent's.
+            kit: its tools.
+        """
+        if self._working is not None:
+            self._recalls = (await self._working.tally(session, model)).marked
+        return self.equipped(kit)
+
     async def before_model(
         self,
         context: RunContext[Any],
