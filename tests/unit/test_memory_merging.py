@@ -7,7 +7,7 @@ import itertools
 import sqlite3
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gossamer.memory.merging import ranked, says_the_same
@@ -131,6 +131,8 @@ def test_use_and_importance_never_make_a_memory_less_useful(
 
 
 @given(st.text())
+@example("\U0002ebe1")
+@example("ジョン・スミス")
 def test_any_query_is_one_that_full_text_search_takes(text: str) -> None:
     words = query_words(text)
     assert len(words) <= MOST_WORDS

@@ -15,7 +15,8 @@ _MOST_CHARACTERS = 10_000
 # Scripts that are written without spaces between words: Han, Hiragana, Katakana, Hangul.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 _LETTER = re.compile(f"([{_UNSPACED}])")
-_WORD = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
+# The blocks of these scripts have marks in them, such as the dot between foreign names, and places without a letter.
+_WORD = re.compile(f"(?:(?=\\w)[{_UNSPACED}])+|[^\\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
 
