@@ -84,36 +84,36 @@ class Computation:
             return value
         space = flight.scope.space
         token = fresh_token()
-        drops = space.tag_drops
         while True:
             flight.woken.clear()
-            began = monotonic()
-            answer = await link.run(
-                ACQUIRE,
-                self._keys,
-                tiers.tag_prefix(space),
-                token,
-                milliseconds(self._lease),
-                fresh_token(),
-                milliseconds(self._seconds),
-                *self._tags,
-            )
+            # A look of its own: what another process has stored is a change since this flight began.
+            with tiers.changes.look(flight.place) as look:
+                scope, drops, began = space.scope, space.tag_drops, monotonic()
+                answer = await link.run(
+                    ACQUIRE,
+                    self._keys,
+                    tiers.tag_prefix(space),
+                    token,
+                    milliseconds(self._lease),
+                    fresh_token(),
+                    milliseconds(self._seconds),
+                    *self._tags,
+                )
+                if answer is not DOWN and answer[0] == HIT:
+                    value = tiers.found(self._key, answer)
+                    if value is not MISSING:
+                        if link.up:
+                            tiers.refill(space, flight.place, value, answer, began, look, scope, drops)
+                        return value
             if answer is DOWN:
                 # The command may have got through: then the lease ends by itself.
                 tiers.count_degraded("compute")
                 value = await self._computed()
                 self._keep(value, monotonic())
                 return value
-            if answer[0] == HIT:
-                value = tiers.found(self._key, answer)
-                if value is MISSING:  # damaged behind the header, which only deleting it mends
-                    await link.run(
-                        DELETE, self._keys[:2], tiers.channel, tiers.message(KEY, space, self._raw)
-                    )
-                    continue
-                if link.up:
-                    tiers.refill(space, flight.place, value, answer, began, flight.look, flight.scope, drops)
-                return value
+            if answer[0] == HIT:  # damaged behind the header, which only deleting it mends
+                await link.run(DELETE, self._keys[:2], tiers.channel, tiers.message(KEY, space, self._raw))
+                continue
             if answer[0] == LEAD:
                 tiers.found(self._key, [FOREIGN_VALUE] if answer[2] else None)
                 return await self._lead(link, token, answer[1])

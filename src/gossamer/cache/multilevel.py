@@ -379,6 +379,7 @@ class MultiLevelCache:
             ArgumentError: a key or tag that is not text, too many tags, a time that is not above 0.
             CacheValueError: what was computed has no form in msgpack.
             CacheBusyError: `max_waiting` callers wait already.
+            CacheError: the cache was closed meanwhile.
             Exception: whatever `compute` raises.
         """
         value = self.peek(key, MISSING)
