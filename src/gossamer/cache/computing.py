@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -14,6 +15,7 @@ from gossamer.cache.redis import milliseconds
 from gossamer.cache.scripts import ACQUIRE, DELETE, FOREIGN_VALUE, HIT, LEAD, RELEASE, STORE
 from gossamer.cache.single_flight import Flight, Lease
 from gossamer.cache.tiers import KEY, RELEASED, Tiers
+from gossamer.errors import ArgumentError
 from gossamer.telemetry import metrics
 
 __all__ = ["Computation", "fresh_token"]
@@ -157,7 +159,12 @@ class Computation:
     async def _computed(self) -> Any:
         """Compute, and give the value as the cache has it."""
         try:
-            value = await self._compute()
+            awaitable: Any = self._compute()
+            if not inspect.isawaitable(awaitable):
+                raise ArgumentError(
+                    f"compute gave {type(awaitable).__name__}, and nothing to await; give an async function"
+                )
+            value = await awaitable
             self._body = encode_value(value)
         except BaseException:
             if metrics.recorder is not None:

@@ -382,6 +382,10 @@ class MultiLevelCache:
             CacheError: the cache was closed meanwhile.
             Exception: whatever `compute` raises.
         """
+        if not callable(compute):
+            raise ArgumentError(
+                f"compute must be a function that gives something to await, not {type(compute).__name__}"
+            )
         value = self.peek(key, MISSING)
         if value is not MISSING:
             return value
