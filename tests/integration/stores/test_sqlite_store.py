@@ -71,6 +71,24 @@ async def test_a_url_names_one_store(tmp_path) -> None:
         open_store(tmp_path)  # pyright: ignore[reportArgumentType]
 
 
+def test_a_store_is_one_however_its_url_is_spelled(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = open_store("sqlite:///chats.db")
+    assert open_store("sqlite:///./chats.db") is here
+    assert open_store(f"sqlite:///{tmp_path}/chats.db") is here
+    assert open_store("memory:") is open_store("memory://")
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    assert open_store("sqlite:///chats.db").url == f"sqlite:///{tmp_path}/inside/chats.db"
+
+
+def test_what_is_in_memory_stays_however_many_stores_are_named(tmp_path) -> None:
+    kept = open_store("memory:")
+    for number in range(300):
+        open_store(f"sqlite:///{tmp_path}/{number}.db")
+    assert open_store("memory:") is kept
+
+
 @pytest.mark.parametrize("options", [{"path": "a\x00b"}, {"path": "a", "busy_timeout": -1}], ids=str)
 def test_arguments_that_cannot_be(options: dict) -> None:
     with pytest.raises(ArgumentError):
