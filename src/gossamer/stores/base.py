@@ -122,7 +122,7 @@ class Append(msgspec.Struct, frozen=True):
         records: the records.
         snapshot: replaces the session's snapshot, or None.
         release: whether the session is let go.
-        paused: whether it waits for decisions, where it is let go.
+        paused: whether it waits for decisions, where it is let go; without records it waits if it did.
     """
 
     session: str

@@ -185,21 +185,25 @@ class AppendRecords:
         if append.release:  # whatever comes of it
             self._holder.holds.let_go(append.session, append.fence)
         row = batch.rows.get(append.session)
-        if row is None or row.fence != append.fence or row.length < append.place:
-            raise lost(append.session, None if row is None else row.fence == append.fence)
-        if self._refused is not None:
+        if row is None or row.fence != append.fence:
+            raise lost(append.session, None if row is None else False)
+        if self._refused is not None or row.length < append.place:
             if append.release:
                 row.holder = None
                 row.is_changed = True
-            raise self._refused
+            raise self._refused or lost(append.session, True)
         new = self._records[row.length - append.place :]
         if len(new) < len(self._records):
             changes = changes_of(append.records[len(self._records) - len(new) :])
         batch.add_media(row, self.media)
         batch.add_records(row, new)
-        row.change(changes, paused=append.paused, at=self._holder.clock.now())
+        if new:
+            row.change(changes, paused=append.paused, at=self._holder.clock.now())
+        if append.paused:
+            row.paused = row.is_changed = True
         if append.release:
             row.holder = None
+            row.is_changed = True
         if self._snapshot is not None:
             batch.snapshots[row.number] = self._snapshot
 

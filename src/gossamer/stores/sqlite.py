@@ -107,7 +107,7 @@ class SQLiteStore:
 
         try:
             return await self._lifetime.submit(ask)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # nobody waits any more
             opened, hold = asked[0]
             opened.write(sql.LetGo(opened, hold), always=True)
             raise

@@ -172,10 +172,10 @@ class LetGo:
 
 
 _APPEND = (
-    "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
+    "UPDATE sessions SET length = ?, updated = coalesce(?, updated), messages = messages + ?,"
     " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
     " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
-    " fingerprint = coalesce(?, fingerprint), paused = ?, holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
+    " fingerprint = coalesce(?, fingerprint), paused = coalesce(?, paused), holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
     " WHERE id = ? AND fence = ? AND length = ? RETURNING number"
 )
 
@@ -213,12 +213,12 @@ class AppendRecords:
         row = connection.execute(
             "SELECT fence, length FROM sessions WHERE id = ?", (append.session,)
         ).fetchone()
-        if row is None or row[0] != append.fence or row[1] < append.place:
-            raise lost(append.session, None if row is None else row[0] == append.fence)
-        if self._refused is not None:
+        if row is None or row[0] != append.fence:
+            raise lost(append.session, None if row is None else False)
+        if self._refused is not None or row[1] < append.place:
             if append.release:
                 connection.execute("UPDATE sessions SET holder = NULL WHERE id = ?", (append.session,))
-            raise self._refused
+            raise self._refused or lost(append.session, True)
         there = row[1] - append.place
         self._write(connection, row[1], self._records[there:], changes_of(append.records[there:]))
 
@@ -231,14 +231,14 @@ class AppendRecords:
             _APPEND,
             (
                 place + len(records),
-                self._holder.clock.now(),
+                self._holder.clock.now() if records else None,
                 changes.messages,
                 changes.title,
                 changes.agent,
                 changes.user,
                 changes.run,
                 changes.fingerprint,
-                append.paused,
+                append.paused if records or append.paused else None,
                 append.release,
                 append.session,
                 append.fence,
