@@ -439,7 +439,7 @@ class Session(Generic[State]):
     async def load(self) -> None:
         """Load the session from its store, where it was changed there; SessionChangedError where it was here too."""
         if self._journal.saving is not None and self.holding.holder is None:
-            await self._inner.load(await self._journal.load())
+            await self._journal.load(self._follow)
 
     async def save(self) -> None:
         """Write what was changed outside of a run to the store; runs write by themselves.
@@ -451,9 +451,9 @@ class Session(Generic[State]):
         if self._journal.saving is None:
             return
         if self.holding.holder is None and self._journal.has_new:
-            self.holding.holder = RunContext("", None, run_id="(being saved)")
+            self.holding.holder = RunContext("", None, run_id="(being saved)", ended=True)
             try:
-                await self._journal.hold("refuse")
+                await self._journal.hold("refuse", self._follow)
                 self._journal.release()
             finally:
                 self.holding.release()
@@ -479,10 +479,14 @@ class Session(Generic[State]):
         await self.holding.take(context)
         if self._journal.saving is not None:
             try:
-                await self._inner.load(await self._journal.hold(self.holding.when_busy, context))
+                await self._journal.hold(self.holding.when_busy, self._follow, context)
             except BaseException:
                 self.holding.release()
                 raise
+
+    async def _follow(self, inside: Mapping[str, str]) -> None:
+        self._budget = None  # runs elsewhere may have used some of it
+        await self._inner.load(inside)
 
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""
