@@ -144,6 +144,7 @@ class LetGo:
             self._holder.holds.let_go(self.session, held.fence)
             if row is not None and row.fence == held.fence:
                 row.holder = None
+                row.is_new = False  # for who takes hold of it next
                 row.is_changed = True
 
     def undo(self) -> None:

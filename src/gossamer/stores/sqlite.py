@@ -193,6 +193,7 @@ class _Opened:
         self._presence: Presence | None = None
         self._connecting = Lock()
         self._paused: list[StoreThread] = []
+        self._threads = 1 if path is None else 2
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._writer = StoreThread("write", self._write_together, self._close_writing)
@@ -356,12 +357,18 @@ class _Opened:
     def _close_writing(self) -> None:
         if self._writing is not None:
             self._writing.close()
-        if self._presence is not None:
-            self._presence.end()
+        self._end_thread()
 
     def _close_reading(self) -> None:
         if self._reading is not None:
             self._reading.close()
+        self._end_thread()
+
+    def _end_thread(self) -> None:
+        with self._connecting:
+            self._threads -= 1
+            if not self._threads and self._presence is not None:  # either may have begun it
+                self._presence.end()
 
     def _as_ours(self, error: Exception) -> GossamerError:
         if isinstance(error, GossamerError):

@@ -325,6 +325,16 @@ async def test_nothing_is_left_beside_the_file(tmp_path, opened) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["a[b]*.db"]
 
 
+async def test_nothing_is_left_beside_a_file_that_was_read_last(tmp_path) -> None:
+    for _ in range(20):
+        store = SQLiteStore(tmp_path / "chats.db")
+        listing = asyncio.ensure_future(store.list_sessions())
+        await asyncio.sleep(0)
+        await store.aclose()
+        assert await listing == []
+        assert list(tmp_path.glob("*-holder-*")) == []
+
+
 def test_a_process_that_ends_without_closing_loses_nothing(tmp_path) -> None:
     code = """
 import asyncio, sys
