@@ -262,6 +262,8 @@ class _Opened:
             more = False
             batch: Batch | None = None
             try:
+                if self.holds.untold:
+                    sql.tell(self._link.connected(), self.holds)
                 batch = Batch(self._link.connected(), self.holds.token, self.clock)
                 self._write_in_one_transaction(batch, jobs)
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on

@@ -42,6 +42,7 @@ __all__ = [
     "list_sessions",
     "load",
     "read",
+    "tell",
 ]
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
@@ -121,7 +122,7 @@ class Hold:
     def undo(self) -> None:
         """Hold it no longer."""
         if self.held is not None:
-            self._holder.holds.let_go(self.session, self.held.fence)
+            self._holder.holds.let_go_untold(self.session, self.held.fence)
             self.held = None
 
 
@@ -150,7 +151,17 @@ class LetGo:
     def undo(self) -> None:
         """It stays let go in this process, which is what counts while it lives."""
         if self._hold.held is not None:
-            self._holder.holds.let_go(self.session, self._hold.held.fence)
+            self._holder.holds.let_go_untold(self.session, self._hold.held.fence)
+
+
+def tell(connection: Connection, holds: Holds) -> None:
+    """Write of sessions that they were let go, where that could not be written before."""
+    connection.execute(
+        "UPDATE sessions SET holder = NULL FROM unnest(%b::text[], %b::bigint[]) AS untold (session, at)"
+        " WHERE id = session AND fence = at AND holder = %b",
+        (list(holds.untold), list(holds.untold.values()), holds.token),
+    )
+    holds.untold.clear()
 
 
 class AppendRecords:
@@ -211,7 +222,7 @@ class AppendRecords:
     def undo(self) -> None:
         """A session that was let go stays so."""
         if self._append.release:
-            self._holder.holds.let_go(self._append.session, self._append.fence)
+            self._holder.holds.let_go_untold(self._append.session, self._append.fence)
 
 
 _FOUND = {column: f'SELECT number FROM sessions WHERE "{column}" = %s' for column in ("id", "user")}  # noqa: S608 - names of ours

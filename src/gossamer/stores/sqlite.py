@@ -284,12 +284,15 @@ class _Opened:
             connection = self._writing
             connection.execute("BEGIN IMMEDIATE")
             try:
+                if self.holds.untold:
+                    sql.tell(connection, self.holds)
                 for job in jobs:
                     try:
                         job.result = job.work.do(connection)
                     except GossamerError as error:  # before it wrote anything
                         job.error = error
                 connection.execute("COMMIT")
+                self.holds.untold.clear()
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

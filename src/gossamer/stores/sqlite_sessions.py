@@ -40,6 +40,7 @@ __all__ = [
     "list_sessions",
     "load",
     "read",
+    "tell",
 ]
 
 ResultT = TypeVar("ResultT")
@@ -142,7 +143,7 @@ class Hold:
     def undo(self) -> None:
         """Hold it no longer."""
         if self.held is not None:
-            self._holder.holds.let_go(self.session, self.held.fence)
+            self._holder.holds.let_go_untold(self.session, self.held.fence)
             self.held = None
 
 
@@ -168,7 +169,15 @@ class LetGo:
     def undo(self) -> None:
         """It stays let go in this process, which is what counts while it lives."""
         if self._hold.held is not None:
-            self._holder.holds.let_go(self._hold.session, self._hold.held.fence)
+            self._holder.holds.let_go_untold(self._hold.session, self._hold.held.fence)
+
+
+def tell(connection: sqlite3.Connection, holds: Holds) -> None:
+    """Write of sessions that they were let go, where that could not be written before."""
+    connection.executemany(
+        "UPDATE sessions SET holder = NULL WHERE id = ? AND fence = ? AND holder = ?",
+        [(session, fence, holds.token) for session, fence in holds.untold.items()],
+    )
 
 
 _APPEND = (
@@ -268,7 +277,7 @@ class AppendRecords:
     def undo(self) -> None:
         """A session that was let go stays so."""
         if self._append.release:
-            self._holder.holds.let_go(self._append.session, self._append.fence)
+            self._holder.holds.let_go_untold(self._append.session, self._append.fence)
 
 
 _MEDIA_OF = {

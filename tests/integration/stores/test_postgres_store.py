@@ -418,6 +418,11 @@ async def test_a_full_disk(postgres: Postgres, opened, schema: str) -> None:
     )
     with pytest.raises(StoreFullError, match="make room"):
         await agent.run("two", session=session)
+    held = await store.hold("t")
+    other = opened(postgres.url())
+    there = await other.hold("s")  # is free for others with the next write
+    await other.append(Append("s", there.fence, there.length, [], release=True))
+    await store.append(Append("t", held.fence, held.length, [], release=True))
     assert texts(await store.read("s", 0, 99)) == ["one", "heard one"]
     postgres.execute(f"DROP TRIGGER full_ ON {schema}.records")
     await agent.run("three", session=session)

@@ -241,6 +241,26 @@ async def test_a_file_that_is_locked_while_a_run_is_under_way(tmp_path, opened) 
     assert (info.messages, info.status) == (4, "idle")
 
 
+async def test_a_session_that_could_not_be_let_go_is_free_with_the_next_write(tmp_path, opened) -> None:
+    path = tmp_path / "a.db"
+    store, other = opened(path, busy_timeout=0.05), opened(path)
+    session = Session("s", store=store)
+    connection = sqlite3.connect(path, isolation_level=None)
+
+    async def reply(request):
+        await session.settle()
+        connection.execute("BEGIN IMMEDIATE")
+        return "spoken"
+
+    with pytest.raises(StoreBusyError):
+        await Agent(ScriptedModel(reply)).run("one", session=session)
+    connection.execute("ROLLBACK")
+    connection.close()
+    await agent.run("two", session=Session("t", store=store))
+    assert [info.status for info in await other.list_sessions()] == ["idle", "broken"]
+    assert (await other.hold("s")).length == 2
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     folder = tmp_path / "small"
