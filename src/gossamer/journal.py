@@ -138,10 +138,11 @@ class Journal:
         Raises:
             SessionError: they are not.
         """
-        if self.first:
+        if self.first or not self.is_loaded:
+            there = f"those before {self.first}" if self.first else "none was loaded, and all"
             raise SessionError(
-                f"cannot {what} session {self._kept.session!r}: it is kept in a store, and of its {self.end} records "
-                f"those before {self.first} are not in memory; use export_session and import_session"
+                f"cannot {what} session {self._kept.session!r}: it is kept in a store, and of its records {there} "
+                "are not in memory; use export_session and import_session"
             )
 
     def must_not_be_paused(self, session: str) -> None:
@@ -249,8 +250,9 @@ class Journal:
                 break
             if saving.fence is not None:  # a run has begun meanwhile, and has loaded it for itself
                 return
-        length = 0 if stored is None else stored.length
-        if not (saving.loaded and await self._is_unchanged(length)):
+        length, created = (0, None) if stored is None else (stored.length, stored.created)
+        if not (saving.loaded and await self._is_unchanged(length, created)):
+            saving.created = created
             await self._take_up(stored, follow)
 
     async def _take_up(self, stored: StoredSession | None, follow: Follow) -> None:
@@ -291,9 +293,10 @@ class Journal:
             await self.settle()
         held = await saving.hold(self._initial_data(), when_busy, context)
         try:
-            if saving.loaded and await self._is_unchanged(held.length):
-                return
-            if held.is_new:
+            if saving.loaded and await self._is_unchanged(held.length, held.created):
+                saving.created = held.created
+            elif held.is_new:
+                saving.created = held.created
                 await self._take_up(None, follow)
             else:
                 await self.load(follow)
@@ -375,10 +378,11 @@ class Journal:
                 f"the state of session {self._kept.session!r} has no JSON form: {error}; it cannot be kept in a store"
             ) from error
 
-    async def _is_unchanged(self, length: int) -> bool:
+    async def _is_unchanged(self, length: int, created: float | None) -> bool:
         """Tell whether what is in memory still goes on from what is stored, in a journal of a length."""
         saving = self._kept
-        if length == saving.saved:
+        is_another = saving.created is not None and created != saving.created
+        if length == saving.saved and not is_another:
             return True
         ours = self.records[saving.saved - self.first :]
         if not ours:
@@ -388,7 +392,7 @@ class Journal:
         stored = await saving.store.read(saving.session, saving.saved, length)
         if saving.fence != fence:  # a run has begun meanwhile, and looks for itself
             return True
-        if stored and list(map(encode, stored)) == list(map(encode, ours[: len(stored)])):
+        if stored and not is_another and list(map(encode, stored)) == list(map(encode, ours[: len(stored)])):
             saving.saved, saving.pushed = max(saving.saved, length), max(saving.pushed, length)
             return True
         self.unload()
@@ -404,6 +408,7 @@ class Journal:
         self.records, self.first = [], 0
         saving.loaded = self._refused = False
         saving.saved = saving.pushed = 0
+        saving.created = None
         self._covered = None
 
     def _snapshot(self) -> StoredSnapshot | None:

@@ -67,11 +67,13 @@ class Held(msgspec.Struct, frozen=True):
     Attributes:
         fence: goes with each append; a later holder has another one, and appends with this one are refused then.
         length: how many records its journal has.
+        created: when it was made; another one of that id, made after this one was deleted, has another time.
         is_new: whether it was made by this, so that nothing is to be loaded.
     """
 
     fence: int
     length: int
+    created: float
     is_new: bool = False
 
 
@@ -96,6 +98,7 @@ class StoredSession(msgspec.Struct, frozen=True):
 
     Attributes:
         length: how many records its journal has.
+        created: see `Held`.
         initial: the state that it began with, as JSON data.
         snapshot: where it stood, or None where all records are in `tail`.
         said: the records of the snapshot's ranges, by place.
@@ -104,6 +107,7 @@ class StoredSession(msgspec.Struct, frozen=True):
     """
 
     length: int
+    created: float
     initial: Any
     snapshot: StoredSnapshot | None
     said: dict[int, Record]

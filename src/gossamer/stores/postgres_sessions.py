@@ -116,7 +116,7 @@ class Hold:
         elif holds.is_held(session):
             raise _busy(session)
         holds.take(session, row.fence, self._loop)
-        self.held = Held(row.fence, row.length, row.is_new)
+        self.held = Held(row.fence, row.length, row.created, row.is_new)
         return self.held
 
     def undo(self) -> None:
@@ -293,14 +293,14 @@ def _busy(session: str) -> SessionBusyError:
 def load(connection: Connection, session: str) -> StoredSession | None:
     """Load what is needed to go on with a session; see `Store.load`."""
     row = connection.execute(
-        "SELECT number, length, initial, run, at, ranges, data, inserted, media"
+        "SELECT number, length, created, initial, run, at, ranges, data, inserted, media"
         " FROM sessions LEFT JOIN snapshots ON session = number WHERE id = %s",
         (session,),
         binary=True,
     ).fetchone()
     if row is None:
         return None
-    number, length, initial, run, at, ranges, data, inserted, media = row
+    number, length, created, initial, run, at, ranges, data, inserted, media = row
     spans: tuple[tuple[int, int], ...] = ()
     if at is not None:
         spans = msgspec.json.decode(ranges, type=tuple[tuple[int, int], ...])
@@ -321,7 +321,7 @@ def load(connection: Connection, session: str) -> StoredSession | None:
                 (number, f"{run}/", f"{run}0"),  # "0" comes behind "/"
             ).fetchall()
         )
-    return StoredSession(length, msgspec.json.decode(initial), snapshot, said, tail, children)
+    return StoredSession(length, created, msgspec.json.decode(initial), snapshot, said, tail, children)
 
 
 def read(connection: Connection, session: str, begin: int, end: int) -> list[Record]:

@@ -95,7 +95,7 @@ class Hold:
         """Take hold, or make the session and hold it."""
         session, holds = self.session, self._holder.holds
         row = connection.execute(
-            "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
+            "SELECT number, fence, length, created, holder FROM sessions WHERE id = ?", (session,)
         ).fetchone()
         is_new = row is None
         if row is None:
@@ -103,7 +103,7 @@ class Hold:
                 secrets.randbits(48),
                 0,
             )  # so that it is none of a session of this id that was deleted
-            now = self._holder.clock.now()
+            created = self._holder.clock.now()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -111,15 +111,15 @@ class Hold:
                     session,
                     self._parent_in(connection),
                     self._inside,
-                    now,
-                    now,
+                    created,
+                    created,
                     self._data,
                     fence,
                     holds.token,
                 ),
             )
         else:
-            number, fence, length, holder = row
+            number, fence, length, created, holder = row
             if holder is not None and (
                 holds.is_held(session) if holder == holds.token else self._holder.is_alive(holder)
             ):
@@ -129,7 +129,7 @@ class Hold:
                 "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, holds.token, number)
             )
         holds.take(session, fence, self._loop)
-        self.held = Held(fence, length, is_new)
+        self.held = Held(fence, length, created, is_new)
         return self.held
 
     def _parent_in(self, connection: sqlite3.Connection) -> int | None:
@@ -358,11 +358,11 @@ class Read(Generic[ResultT]):
 def load(connection: sqlite3.Connection, session: str) -> StoredSession | None:
     """Load what is needed to go on with a session; see `Store.load`."""
     row = connection.execute(
-        "SELECT number, length, initial, run FROM sessions WHERE id = ?", (session,)
+        "SELECT number, length, created, initial, run FROM sessions WHERE id = ?", (session,)
     ).fetchone()
     if row is None:
         return None
-    number, length, initial, run = row
+    number, length, created, initial, run = row
     snapshot: StoredSnapshot | None = None
     said: dict[int, Record] = {}
     kept = connection.execute(
@@ -385,7 +385,7 @@ def load(connection: sqlite3.Connection, session: str) -> StoredSession | None:
                 (number, f"{run}/", f"{run}0"),  # "0" comes behind "/"
             ).fetchall()
         )
-    return StoredSession(length, msgspec.json.decode(initial), snapshot, said, tail, children)
+    return StoredSession(length, created, msgspec.json.decode(initial), snapshot, said, tail, children)
 
 
 def read(connection: sqlite3.Connection, session: str, begin: int, end: int) -> list[Record]:

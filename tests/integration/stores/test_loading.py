@@ -6,8 +6,9 @@ import pytest
 from tests.integration.stores.places import Place
 
 from gossamer import Agent, Approve, Limits, Message, Session, ToolCall, tool
-from gossamer.errors import SteeringError
+from gossamer.errors import SessionError, SteeringError
 from gossamer.models import ScriptedModel
+from gossamer.stores import SQLiteStore
 
 agent = Agent(ScriptedModel(lambda request: f"heard {request.messages[-1].text}"), name="ear")
 
@@ -120,6 +121,33 @@ async def test_a_paused_session_stays_paused_where_nothing_came_of_a_run(place: 
         await resuming
     await store.delete_session("none")  # behind what let it go
     assert await store.list_sessions() == before
+
+
+async def test_nothing_of_a_deleted_session_is_in_another_one_of_its_id(place: Place) -> None:
+    store = place.open()
+    session, other = Session("s", store=store), Session("s", store=store)
+    await agent.run("My secret", session=session)
+    await store.delete_session("s")
+    await agent.run("As long", session=other)
+    result = await agent.run("Who am I?", session=session)
+    assert [message.text for message in result.messages] == [
+        "As long",
+        "heard As long",
+        "Who am I?",
+        "heard Who am I?",
+    ]
+    await store.delete_session("s")
+    await other.load()
+    await other.load()
+    assert len(other.messages) == 0
+
+
+def test_nobody_takes_a_session_for_empty_that_was_not_loaded(tmp_path) -> None:
+    session = Session("s", store=SQLiteStore(tmp_path / "chats.db"))
+    with pytest.raises(SessionError, match="none was loaded"):
+        session.export()
+    with pytest.raises(SessionError, match="none was loaded"):
+        session.branch()
 
 
 async def test_limits_count_what_runs_used_in_other_objects(place: Place) -> None:
