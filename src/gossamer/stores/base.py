@@ -141,8 +141,9 @@ class Append(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Keeps sessions, each with its journal, beyond the life of a process.
 
-    Safe to share between runs, event loops and threads. What a call has given back is on disk. Nothing here blocks an
-    event loop.
+    Safe to share between runs, event loops and threads. What a call has given back is on disk, and whoever reads from
+    then on reads it, in any process; what is still being written a read may see or not, as it does not wait in the
+    writers' line. Whoever holds a session has all that was appended to it before. Nothing here blocks an event loop.
 
     Raises:
         StoreError: each method, where the store cannot do what it is asked; one of its children says why.
