@@ -361,6 +361,11 @@ class Journal:
         return self.saving is None or self.saving.loaded
 
     @property
+    def is_held(self) -> bool:
+        """Whether it is held against other processes."""
+        return self._kept.fence is not None
+
+    @property
     def has_new(self) -> bool:
         """Whether there are records that are not on disk."""
         return self._kept.loaded and self._kept.saved < self.end

@@ -445,13 +445,13 @@ class Session(Generic[State]):
         """Write what was changed outside of a run to the store; runs write by themselves.
 
         Raises:
-            SessionBusyError: a run in another process holds the session.
+            SessionBusyError: a run elsewhere holds it; or one here takes hold, and `when_busy` is `refuse`.
             SessionChangedError: another process has changed it since it was loaded.
         """
         if self._journal.saving is None:
             return
-        if self.holding.holder is None and self._journal.has_new:
-            self.holding.holder = RunContext("", None, run_id="(being saved)", ended=True)
+        if self._journal.has_new and not self._journal.is_held:
+            await self.holding.take(RunContext("", None, run_id="(being saved)", ended=True))
             try:
                 await self._journal.hold("refuse", self._follow)
                 self._journal.release()

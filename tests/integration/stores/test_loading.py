@@ -158,6 +158,18 @@ async def test_limits_count_what_runs_used_in_other_objects(place: Place) -> Non
     assert reasons == ["stop", "stop", "limit"]
 
 
+async def test_who_saves_beside_another_waits_for_the_disk_too(shared: Place) -> None:
+    store = shared.open()
+    session = Session("s", store=store)
+    await session.load()
+    session.add(Message.user("x"))
+    saving = asyncio.ensure_future(session.save())
+    await asyncio.sleep(0)
+    await session.save()
+    assert len(await shared.open().read("s", 0, 9)) == 1
+    await saving
+
+
 async def test_a_session_that_is_being_saved_hears_nobody(shared: Place) -> None:
     store = shared.open()
     session = Session("s", store=store)
