@@ -92,10 +92,9 @@ class _Chat:
         """Read and answer until the user leaves."""
         self.screen.note(f"model: {describe_model(self.agent.model)}")
         self.screen.note(_HELP)
-        if self.session.store is not None:
-            self.take_up(self.session.store)
+        pending = () if self.session.store is None else self.take_up(self.session.store)
         with contextlib.suppress(_Left):
-            self.settle(self.session.pending)
+            self.settle(pending)
             while True:
                 said = self.lines.read("> ").strip()
                 if said.startswith("/"):
@@ -116,8 +115,8 @@ class _Chat:
             case _:
                 self.screen.note(f"there is no {said.split(maxsplit=1)[0]}; {_HELP}")
 
-    def take_up(self, store: Store) -> None:
-        """Load what was said before, and tell where the conversation stands."""
+    def take_up(self, store: Store) -> tuple[PendingCall, ...]:
+        """Load what was said before, and tell where the conversation stands; give what waits for decisions here."""
         session = self.session
         self.runner.run(session.load())
         before = f", {counted(len(session.messages), 'message')} in view" if len(session.messages) else ""
@@ -128,10 +127,12 @@ class _Chat:
         status = self.runner.run(status_of(store, session))
         if status == "running":
             self.screen.note("a run is under way in another process; your message waits for its end")
-        elif status == "broken":
+            return ()
+        if status == "broken":
             self.screen.note(
                 "its last run has not ended; where its process died, gossamer resume goes on, and a new message closes it"
             )
+        return session.pending
 
     def answer(self, said: str) -> None:
         self.spent, self.running = self.spent + self.running, Usage()
