@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from tests.integration.test_cli import COMMAND, assert_one_line, call, environment
@@ -101,21 +101,25 @@ def app(tmp_path):
     return tmp_path
 
 
+@contextmanager
 def stuck(app, command, count):
-    """Start a process, and wait until so many of its runs hang in a tool."""
-    process = subprocess.Popen(
+    """Let a process run until so many of its runs hang in a tool; it is killed at the end of the block."""
+    with subprocess.Popen(
         command, cwd=app, env=environment(STUCK="1", PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, text=True
-    )
-    while count:
-        line = process.stdout.readline()
-        assert line, f"the process ended: {process.wait()}"
-        count -= line == "stuck\n"
-    return process
+    ) as process:
+        try:
+            while count:
+                line = process.stdout.readline()
+                assert line, f"the process ended: {process.wait()}"
+                count -= line == "stuck\n"
+            yield
+        finally:
+            process.kill()
 
 
 def killed(app, who, *sessions):
-    with stuck(app, [sys.executable, "app.py", who, *sessions], len(sessions)) as process:
-        process.send_signal(signal.SIGKILL)
+    with stuck(app, [sys.executable, "app.py", who, *sessions], len(sessions)):
+        pass
 
 
 def resume(app, *options, target="app.py:agents"):
@@ -194,12 +198,11 @@ def test_what_another_process_took_meanwhile_did_not_go_on_here(app):
         stdout=subprocess.PIPE,
         text=True,
     ) as second:
-        while second.stdout.readline() != "listed\n":
-            assert second.poll() is None
-        with stuck(app, command, 3) as first:
+        while (line := second.stdout.readline()) != "listed\n":
+            assert line
+        with stuck(app, command, 3):
             said, _ = second.communicate("\n", timeout=60)
             assert second.returncode == 0
             for name in "abc":
                 assert f"{name} is held by another process meanwhile, and is left alone\n" in said
             assert "[0 of 3 went on to their end, 3 left alone]" in said
-            first.send_signal(signal.SIGKILL)

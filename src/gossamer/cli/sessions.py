@@ -54,7 +54,7 @@ def list_sessions(
     before: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """List the sessions of a store, those changed last first; show, export, import or delete one.
+    """List the sessions of a store, those changed last first.
 
     Args:
         store: the store, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
