@@ -180,7 +180,8 @@ def delete(
         raise ArgumentError(f"say a session to delete ({session!r}) or --user ({user!r}), not both")
     kept = choose_store(store)
     what = f"session {session!r}" if user is None else f"all that is kept of user {user!r}"
-    if not yes and not _is_wanted(f"Delete {printable(what)} from {kept.url}? It cannot be had back. (y/N) "):
+    question = f"Delete {what} from {kept.url}? It cannot be had back. (y/N) "
+    if not yes and not _is_wanted(question):
         raise ArgumentError("nothing was deleted")
 
     async def work(kept: Store) -> int:
@@ -200,7 +201,7 @@ def _is_wanted(question: str) -> bool:
     if not sys.stdin.isatty():
         raise ArgumentError("nobody is there to be asked; say --yes to delete")
     try:
-        return input(question).strip().lower() in {"y", "yes"}
+        return input(f"{printable(question)} ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
 
