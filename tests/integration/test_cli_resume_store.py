@@ -44,7 +44,7 @@ async def charge() -> str:
 async def look(context: RunContext) -> str:
     """Look."""
     await hang("look")
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(3600 if STUCK else 0.02)  # a process that is to be killed must not finish it before
     note(f"looked:{context.user}")
     return "looked"
 
