@@ -355,7 +355,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             session: the session.
             decisions: `Approve`, `Deny` or `Answer` by call id, for calls in `result.pending`.
             deps: as for `run`; not stored with the session.
-            user: as for `run`.
+            user: for whom the run began; None for the same.
             output: as for `run`.
             limits: as for `run`; time counts anew, turns go on from where they stood.
             settings: as for `run`.
@@ -365,7 +365,7 @@ class Agent(msgspec.Struct, Generic[Deps, OutputT], frozen=True, eq=False, weakr
             A coroutine that gives the `Result`.
 
         Raises:
-            ResumeError: nothing is unfinished, the run is another agent's, or a decision does not fit.
+            ResumeError: nothing is unfinished, the run is another agent's or user's, or a decision does not fit.
         """
         context = _context_of(self, deps, user, session)
         start = _run_wrapped if self.middleware else execute

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -40,6 +40,9 @@ __all__ = ["Journal"]
 
 # A snapshot is put down once so many records have been added since the last one.
 _SNAPSHOT_EVERY = 128
+
+# Told of each time that a journal was loaded, with the sessions inside the calls of its unfinished run: ids by `run/call`.
+Follow: TypeAlias = Callable[[Mapping[str, str]], Awaitable[None]]
 
 
 class _Covered(msgspec.Struct, frozen=True):
@@ -142,9 +145,10 @@ class Journal:
         """
         self.must_be_loaded()
         if self.first:
+            there = f"those before {self.first}"
             raise SessionError(
-                f"cannot {what} session {self._kept.session!r}: it is kept in a store, and of its {self.end} records "
-                f"those before {self.first} are not in memory; use export_session and import_session"
+                f"cannot {what} session {self._kept.session!r}: it is kept in a store, and of its records {there} "
+                "are not in memory; use export_session and import_session"
             )
 
     def must_not_be_paused(self, session: str) -> None:
@@ -213,7 +217,7 @@ class Journal:
     def keep_in(self, store: Store, session: str, parent: str | None = None, inside: str = "") -> None:
         """Keep the journal in a store, from where it is loaded before anything else; see `Saving`."""
         self.saving = Saving(store, session, parent, inside)
-        self._unload()
+        self.unload()
 
     async def read(self, begin: int, end: int) -> list[Record]:
         """Read records, from a place up to another one; from the store where they are not in memory."""
@@ -235,62 +239,73 @@ class Journal:
                 return record.text
         return None
 
-    async def load(self) -> dict[str, str]:
+    async def load(self, follow: Follow) -> None:
         """Load where the conversation stands, from the store; nothing is done where nobody else has changed it.
 
-        Returns:
-            The sessions inside the calls of its unfinished run: ids by `run/call`.
+        Args:
+            follow: see `Follow`.
 
         Raises:
             SessionChangedError: it was changed both there and here.
         """
         saving = self._kept
-        stored = await saving.store.load(saving.session)
-        length = 0 if stored is None else stored.length
-        if saving.loaded and await self._is_unchanged(length):
-            return {}
-        return self._take_up(stored)
+        while True:
+            stood = self.standing, saving.saved, saving.fence
+            stored = await saving.store.load(saving.session)
+            if (self.standing, saving.saved, saving.fence) == stood:
+                break
+            if saving.fence is not None:  # a run has begun meanwhile, and has loaded it for itself
+                return
+        length, created = (0, None) if stored is None else (stored.length, stored.created)
+        if not (saving.loaded and await self._is_unchanged(length, created)):
+            saving.created = created
+            await self._take_up(stored, follow)
 
-    def _take_up(self, stored: StoredSession | None) -> dict[str, str]:
+    async def _take_up(self, stored: StoredSession | None, follow: Follow) -> None:
         """Stand where a stored conversation stands, at the beginning where None."""
         saving = self._kept
         standing = Standing(View(self.window), self.initial, self.merge)
-        self.first, self.records = 0, []
-        children: dict[str, str] = {}
         if stored is not None:
             restore(standing, stored)
-            self.first = 0 if stored.snapshot is None else stored.snapshot.at
-            self.records = stored.tail
-            children = stored.children
         self.standing = standing
+        self.first = 0 if stored is None or stored.snapshot is None else stored.snapshot.at
+        self.records = [] if stored is None else stored.tail
         self._covered = None
         saving.loaded = True
         saving.saved = saving.pushed = self.end
         saving.snapshot_at = self.first
-        return children
+        fence = saving.fence
+        try:
+            await follow({} if stored is None else stored.children)
+        except BaseException:
+            if saving.fence == fence and not self.has_new:
+                self.unload()  # so that both are loaded at the next try
+            raise
 
-    async def hold(self, when_busy: WhenBusy, context: RunContext[Any] | None = None) -> dict[str, str]:
+    async def hold(self, when_busy: WhenBusy, follow: Follow, context: RunContext[Any] | None = None) -> None:
         """Hold the journal against other processes, and load it where one has changed it.
 
         Args:
             when_busy: see `Session`.
+            follow: see `Follow`.
             context: the run for which it is, if it is for one.
-
-        Returns:
-            As for `load`.
 
         Raises:
             SessionBusyError: it is held elsewhere, and `when_busy` is `refuse`.
             SessionChangedError: it was changed both there and here.
         """
         saving = self._kept
-        with suppress(StoreError, SessionError):  # of an earlier run, told in the log; it is repeated
-            await saving.settle()
+        with suppress(StoreError, SessionError):  # of an earlier run, told in the log
+            await self.settle()
         held = await saving.hold(self._initial_data(), when_busy, context)
         try:
-            if saving.loaded and await self._is_unchanged(held.length):
-                return {}
-            return self._take_up(None) if held.is_new else await self.load()
+            if saving.loaded and await self._is_unchanged(held.length, held.created):
+                saving.created = held.created
+            elif held.is_new:
+                saving.created = held.created
+                await self._take_up(None, follow)
+            else:
+                await self.load(follow)
         except BaseException:
             saving.push((), saving.pushed, release=True)
             saving.let_settle()
@@ -319,7 +334,7 @@ class Journal:
             if type(error) is StoreError or isinstance(error, SessionLostError):
                 self._refused = True
                 if saving.fence is None:
-                    self._unload()
+                    self.unload()
             raise
         covered = self._covered
         if covered is not None and covered.at <= saving.saved:
@@ -336,7 +351,7 @@ class Journal:
         if not saving.loaded or self._refused:
             saving.push((), saving.pushed, release=True)
             saving.let_settle(told=True)
-            self._unload()
+            self.unload()
             return
         new = self.records[saving.pushed - self.first :]
         turn = self.standing.turn
@@ -344,12 +359,17 @@ class Journal:
         saving.push(new, self.end, snapshot=self._snapshot(), release=True, paused=paused)
         saving.let_settle()
         if running_loop() is None:  # nobody will hear what became of it
-            self._unload()
+            self.unload()
 
     @property
     def is_loaded(self) -> bool:
         """Whether it is in memory where the conversation stands: always, but for a journal in a store."""
         return self.saving is None or self.saving.loaded
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held against other processes."""
+        return self._kept.fence is not None
 
     @property
     def has_new(self) -> bool:
@@ -369,31 +389,37 @@ class Journal:
                 f"the state of session {self._kept.session!r} has no JSON form: {error}; it cannot be kept in a store"
             ) from error
 
-    async def _is_unchanged(self, length: int) -> bool:
+    async def _is_unchanged(self, length: int, created: float | None) -> bool:
         """Tell whether what is in memory still goes on from what is stored, in a journal of a length."""
         saving = self._kept
-        if length == saving.saved:
+        is_another = saving.created is not None and created != saving.created
+        if length == saving.saved and not is_another:
             return True
         ours = self.records[saving.saved - self.first :]
         if not ours:
             return False
         # An append may be there though its answer got lost.
+        fence = saving.fence
         stored = await saving.store.read(saving.session, saving.saved, length)
-        if stored and list(map(encode, stored)) == list(map(encode, ours[: len(stored)])):
-            saving.saved = saving.pushed = length
+        if saving.fence != fence:  # a run has begun meanwhile, and looks for itself
             return True
-        self._unload()
+        if stored and not is_another and list(map(encode, stored)) == list(map(encode, ours[: len(stored)])):
+            saving.saved, saving.pushed = max(saving.saved, length), max(saving.pushed, length)
+            return True
+        self.unload()
         raise SessionChangedError(
             f"session {saving.session!r} was changed elsewhere since it was loaded; what was added here is not "
             "stored: load it anew and add it again"
         )
 
-    def _unload(self) -> None:
+    def unload(self) -> None:
+        """Forget what is in memory, to be loaded anew before anything else."""
         saving = self._kept
         self.standing = cast("Standing", NotLoaded(saving.session))
         self.records, self.first = [], 0
         saving.loaded = self._refused = False
         saving.saved = saving.pushed = 0
+        saving.created = None
         self._covered = None
 
     def _snapshot(self) -> StoredSnapshot | None:

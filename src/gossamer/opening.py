@@ -49,6 +49,7 @@ __all__ = [
     "must_have_a_live_parent",
     "open_run",
     "reopen_run",
+    "same_user",
     "settings_over",
     "tools_of",
     "with_reader",
@@ -295,6 +296,22 @@ def reopen_run(
     if session.turn is not None:
         ended = None
     return Reopened(turns, answer if is_open else None, ended, ended_by, answered, handed_over)
+
+
+def same_user(context: RunContext[Any]) -> None:
+    """Let a run that is resumed go on for the user for whom it began: its tools and memories are that user's.
+
+    Raises:
+        ResumeError: it is resumed for another one.
+    """
+    run: RunStartedRecord | None = None if context.session is None else context.session.unfinished
+    if run is None:  # which is told with the decisions
+        return
+    if context.user is not None and context.user != run.user:
+        raise ResumeError(
+            f"the run was made for user {run.user!r}, not for {context.user!r}; resume it without user, whoever decides"
+        )
+    context.user = run.user
 
 
 def asked_before(context: RunContext[Any]) -> list[tuple[int, Message]]:

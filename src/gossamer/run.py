@@ -53,6 +53,7 @@ from gossamer.opening import (
     must_have_a_live_parent,
     open_run,
     reopen_run,
+    same_user,
     with_reader,
 )
 from gossamer.records import Decision
@@ -130,6 +131,8 @@ async def execute(
         if session is not None:
             await session.take(context)
             held = session
+            if resumed:
+                same_user(context)
             if session.answering is not None and session.answering != agent.name:
                 asked = agent
                 agent = await who_answers(agent, tools, context)
@@ -175,6 +178,12 @@ async def execute(
         kit: Toolset = setup.kit
         guards: Guards | None = setup.guards
         memory: Memories | None = setup.memory
+        if message is not None and session is not None:
+            # Its calls may be of tools that join on the way.
+            if session.has_offload:
+                kit = with_reader(kit)
+            if memory is not None:
+                kit = await memory.resumed(session, setup.model, kit)
         while result is None:
             if message is None:
                 # Build a request.
@@ -238,7 +247,7 @@ async def execute(
                     context.usage = used
                 started = 0
                 if memory is not None:
-                    used = memory.answered(context, setup.model, used)
+                    used = memory.answered(context, setup.model, used, message, kit)
                 if guards is not None:
                     message, used = await guards.answer(
                         context, message, used, setup.beside, emit, setup.layers

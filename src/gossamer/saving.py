@@ -32,12 +32,14 @@ class Saving:
     Attributes:
         loaded: whether the session in memory is one that the store had.
         saved: how many records are known to be on disk.
+        created: see `Held`; None where no session was there.
         fence: see `Held`; None while the session is not held.
         snapshot_at: the place of the last snapshot.
     """
 
     __slots__ = (
         "_under_way",
+        "created",
         "fence",
         "inside",
         "loaded",
@@ -57,6 +59,7 @@ class Saving:
         self.loaded = False
         self.saved = self.pushed = self.snapshot_at = 0
         self.fence: int | None = None
+        self.created: float | None = None
         self._under_way: list[tuple[asyncio.Future[None], int]] = []
 
     async def hold(self, initial: Any, when_busy: WhenBusy, context: RunContext[Any] | None) -> Held:

@@ -268,11 +268,7 @@ class Session(Generic[State]):
         self._journal.append(record)
 
     def steer(self, message: str | Message) -> None:
-        """Put a message into the run that holds the session; see `RunContext.steer`.
-
-        Raises:
-            SteeringError: no run holds it.
-        """
+        """Put a message into the run that holds the session, see `RunContext.steer`; else SteeringError."""
         if self.holding.holder is None:
             raise SteeringError(f"no run holds session {self.id!r}; run an agent with the message")
         self.holding.holder.steer(message)
@@ -441,21 +437,21 @@ class Session(Generic[State]):
     async def load(self) -> None:
         """Load the session from its store, where it was changed there; SessionChangedError where it was here too."""
         if self._journal.saving is not None and self.holding.holder is None:
-            await self._inner.load(await self._journal.load())
+            await self._journal.load(self._follow)
 
     async def save(self) -> None:
         """Write what was changed outside of a run to the store; runs write by themselves.
 
         Raises:
-            SessionBusyError: a run in another process holds the session.
+            SessionBusyError: a run elsewhere holds it; or one here takes hold, and `when_busy` is `refuse`.
             SessionChangedError: another process has changed it since it was loaded.
         """
         if self._journal.saving is None:
             return
-        if self.holding.holder is None and self._journal.has_new:
-            self.holding.holder = RunContext("", None, run_id="(being saved)")
+        if self._journal.has_new and not self._journal.is_held:
+            await self.holding.take(RunContext("", None, run_id="(being saved)", ended=True))
             try:
-                await self._journal.hold("refuse")
+                await self._journal.hold("refuse", self._follow)
                 self._journal.release()
             finally:
                 self.holding.release()
@@ -481,10 +477,14 @@ class Session(Generic[State]):
         await self.holding.take(context)
         if self._journal.saving is not None:
             try:
-                await self._inner.load(await self._journal.hold(self.holding.when_busy, context))
+                await self._journal.hold(self.holding.when_busy, self._follow, context)
             except BaseException:
                 self.holding.release()
                 raise
+
+    async def _follow(self, inside: Mapping[str, str]) -> None:
+        self._budget = None  # runs elsewhere may have used some of it
+        await self._inner.load(inside)
 
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""

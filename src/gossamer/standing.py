@@ -123,6 +123,8 @@ def _move_view(standing: Standing, record: ViewMovedRecord, _: int) -> None:
     if record.reason == "rewind":  # what was said there of who answers and what is allowed
         standing.handoffs = tuple(one for one in standing.handoffs if one[0] < begin)
         standing.remembered = {key: kept for key, kept in standing.remembered.items() if kept[0] < begin}
+        if standing.turn is not None and standing.turn.place >= begin:
+            standing.turn = None
 
 
 # --- runs -------------------------------------------------------------------------------------------------

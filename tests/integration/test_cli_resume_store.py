@@ -44,7 +44,7 @@ async def charge() -> str:
 async def look(context: RunContext) -> str:
     """Look."""
     await hang("look")
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(3600 if STUCK else 0.02)  # a process that is to be killed must not finish it before
     note(f"looked:{context.user}")
     return "looked"
 
@@ -77,6 +77,12 @@ nothing = [clerk, "boss"]
 
 def give():
     return (clerk, boss)
+
+async def give_later():
+    return clerk
+
+def give_some(count):
+    return [clerk] * count
 
 async def main(url, who, *sessions):
     agent = globals()[who]
@@ -177,8 +183,9 @@ def test_a_run_of_no_agent_here_is_left_alone(app):
     killed(app, "clerk", "a")
     killed(app, "boss", "b")
     did = resume(app, "app.py:boss")
-    assert did.returncode == 0
-    assert "of clerk is left alone: there is no agent of that name here" in did.stdout
+    assert did.returncode == 1
+    assert "of clerk is left alone: there is no agent of that name here; there are: boss\n" in did.stdout
+    assert "[1 of 2 went on to their end, 1 left alone]" in did.stdout
     assert statuses(app) == {"a": "broken", "b": "idle"}
 
 
@@ -235,7 +242,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(app):
     did = resume(app, TROUBLE="1")
     assert did.returncode == 1
     assert "angry failed: RuntimeError: no more" in did.stdout
-    assert "[2 of 3 went on to their end]" in did.stdout
+    assert "[2 of 3 went on to their end, 1 failed]" in did.stdout
     assert statuses(app) == {"a": "idle", "angry": "idle", "c": "idle"}
 
 
@@ -287,11 +294,47 @@ def test_what_is_no_agent(app):
     )
     assert_one_line(resume(app, "app.py:nobody"), 2, "there is no such name")
     assert_one_line(resume(app, "app.py:twins"), 2, "two agents called clerk")
+    assert_one_line(resume(app, "app.py:give_later"), 2, "'app.py:give_later' is an async function")
+    assert_one_line(resume(app, "app.py:give_some"), 2, "called without arguments", "'count'")
     assert_one_line(resume(app, "app.py:agents", "--concurrency", "0"), 2, "--concurrency")
     assert_one_line(call("resume", "app.py:agents", cwd=app), 2, "GOSSAMER_STORE")
     missing = call("resume", "app.py:agents", "sqlite:///no.db", cwd=app)
     assert_one_line(missing, 2, "no database")
     assert not (app / "no.db").exists()
+
+
+@pytest.mark.parametrize("target", ["script.py:clerk", "script:clerk"])
+def test_a_program_without_a_guard_is_not_run(app, target):
+    killed(app, "clerk", "a")
+    (app / "script.py").write_text(
+        "from app import *\nprint('began')\nasyncio.run(main('memory:', 'clerk', 'a'))\n"
+    )
+    did = resume(app, target)
+    assert_one_line(did, 2, "is imported, and line 3 would call asyncio.run", "if __name__ == '__main__':")
+    assert did.stdout == ""
+    (app / "script.py").write_text("import sys\nfrom app import *\nsys.exit('usage: script.py URL')\n")
+    did = resume(app, target)
+    assert_one_line(
+        did, 2, "is imported, and called exit('usage: script.py URL')", "if __name__ == '__main__':"
+    )
+    # What it makes of the value is no program.
+    (app / "script.py").write_text(
+        "from app import *\nasync def make():\n    return clerk\nmade = asyncio.run(make())\n"
+    )
+    assert resume(app, target.replace("clerk", "made")).returncode == 0
+
+
+def test_a_chat_tells_of_a_run_that_lives_elsewhere(app):
+    chat = ("chat", "app.py:clerk", "--store", "sqlite:///chats.db", "--session", "lives")
+    with hanging(app, "clerk", "lives") as process:
+        did = call(*chat, cwd=app)
+        assert "[a run is under way in another process; your message waits for its end]" in did.stdout
+        assert "process died" not in did.stdout
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    did = call(*chat, cwd=app)
+    assert "under way in another process" not in did.stdout
+    assert "where its process died, gossamer resume goes on" in did.stdout
 
 
 def test_a_missing_key_is_told_before_anything_goes_on(app):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 import time
 
 import pytest
@@ -114,10 +116,19 @@ def test_the_store_by_argument_option_and_variable(filled):
         assert ids(ran) == ["s3", "s0", "s2", "s1"]
 
 
+def test_the_list_by_its_name(filled):
+    for word in ("list", "ls"):
+        assert ids(call("sessions", word, URL, "--json", "--user", "ada", cwd=filled)) == ["s0", "s1"]
+        assert sessions(filled, word).stdout == sessions(filled).stdout
+
+
 def test_errors_are_one_line(filled):
     assert_one_line(call("sessions", cwd=filled), 2, "GOSSAMER_STORE")
     assert_one_line(call("sessions", "chats.db", cwd=filled), 2, "'chats.db'")
-    assert_one_line(call("sessions", "sqlite:///no.db", cwd=filled), 2, "no database")
+    missing = call("sessions", "sqlite:///no.db", cwd=filled)
+    assert_one_line(missing, 2, "no database", f"no file '{filled}/no.db'")
+    for arguments in (["memory:"], ["list", "memory:"], ["import", "app.py", "memory:"]):
+        assert_one_line(call("sessions", *arguments, cwd=filled), 2, "memory of the process")
     assert not (filled / "no.db").exists()
     assert_one_line(sessions(filled, "--limit", "0"), 2, "--limit")
     assert_one_line(sessions(filled, "--status", "dead"), 2, "dead")
@@ -139,7 +150,7 @@ def test_a_transcript(filled):
         "user: Hi number 0",
         "assistant: Hello.",
         "user: [image, image/png, 5 bytes]",
-        "[session s0: idle, 4 messages in view, 8 records]",
+        "[session s0: idle, 4 messages, 4 in view, 8 records]",
         "[2 model calls]",
     ):
         assert line in told.splitlines()
@@ -148,6 +159,54 @@ def test_a_transcript(filled):
     assert '? pay {"amount":5} waits for a decision (approval, call-1)' in paused
     assert "[session s3: paused, run " in paused
     assert_one_line(sessions(filled, "show", "s9"), 1, "no session 's9'")
+
+
+def test_the_list_counts_what_the_transcript_counts(filled):
+    call("chat", "app.py:agent", "--session", "s3", cwd=filled, stdin="a\n", GOSSAMER_STORE=URL)
+    counts = {}
+    for name in ("s0", "s1", "s3"):
+        told = sessions(filled, "show", name).stdout
+        counts[name] = re.search(r": idle, (\d+) messages?, (\d+) in view, \d+ records", told).groups()
+    # The result of a tool is no message that anybody said; the model sees it in one.
+    assert counts == {"s0": ("4", "4"), "s1": ("2", "2"), "s3": ("3", "4")}
+    listed = {info["id"]: info["messages"] for info in map(json.loads, lines_of(filled))}
+    assert {name: str(listed[name]) for name in counts} == {name: said for name, (said, _) in counts.items()}
+
+
+def lines_of(filled):
+    return sessions(filled, "--json").stdout.splitlines()
+
+
+def test_one_is_not_called_several(app):
+    code = "import asyncio; from gossamer import *; from gossamer.models import ScriptedModel; a = Agent(ScriptedModel([]))"
+    failing = f"{code}\ntry: a.run_sync('hi', session=Session('one', store={URL!r}))\nexcept Exception: pass"
+    subprocess.run([sys.executable, "-c", failing], cwd=app, check=True, capture_output=True)
+    assert ": idle, 1 message, 0 in view, " in sessions(app, "show", "one").stdout
+
+
+NASTY = "\x1b]0;title\x07 \x9b31m \x7f \u202e\ta\r\nb"
+SHOWN = "\\x1b]0;title\\x07 \\x9b31m \\x7f \\u202e\ta\nb"
+
+
+def test_what_anybody_wrote_moves_no_terminal_not_even_from_a_file(app):
+    """It is shown as escapes; lines and tabs stay."""
+    (app / "nasty.py").write_text(
+        "from gossamer import Agent\nfrom gossamer.models import ScriptedModel\n"
+        f"agent = Agent(ScriptedModel(lambda request: {NASTY!r}), name={NASTY!r})\n"
+    )
+    name = "id\x1b[2J"
+    ran = call("run", NASTY, "nasty.py:agent", "--store", URL, "--session", name, cwd=app)
+    shown = sessions(app, "show", name)
+    listed = sessions(app)
+    chat = call("chat", "nasty.py:agent", "--session", name, cwd=app, stdin="", GOSSAMER_STORE=URL)
+    missing = sessions(app, "show", "no\x9b31m")
+    deleted = sessions(app, "delete", name, "--yes")
+    for one in (ran, shown, listed, chat, missing, deleted):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", one.stdout + one.stderr)
+    assert f"user: {SHOWN}\nassistant: {SHOWN}\n[session id\\x1b[2J: idle" in shown.stdout
+    assert f"user: {SHOWN}\nassistant: {SHOWN}\n" in chat.stdout
+    assert SHOWN in ran.stdout
+    assert "id\\x1b[2J" in listed.stdout
 
 
 # --- export, import -----------------------------------------------------------------------------------------
@@ -211,12 +270,15 @@ def test_an_import_that_is_killed_leaves_nothing_to_resume(filled):
 def test_deleting(filled):
     assert_one_line(sessions(filled, "delete", "s0"), 2, "--yes")
     assert_one_line(sessions(filled, "delete"), 2, "--user")
-    assert_one_line(sessions(filled, "delete", "s0", "--user", "ada"), 2, "--user")
+    assert_one_line(sessions(filled, "delete", "s0", "--user", "ada"), 2, "--user", "not both")
     assert ids(sessions(filled, "--json")) == ["s3", "s0", "s2", "s1"]
     assert sessions(filled, "delete", "s2", "--yes").stdout == "[1 session deleted]\n"
     assert_one_line(sessions(filled, "delete", "s2", "--yes"), 1, "no session 's2'")
-    assert sessions(filled, "delete", "--user", "ada", "--yes").stdout == "[2 sessions deleted]\n"
+    assert sessions(filled, "delete", "--user", "ada", "--yes").stdout.startswith("[2 sessions deleted, ")
     assert ids(sessions(filled, "--json")) == ["s3"]
+    # What there was beside sessions, no store counts: of it is told that it is gone.
+    told = "[0 sessions deleted, and what else was kept of user 'eve', memories among it]\n"
+    assert sessions(filled, "delete", "--user", "eve", "--yes").stdout == told
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", 4), ("", 4), ("y", 2)])
@@ -245,7 +307,7 @@ def test_a_run_goes_on_in_a_session(app):
     assert "[session mine]" in first.stdout
     second = call("run", "Two", "--model", "offline", *options, "--json", cwd=app)
     assert json.loads(second.stdout)["session"] == "mine"
-    assert "4 messages in view" in sessions(app, "show", "mine").stdout
+    assert "4 messages, 4 in view" in sessions(app, "show", "mine").stdout
     assert_one_line(call("run", "One", "--session", "mine", cwd=app), 2, "GOSSAMER_STORE")
 
 
@@ -261,15 +323,21 @@ def test_a_chat_goes_on(app):
     assert "[session mine]" in first.stdout
     assert "[a new conversation, session " in first.stdout
     second = call(*chat, cwd=app, stdin="Good night\n")
-    assert "[session mine, 2 messages so far]" in second.stdout
+    assert "[session mine, 2 messages in view]" in second.stdout
     assert "user: Good day\nassistant: Hello.\n" in second.stdout
     assert len(ids(sessions(app, "--json"))) == 2
-    assert "4 messages in view" in sessions(app, "show", "mine").stdout
+    assert "4 messages, 4 in view" in sessions(app, "show", "mine").stdout
 
 
 def test_a_chat_asks_for_the_decision_that_a_session_waits_for(app):
     paused = call("run", "pay it", "app.py:agent", "--store", URL, "--session", "mine", cwd=app)
-    assert_one_line(paused, 1, "gossamer chat --session mine")
+    way = f"decide in gossamer chat app.py:agent --store sqlite:///{app}/chats.db --session mine\n"
+    assert_one_line(paused, 1, "session 'mine' waits for a decision about pay", way)
+    # A session that waited before is no other matter, and a store that a variable names need not be said.
+    for flags in ([], ["--json"], ["--no-stream"], ["--json", "--stream"]):
+        again = ("run", "and", "app.py:agent", "--session", "mine", *flags)
+        again = call(*again, cwd=app, GOSSAMER_STORE=URL)
+        assert_one_line(again, 1, "about pay; decide in gossamer chat app.py:agent --session mine\n")
     with terminal("app.py:agent", "--store", URL, "--session", "mine", cwd=app) as chat:
         chat.expect('? pay {"amount":5} waits for your approval')
         chat.say("a")

@@ -61,6 +61,12 @@ async def test_a_memory_is_found_by_its_words_and_by_their_forms(store: Store) -
     assert await texts_for(store, ANN, "zurich") == ["Ann works in Zürich."]
 
 
+@pytest.mark.parametrize("query", ["Straße", "STRASSE", "straße"])
+async def test_letters_that_have_no_single_small_form_are_found(store: Store, query: str) -> None:
+    await put(store, ANN, "Ann lives in Lange Straße.", "Ann has two cats.")
+    assert await texts_for(store, ANN, query) == ["Ann lives in Lange Straße."]
+
+
 async def test_a_rare_word_counts_more_than_a_frequent_one(store: Store) -> None:
     await put(store, ANN, *(f"Ann saw the film number{index}." for index in range(20)), "Ann saw a zebra.")
     assert (await texts_for(store, ANN, "film zebra saw"))[0] == "Ann saw a zebra."
@@ -120,6 +126,16 @@ async def test_nothing_of_another_owner_is_found_read_or_changed(store: Store) -
     with pytest.raises(StoreError):  # its id is taken, and not by a memory of Bob's
         await store.memories.change(MemoryChanges(BOB, [NewMemory(anns, "Overwritten.")]))
     assert [one.text for one in await store.memories.read(ANN)] == ["The secret is tea."]
+
+
+async def test_who_has_most_memories_and_who_has_few_find_their_own(store: Store) -> None:
+    await put(store, ANN, "Ann likes tea.")
+    await put(store, BOB, *(f"Bob likes tea number{index}." for index in range(10)))
+    assert await texts_for(store, ANN, "tea likes") == ["Ann likes tea."]
+    assert await texts_for(store, ANN, "bob") == []
+    assert len(await texts_for(store, BOB, "tea likes", limit=20)) == 10
+    assert await texts_for(store, BOB, "ann") == []
+    assert await texts_for(store, BOB, "number3") == ["Bob likes tea number3."]
 
 
 async def test_what_says_the_same_takes_the_other_ones_place(store: Store) -> None:
@@ -277,6 +293,20 @@ async def test_an_extraction_is_taken_once_and_oldest_first(store: Store) -> Non
     assert await store.memories.claim("task", None, time()) is None
 
 
+async def test_one_behind_many_that_wait_for_their_time_is_found(store: Store) -> None:
+    for _ in range(205):
+        await store.memories.queue(extraction(), 1_000)
+        claimed = await store.memories.claim("personal", None, 100.0)
+        assert isinstance(claimed, Claimed)
+        await store.memories.put_back(claimed, 150.0, counted=True)
+    assert await store.memories.claim("personal", None, 100.0) == 150.0
+    free = extraction()
+    await store.memories.queue(free, 1_000)
+    found = await store.memories.claim("personal", None, 100.0)
+    assert isinstance(found, Claimed)
+    assert found.extraction == free
+
+
 async def test_other_agents_extractions_are_left(store: Store) -> None:
     await store.memories.queue(extraction(agent="one"), 10)
     assert await store.memories.claim("personal", ["other"], time()) is None
@@ -341,6 +371,19 @@ async def test_beyond_the_bound_the_oldest_are_dropped(store: Store) -> None:
     claimed = await store.memories.claim("personal", None, time())
     assert isinstance(claimed, Claimed)
     assert claimed.extraction == asked[2]
+
+
+async def test_the_one_under_way_is_not_dropped(store: Store) -> None:
+    asked = [extraction() for _ in range(3)]
+    await store.memories.queue(asked[0], 1)
+    claimed = await store.memories.claim("personal", None, time())
+    assert isinstance(claimed, Claimed)
+    assert [await store.memories.queue(one, 1) for one in asked[1:]] == [0, 1]
+    await store.memories.change(MemoryChanges(ANN, [NewMemory(new_id(), "Ann likes tea")], claimed=claimed))
+    assert [one.text for one in await store.memories.read(ANN)] == ["Ann likes tea"]
+    left = await store.memories.claim("personal", None, time())
+    assert isinstance(left, Claimed)
+    assert left.extraction == asked[2]
 
 
 async def test_many_at_once_agree(store: Store) -> None:

@@ -222,3 +222,26 @@ def test_only_functions_are_decorated():
     for bad in (Quote, 1):
         with pytest.raises(ArgumentError, match="functions"):
             cached(cache)(bad)
+
+
+async def test_what_is_decorated_in_a_wrong_way_is_told_at_once():
+    with pytest.raises(ArgumentError, match=r"as in @cached\(cache\)"):
+
+        @cached
+        def bare(x):
+            return x
+
+    with pytest.raises(ArgumentError, match="results of the method"):
+
+        class Prices:
+            @cached(MultiLevelCache())
+            async def of(self, symbol):
+                return symbol
+
+
+async def test_what_computes_nothing_is_told():
+    async with MultiLevelCache() as cache:
+        with pytest.raises(ArgumentError, match="compute gave int"):
+            await cache.get_or_compute("key", lambda: 5)
+        with pytest.raises(ArgumentError, match="compute must be a function"):
+            await cache.get_or_compute("key", 5)

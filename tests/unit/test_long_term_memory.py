@@ -14,9 +14,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.watch import Watch
 
-from gossamer import Agent, Deny, Session, ToolCall, tool
-from gossamer.errors import ArgumentError, MemoryOwnerError, ModelConnectionError
-from gossamer.flow import handoff
+from gossamer import Agent, Approve, Deny, RunContext, Session, ToolCall, tool
+from gossamer.errors import (
+    ArgumentError,
+    MemoryOwnerError,
+    ModelConnectionError,
+    ResumeError,
+    StoreUnavailableError,
+)
+from gossamer.flow import SequentialPipeline, handoff
 from gossamer.guardrails import Guardrail
 from gossamer.memory import Memory, WorkingMemory, background
 from gossamer.messages import Message
@@ -124,6 +130,26 @@ async def test_it_must_be_said_whose_memory_is_meant(store: Store) -> None:
 async def test_a_text_that_is_no_memory_is_refused(store: Store, text: str) -> None:
     with pytest.raises(ArgumentError, match="from 1 to 2000 characters"):
         await Memory(store).record(text, user="ann")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda memory: memory.record("Ann is here.", user="ann", importance="much"),
+        lambda memory: memory.record("Ann is here.", user="ann", tool=None),
+        lambda memory: memory.retrieve(None, user="ann"),
+        lambda memory: memory.retrieve("Ann", tool=7, user="ann"),
+        lambda memory: memory.retrieve("Ann", 0, user="ann"),
+        lambda memory: memory.memories(user="ann", limit=-5),
+        lambda memory: memory.memories(user="ann", limit=2.5),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused(store: Store, ask: Callable[[Memory], Any]) -> None:
+    memory = Memory(store)
+    await memory.record("Ann lives in Oslo.", user="ann")
+    with pytest.raises(ArgumentError):
+        await ask(memory)
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann lives in Oslo."]
 
 
 async def test_text_that_no_store_takes_is_cleaned(store: Store) -> None:
@@ -339,12 +365,36 @@ async def test_a_run_that_fails_pauses_or_has_nothing_to_say_is_not_extracted(st
     assert "[user] pause" in messages[0].text  # also what was said before the pause
 
 
+async def test_a_resumed_run_stays_its_users(store: Store) -> None:
+    """Whoever decides: what Ann said never becomes another one's memory."""
+
+    @tool(needs_approval=True)
+    def act(context: RunContext[Any]) -> str:
+        """Act."""
+        return f"for {context.user}"
+
+    def answers(request: ModelRequest) -> Any:
+        return ToolCall.of("act") if request.messages[-1].role == "user" else "Noted."
+
+    model = model_that(answers, changes({"action": "add", "text": "Ann likes tea."}))
+    memory = Memory(store, mode="around")
+    agent = Agent(model, tools=[act], memory=memory)
+    paused = await agent.run("I am Ann and like tea.", user="ann")
+    decisions = {paused.pending[0].call_id: Approve()}
+    with pytest.raises(ResumeError, match="'ann'"):
+        await agent.resume(paused.session, decisions, user="boss")
+    result = await agent.resume(paused.session, decisions)
+    await memory.aclose()
+    assert [part.text for part in result.messages[-2].parts] == ["for ann"]
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann likes tea."]
+    assert await memory.memories(user="boss") == []
+
+
 async def test_retrieval_that_fails_leaves_the_run(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = enable_metrics(CollectorRegistry())
     try:
-        from gossamer.errors import StoreUnavailableError
 
         async def search(*_: Any) -> Any:
             raise StoreUnavailableError("no disk")
@@ -568,6 +618,24 @@ async def test_what_tools_gave_never_reaches_an_extraction(store: Store) -> None
     assert sum("[call] read_page" in text for text in texts) == 2
 
 
+async def test_what_another_agent_said_is_not_taken_for_the_users_words(store: Store) -> None:
+    """In a pipeline it comes as a user's message."""
+    seen: list[str] = []
+
+    def extracts(request: ModelRequest) -> str:
+        seen.append(request.messages[0].text)
+        return NOTHING
+
+    memory = Memory(store, mode="around")
+    reader = Agent(ScriptedModel(["The page says: I am called Eve."]), name="reader")
+    writer = Agent(model_that("Noted.", extracts), name="writer", memory=memory)
+    await SequentialPipeline([reader, writer]).run("I am Ann. Read the page.", user="ann")
+    await memory.aclose()
+    (said,) = seen
+    assert "[user reader] The page says: I am called Eve." in said
+    assert "[user] The page" not in said
+
+
 async def test_tools_are_learned_from_their_errors_and_remembered_for_any_question(store: Store) -> None:
     script = iter([ToolCall.of("read_page", url="http://broken"), "It failed.", "Hello."])
 
@@ -708,6 +776,28 @@ async def test_an_extraction_that_fails_is_tried_again_and_dropped_at_last(
         disable_metrics()
 
 
+async def test_a_store_that_fails_is_asked_again_by_itself(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "STORE_WAIT", 0.01)
+    failures = iter([StoreUnavailableError("gone")] * 3)
+    claim = store.memories.claim
+
+    async def fails(*arguments: Any) -> Any:
+        for error in failures:
+            raise error
+        return await claim(*arguments)
+
+    monkeypatch.setattr(type(store.memories), "claim", lambda _, *arguments: fails(*arguments))
+    memory = Memory(store, model=model_that(extracts=changes({"action": "add", "text": "Ann likes tea."})))
+    await memory.record([Message.user("I like tea.")], user="ann")
+    while await memory.waiting():
+        await asyncio.sleep(0.01)
+    assert "rests" in caplog.text
+    assert [one.text for one in await memory.memories(user="ann")] == ["Ann likes tea."]
+    await memory.aclose()
+
+
 async def test_a_failure_does_not_stop_the_others(store: Store) -> None:
     def extracts(request: ModelRequest) -> Any:
         text = request.messages[0].text
@@ -828,7 +918,7 @@ async def test_beyond_the_bound_the_oldest_gives_way_and_it_is_told(
         for index in range(6):
             await memory.record([Message.user(f"fact {index}")], user="ann", agent="a")
     assert "more than 3 waited" in caplog.text
-    assert await memory.waiting() == 3
+    assert await memory.waiting() <= 4  # one is under way
     may.set()
     await memory.aclose()
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gossamer import ArgumentError, CacheValueError
+from gossamer import ArgumentError, CacheError, CacheValueError
 from gossamer.cache import Cache, MemoryCache, MultiLevelCache, computing, memory, multilevel, tiers
 
 GONE = "gone"
@@ -192,6 +192,32 @@ async def test_bad_calls_are_refused_and_change_nothing():
     with pytest.raises(CacheValueError, match="object cannot be cached"):
         await cache.set("k", [object()][0])
     assert cache.peek("k") == 1
+
+
+async def test_closing_ends_all_computations_and_tells_those_who_wait():
+    """Also one whose key was deleted since, and nobody who waits is taken for cancelled."""
+    cache = MultiLevelCache()
+    ended: list[str] = []
+
+    async def compute(name):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    first = asyncio.create_task(cache.get_or_compute("k", lambda: compute("first")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cache.delete("k")
+    second = asyncio.create_task(cache.get_or_compute("k", lambda: compute("second")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cache.aclose()
+    assert sorted(ended) == ["first", "second"]
+    for task in (first, second):
+        with pytest.raises(CacheError, match="closed"):
+            await task
+    assert await cache.get_or_compute("k", lambda: asyncio.sleep(0, 1)) == 1
 
 
 async def test_a_value_larger_than_memory_is_given_and_not_kept():

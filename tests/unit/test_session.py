@@ -197,6 +197,15 @@ async def test_add_and_rewind_and_branch():
             session.branch(place)
 
 
+def test_a_turn_that_is_rewound_waits_for_nothing():
+    session = Session()
+    session.add(Message.user("hi"))
+    session.add(Message("assistant", (ToolCall("look", id="1"),)))
+    session.rewind(1)
+    session.add(Message.user("again"))
+    assert texts(session.messages) == ["hi", "again"]
+
+
 @pytest.mark.parametrize(("name", "value"), [("window", 0), ("when_busy", "sometimes"), ("max_waiting", -1)])
 def test_arguments_of_a_session_are_checked(name, value):
     with pytest.raises(ArgumentError, match=name):

@@ -16,6 +16,7 @@ from gossamer import (
     Agent,
     Audio,
     File,
+    HostedTool,
     Image,
     Message,
     Session,
@@ -27,6 +28,7 @@ from gossamer import (
 )
 from gossamer.memory import TokenCounter, WorkingMemory, counted_with, tokenizers
 from gossamer.memory.tokens import estimate
+from gossamer.messages import ProviderBlock
 from gossamer.models import ModelRequest, ModelResponse, OpenAIChat, ScriptedModel
 
 PROSE = (
@@ -149,15 +151,20 @@ async def test_a_tokenizer_is_loaded_in_the_background(monkeypatch, no_tokenizer
 
 
 async def test_a_view_is_counted_anew_once_its_tokenizer_is_there(monkeypatch, no_tokenizers):
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda _: pairs_of_letters())
+    gate = threading.Event()
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda _: gate.wait(10) and pairs_of_letters())
     memory = WorkingMemory()
     model = OpenAIChat("gpt-4o", base_url="http://127.0.0.1:9", api_key="k")
     session = Session()
     session.add(Message.user("abcd" * 100))
-    await memory.tally(session, model)
+    instructions = "abcd" * 50
+    before = (await memory.tally(session, model)).around(instructions, (), None)
+    assert before == estimate(instructions) + 4
+    gate.set()
     await until_loaded()
     tally = await memory.tally(session, model)
     assert tally.sums[-1] == 204
+    assert tally.around(instructions, (), None) == 104
 
 
 async def test_one_that_cannot_be_loaded_is_told_once_and_estimated(monkeypatch, no_tokenizers, caplog):
@@ -217,10 +224,10 @@ def test_a_ratio_converges_and_is_bounded():
     counter = TokenCounter()
     model, other = ScriptedModel([]), OpenAIChat("llama", base_url="http://127.0.0.1:9", api_key="k")
     assert counter.ratio(model) == 1
-    counter.learn(model, 100, 150)
-    assert counter.ratio(model) == 1.5  # the first answer's whole
+    counter.learn(model, 100_000, 150_000)
+    assert counter.ratio(model) == pytest.approx(1.5, rel=0.01)  # the first answer's whole
     for _ in range(20):
-        counter.learn(model, 100, 130)
+        counter.learn(model, 100_000, 130_000)
     assert counter.ratio(model) == pytest.approx(1.3, rel=0.01)
     assert counter.text(PROSE, model) == round(estimate(PROSE) * counter.ratio(model))
     assert counter.ratio(other) == 1
@@ -231,20 +238,60 @@ def test_a_ratio_converges_and_is_bounded():
     assert counter.ratio(other) == 4
 
 
+async def test_what_a_provider_adds_to_each_request_is_not_taken_for_a_ratio():
+    """Hundreds of tokens around a tool make five of a greeting's; a long result behind it is not five times as long."""
+
+    @tool(inline=True)
+    def read() -> str:
+        """Read the report."""
+        return PROSE * 280  # about 6,000 tokens
+
+    def reply(request):
+        used = Usage(TokenCounter().request(request) + 400, 1, model_calls=1)
+        if len(request.messages) == 1:
+            return ModelResponse(Message("assistant", (ToolCall("read", "{}", "1"),)), used)
+        return ModelResponse(Message.assistant("It is long."), used)
+
+    result = await Agent(ScriptedModel(reply), tools=[read], memory=WorkingMemory()).run("hi")
+    assert result.output == "It is long."
+
+
 async def test_runs_learn_from_what_the_provider_counts():
     def reply(request):
         words = sum(len(message.text.split()) for message in request.messages)
         return ModelResponse(Message.assistant("yes"), Usage(words * 2, 1, model_calls=1))
 
-    memory = WorkingMemory()
+    memory = WorkingMemory(1_000_000)
     model = ScriptedModel(reply)
     agent = Agent(model, memory=memory)
     session = Session()
     for _ in range(12):
-        await agent.run(PROSE * 10, session=session)
+        await agent.run(PROSE * 500, session=session)
     request = model.requests[-1]
     counted = sum(len(message.text.split()) for message in request.messages) * 2
     assert memory.counter.request(request, model) == pytest.approx(counted, rel=0.03)
+
+
+async def test_nothing_is_learned_from_what_hosted_tools_have_read():
+    """A provider counts what its own search found as input, which is many times what was sent."""
+
+    def reply(request):
+        if request.messages[-1].text == "search":
+            found = Message("assistant", (ProviderBlock("scripted", {"searched": "x"}), Text("found")))
+            return ModelResponse(found, Usage(50_000, 1, model_calls=1))
+        return ModelResponse(
+            Message.assistant("yes"), Usage(TokenCounter().request(request) * 2, 1, model_calls=1)
+        )
+
+    memory = WorkingMemory()
+    model = ScriptedModel(reply)
+    agent = Agent(model, tools=[HostedTool("web_search")], memory=memory)
+    session = Session()
+    await agent.run(PROSE * 200, session=session)
+    before = memory.counter.ratio(model)
+    assert 1.5 < before < 2
+    await agent.run("search", session=session)
+    assert memory.counter.ratio(model) == before
 
 
 async def test_the_budget_is_in_tokens_as_the_provider_counts_them():

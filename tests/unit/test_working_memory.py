@@ -37,7 +37,7 @@ from gossamer.events import Compacted
 from gossamer.guardrails import guardrail, pii
 from gossamer.memory import TokenCounter, WorkingMemory
 from gossamer.models import Capabilities, ModelResponse, ScriptedModel
-from gossamer.records import MessageRecord, RunFinishedRecord, ViewMovedRecord
+from gossamer.records import MessageRecord, RunFinishedRecord, RunStartedRecord, ViewMovedRecord
 
 LONG = "the quick brown fox jumps over the lazy dog and sleeps. " * 400  # about 5,000 tokens
 WORD = "the quick brown fox. "
@@ -582,6 +582,21 @@ async def test_summaries_count_in_the_run_and_in_the_journal():
     assert isinstance(session.journal[-1], RunFinishedRecord)
 
 
+async def test_a_run_that_is_stopped_among_its_summaries_counts_those_that_were_made():
+    made = itertools.count()
+
+    async def reply(request):
+        if next(made):
+            await asyncio.Event().wait()
+        return ModelResponse(Message.assistant("Goal: found."), Usage(7, 3, model_calls=1))
+
+    memory = WorkingMemory(group_token_threshold=5_000, working_summary_mode="compress")
+    agent = Agent(ScriptedModel(reply), memory=memory)
+    result = await agent.run("go", session=talk(100), limits=Limits(max_seconds=0.2))
+    assert result.finish_reason == "limit"
+    assert (result.usage.model_calls, result.usage.input_tokens) == (1, 7)
+
+
 async def test_guardrails_do_not_see_summaries():
     seen = []
 
@@ -694,6 +709,22 @@ async def test_a_resumed_run_knows_what_its_summaries_used():
     assert result.output == "done"
     assert (result.usage.input_tokens, result.usage.model_calls) == (14, 3)
     assert copy.usage.input_tokens == 14
+
+
+async def test_a_call_that_reads_back_is_run_when_its_process_died_before():
+    session = history()
+    await fit(session, working_summary_mode="compact")
+    session.record(RunStartedRecord(run="r1", agent="agent"))
+    session.record(MessageRecord(run="r1", message=Message.user("What was the first question?")))
+    reading = Message("assistant", (ToolCall("read_message", '{"place": 0}', "call-r"),))
+    session.record(MessageRecord(run="r1", message=reading, usage=Usage(5, 1, model_calls=1)))
+    copy = Session.from_export(session.export())
+    agent = Agent(ScriptedModel(["It was that."]), memory=WorkingMemory())
+    result = await agent.resume(copy)
+    assert result.output == "It was that."
+    (read,) = result.messages[-2].parts
+    assert read.outcome == "ok"
+    assert "question 0" in read.text
 
 
 # --- when it acts, and what a turn costs --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -14,6 +15,7 @@ from gossamer.cache.redis import milliseconds
 from gossamer.cache.scripts import ACQUIRE, DELETE, FOREIGN_VALUE, HIT, LEAD, RELEASE, STORE
 from gossamer.cache.single_flight import Flight, Lease
 from gossamer.cache.tiers import KEY, RELEASED, Tiers
+from gossamer.errors import ArgumentError
 from gossamer.telemetry import metrics
 
 __all__ = ["Computation", "fresh_token"]
@@ -84,36 +86,36 @@ class Computation:
             return value
         space = flight.scope.space
         token = fresh_token()
-        drops = space.tag_drops
         while True:
             flight.woken.clear()
-            began = monotonic()
-            answer = await link.run(
-                ACQUIRE,
-                self._keys,
-                tiers.tag_prefix(space),
-                token,
-                milliseconds(self._lease),
-                fresh_token(),
-                milliseconds(self._seconds),
-                *self._tags,
-            )
+            # A look of its own: what another process has stored is a change since this flight began.
+            with tiers.changes.look(flight.place) as look:
+                scope, drops, began = space.scope, space.tag_drops, monotonic()
+                answer = await link.run(
+                    ACQUIRE,
+                    self._keys,
+                    tiers.tag_prefix(space),
+                    token,
+                    milliseconds(self._lease),
+                    fresh_token(),
+                    milliseconds(self._seconds),
+                    *self._tags,
+                )
+                if answer is not DOWN and answer[0] == HIT:
+                    value = tiers.found(self._key, answer)
+                    if value is not MISSING:
+                        if link.up:
+                            tiers.refill(space, flight.place, value, answer, began, look, scope, drops)
+                        return value
             if answer is DOWN:
                 # The command may have got through: then the lease ends by itself.
                 tiers.count_degraded("compute")
                 value = await self._computed()
                 self._keep(value, monotonic())
                 return value
-            if answer[0] == HIT:
-                value = tiers.found(self._key, answer)
-                if value is MISSING:  # damaged behind the header, which only deleting it mends
-                    await link.run(
-                        DELETE, self._keys[:2], tiers.channel, tiers.message(KEY, space, self._raw)
-                    )
-                    continue
-                if link.up:
-                    tiers.refill(space, flight.place, value, answer, began, flight.look, flight.scope, drops)
-                return value
+            if answer[0] == HIT:  # damaged behind the header, which only deleting it mends
+                await link.run(DELETE, self._keys[:2], tiers.channel, tiers.message(KEY, space, self._raw))
+                continue
             if answer[0] == LEAD:
                 tiers.found(self._key, [FOREIGN_VALUE] if answer[2] else None)
                 return await self._lead(link, token, answer[1])
@@ -157,7 +159,12 @@ class Computation:
     async def _computed(self) -> Any:
         """Compute, and give the value as the cache has it."""
         try:
-            value = await self._compute()
+            awaitable: Any = self._compute()
+            if not inspect.isawaitable(awaitable):
+                raise ArgumentError(
+                    f"compute gave {type(awaitable).__name__}, and nothing to await; give an async function"
+                )
+            value = await awaitable
             self._body = encode_value(value)
         except BaseException:
             if metrics.recorder is not None:

@@ -170,8 +170,7 @@ def cached(
     The function becomes async; one that is not runs in a thread. What it returns is converted to its annotated type,
     a new object for each caller; without an annotation callers get plain data that they must not change. `invalidate`
     takes the same arguments and forgets their result. Functions of the same module and qualified name share their
-    results, so a function that depends on what is around it wants a `key` of its own. For plain functions; a method's
-    first argument would be part of the key.
+    results, so a function that depends on what is around it wants a `key` of its own. For plain functions, not methods.
 
     Args:
         cache: where results are kept; a namespace of it keeps those of several programs apart.
@@ -181,8 +180,10 @@ def cached(
         tags: by which results can be dropped together, or a function of the arguments that gives them.
 
     Raises:
-        ArgumentError: a time that is not above 0, tags that are a single text, or what is decorated is no function.
+        ArgumentError: no cache, a time that is not above 0, tags that are a single text, or what is decorated is no function.
     """
+    if not isinstance(cache, MultiLevelCache):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"@cached takes a MultiLevelCache, as in @cached(cache), not {cache!r:.200}")
     check_ttl(ttl)
     if isinstance(tags, str):
         raise ArgumentError(f"tags are several, so give them in a tuple: ({tags!r:.100},)")
@@ -190,6 +191,11 @@ def cached(
     def decorate(function: Any, /) -> CachedFunction[Any, Any]:
         if not inspect.isroutine(function):
             raise ArgumentError(f"@cached decorates functions, not {function!r:.200}")
+        if next(iter(inspect.signature(function).parameters), "") in {"self", "cls"}:
+            raise ArgumentError(
+                f"@cached cannot keep results of the method {function.__qualname__}, whose object would be part of the"
+                " key: decorate a function that the method calls, or use cache.get_or_compute in the method"
+            )
         return CachedFunction(function, cache, ttl, key, tags)
 
     return decorate

@@ -192,5 +192,5 @@ def check_ttl(ttl: float | None) -> None:
     Raises:
         ArgumentError: it is not.
     """
-    if ttl is not None and not ttl > 0:
+    if ttl is not None and not (isinstance(ttl, int | float) and ttl > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"ttl must be above 0 seconds, not {ttl!r}; leave it out to keep values")

@@ -379,8 +379,13 @@ class MultiLevelCache:
             ArgumentError: a key or tag that is not text, too many tags, a time that is not above 0.
             CacheValueError: what was computed has no form in msgpack.
             CacheBusyError: `max_waiting` callers wait already.
+            CacheError: the cache was closed meanwhile.
             Exception: whatever `compute` raises.
         """
+        if not callable(compute):
+            raise ArgumentError(
+                f"compute must be a function that gives something to await, not {type(compute).__name__}"
+            )
         value = self.peek(key, MISSING)
         if value is not MISSING:
             return value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gossamer.cache.redis import milliseconds
 from gossamer.cache.scopes import Look, Scope, Tag
 from gossamer.cache.scripts import RENEW
+from gossamer.errors import CacheError
 
 if TYPE_CHECKING:
     from gossamer.cache.link import Link
@@ -58,26 +59,39 @@ class Flights:
         flights: by the key in memory.
     """
 
-    __slots__ = ("flights", "waiting")
+    __slots__ = ("_tasks", "flights", "waiting")
 
     def __init__(self) -> None:
         self.flights: dict[str, Flight] = {}
         self.waiting = 0
+        self._tasks: set[asyncio.Task[Any]] = set()  # also of those that are not fresh any more
 
     def begin(self, flight: Flight, work: Coroutine[Any, Any, Any]) -> None:
         """Begin a computation, in place of one that is not fresh any more."""
         self.flights[flight.place] = flight
         flight.task = asyncio.create_task(work, name="gossamer-cache-flight")
+        self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda _: self._end(flight))
 
     async def join(self, flight: Flight) -> Any:
-        """Wait for a computation's value; an error of it is raised to all who wait."""
+        """Wait for a computation's value; an error of it is raised to all who wait.
+
+        Raises:
+            CacheError: it was cancelled, as closing the cache does, and whoever waits was not.
+        """
         task = flight.task
         assert task is not None
         flight.waiting += 1
         self.waiting += 1
         try:
             return await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            caller = asyncio.current_task()
+            if not task.cancelled() or (caller is not None and caller.cancelling()):
+                raise
+            raise CacheError(
+                "the computation of a value was cancelled, by itself or because the cache was closed"
+            ) from error
         finally:
             self.waiting -= 1
             flight.waiting -= 1
@@ -98,7 +112,7 @@ class Flights:
 
     async def aclose(self) -> None:
         """Cancel all of them."""
-        tasks = [flight.task for flight in self.flights.values() if flight.task is not None]
+        tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -106,6 +120,8 @@ class Flights:
 
     def _end(self, flight: Flight) -> None:
         self._forget(flight)
+        if flight.task is not None:
+            self._tasks.discard(flight.task)
         flight.look.close()
 
     def _forget(self, flight: Flight) -> None:

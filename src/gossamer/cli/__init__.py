@@ -96,6 +96,7 @@ def _help() -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    sys.stderr.write(f"gossamer: {line}\n")
+    from gossamer.cli.screen import printable
+
+    sys.stderr.write(f"gossamer: {printable(message)}\n")
     return code

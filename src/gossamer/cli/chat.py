@@ -18,14 +18,15 @@ import msgspec
 from gossamer.agent import Agent
 from gossamer.cli.choice import choose_agent, describe_model
 from gossamer.cli.loop import loop_factory
-from gossamer.cli.screen import Screen, describe_usage
-from gossamer.cli.stores import choose_session
+from gossamer.cli.screen import Screen, counted, describe_usage
+from gossamer.cli.stores import choose_session, status_of
 from gossamer.errors import GossamerError, SessionError
 from gossamer.events import UsageUpdated
 from gossamer.models.registry import resolve
 from gossamer.records import Answer, Approve, Decision, Deny, PendingCall
 from gossamer.result import Result
 from gossamer.session import Session
+from gossamer.stores.base import Store
 from gossamer.stream import RunStream
 from gossamer.usage import Usage
 
@@ -91,10 +92,9 @@ class _Chat:
         """Read and answer until the user leaves."""
         self.screen.note(f"model: {describe_model(self.agent.model)}")
         self.screen.note(_HELP)
-        if self.session.store is not None:
-            self.take_up()
+        pending = () if self.session.store is None else self.take_up(self.session.store)
         with contextlib.suppress(_Left):
-            self.settle(self.session.pending)
+            self.settle(pending)
             while True:
                 said = self.lines.read("> ").strip()
                 if said.startswith("/"):
@@ -115,19 +115,24 @@ class _Chat:
             case _:
                 self.screen.note(f"there is no {said.split(maxsplit=1)[0]}; {_HELP}")
 
-    def take_up(self) -> None:
-        """Load what was said before, and tell where the conversation stands."""
+    def take_up(self, store: Store) -> tuple[PendingCall, ...]:
+        """Load what was said before, and tell where the conversation stands; give what waits for decisions here."""
         session = self.session
         self.runner.run(session.load())
-        before = f", {len(session.messages)} messages so far" if len(session.messages) else ""
+        before = f", {counted(len(session.messages), 'message')} in view" if len(session.messages) else ""
         self.screen.note(f"session {session.id}{before}")
         for message in session.messages[-2:]:
             if message.text:
                 self.screen.line(f"{message.role}: {message.text}", "dim")
-        if session.unfinished is not None and not session.pending:
+        status = self.runner.run(status_of(store, session))
+        if status == "running":
+            self.screen.note("a run is under way in another process; your message waits for its end")
+            return ()
+        if status == "broken":
             self.screen.note(
                 "its last run has not ended; where its process died, gossamer resume goes on, and a new message closes it"
             )
+        return session.pending
 
     def answer(self, said: str) -> None:
         self.spent, self.running = self.spent + self.running, Usage()

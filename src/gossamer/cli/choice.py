@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import inspect
 import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from gossamer.agent import Agent
+from gossamer.cli.target import call_without_arguments, load_target
 from gossamer.errors import ArgumentError
 from gossamer.models.presets import PRESETS
 from gossamer.tools.function import tool
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = [
     "QUESTION",
@@ -108,9 +103,14 @@ def choose_agents(target: str) -> list[Agent[Any, Any]]:
     Raises:
         ArgumentError: there is no such file, module or name, it is something else, or two agents have one name.
     """
-    found, others = _load(target)
+    found, others = load_target(target, "agents")
     if callable(found) and not isinstance(found, Agent):
-        found = found()
+        found = call_without_arguments(found, target)
+        if inspect.iscoroutine(found):
+            found.close()
+            raise ArgumentError(
+                f"{target!r} is an async function; one that gives agents is a plain one; {others}"
+            )
     if isinstance(found, dict):
         found = list(cast("dict[Any, Any]", found).values())
     agents: list[Any] = list(cast("list[Any]", found)) if isinstance(found, list | tuple) else [found]
@@ -127,46 +127,7 @@ def choose_agents(target: str) -> list[Agent[Any, Any]]:
 
 
 def _load_agent(target: str) -> Agent[Any, Any]:
-    agent, others = _load(target)
+    agent, others = load_target(target, "agent")
     if not isinstance(agent, Agent):
         raise ArgumentError(f"{target!r} is no agent: it is of type {type(agent).__name__}; {others}")
     return agent  # pyright: ignore[reportUnknownVariableType] - what type it answers with is not known here
-
-
-def _load(target: str) -> tuple[Any, str]:
-    """Give what a name stands for, and words about the agents beside it, for errors."""
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise ArgumentError(f"{target!r} names no agent; write app.py:agent or package.module:agent")
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
-    others = ", ".join(key for key, value in vars(module).items() if isinstance(value, Agent))
-    others = f"agents in {place}: {others or 'none'}"
-    if not hasattr(module, name):
-        raise ArgumentError(f"{target!r} is no agent: there is no such name; {others}")
-    return getattr(module, name), others
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ArgumentError(f"there is no file {str(path)!r}; write app.py:agent with the path from here")
-    # As `python app.py` would: its folder first, so that it finds its neighbours.
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _load_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise ArgumentError(
-            f"there is no module {error.name!r}; write package.module:agent or app.py:agent"
-        ) from error

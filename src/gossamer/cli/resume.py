@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from cyclopts import Parameter
 
 from gossamer.agent import Agent
 from gossamer.cli.choice import choose_agents
+from gossamer.cli.deps import choose_deps, wanted_deps
 from gossamer.cli.screen import Screen, printable
 from gossamer.cli.stores import choose_store, every_session, in_store, status_of
 from gossamer.context import AgentLike
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["resume"]
 
+Outcome: TypeAlias = Literal["ended", "waits", "left alone", "failed"]
+
 
 def resume(
     target: str,
@@ -35,6 +39,8 @@ def resume(
     store: str | None = None,
     *,
     session: str | None = None,
+    deps: str | None = None,
+    without_deps: Annotated[bool, Parameter(negative="")] = False,
     also_changed: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     concurrency: int = 8,
@@ -48,34 +54,44 @@ def resume(
         target: your agents, as app.py:agents: one, a list or dict of them, or a function that gives them.
         store: the store, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
         session: the id of the one session to go on with; all that broke off where it is not said.
+        deps: the function that gives the deps of all these runs, as app.py:make_deps; it is called once.
+        without_deps: go on too where a tool or the instructions say that they want deps and --deps names none.
         also_changed: go on too where the agent is not the one any more that began the run.
         dry_run: show what would be done, and do nothing.
         concurrency: how many runs go on at once.
 
     Returns:
-        The exit code: 1 where a run failed, was stopped by a limit, or was left alone because its agent has changed.
+        The exit code: 1 where a run failed, was stopped by a limit, or was left alone because no agent of its name is
+        there, its agent has changed, or it wants deps.
 
     Raises:
         GossamerError: one of its children says what went wrong.
     """
     if concurrency < 1:
         raise ArgumentError(f"--concurrency must be at least 1, not {concurrency}")
-    agents = _Agents(choose_agents(target))
+    if deps is not None and without_deps:
+        raise ArgumentError("say --deps or --without-deps, not both")
+    has_deps = deps is not None or without_deps
+    agents = _Agents(choose_agents(target), also_changed=also_changed, has_deps=has_deps)
+    make_deps = None if deps is None else choose_deps(deps)
 
     async def work(kept: Store) -> int:
         screen = Screen()
         broken = await _broken(kept, session, screen)
-        chosen = [one for info in broken if (one := agents.choose(info, screen, also_changed)) is not None]
-        refused = any(agents.has_changed(info) for info in broken) and not also_changed
-        if dry_run:
+        chosen = [one for info in broken if (one := agents.choose(info, screen)) is not None]
+        if dry_run or not broken:
             return 0
         for agent in {id(one.agent): one.agent for one in chosen}.values():
             if isinstance(agent.model, str):
                 resolve(agent.model)  # a missing key is told before anything goes on
-        failed = await _resume_all(kept, chosen, screen, concurrency)
-        if chosen:
-            screen.note(f"{len(chosen) - failed} of {len(chosen)} went on to their end")
-        return 1 if failed or refused else 0
+        if chosen and not has_deps:
+            screen.note("no deps are given: in these runs context.deps is None; see --deps")
+        made = await make_deps() if make_deps is not None and chosen else None
+        outcomes = await _resume_all(kept, chosen, made, screen, concurrency)
+        refused = len(broken) - len(chosen)
+        outcomes["left alone"] += refused
+        screen.note(_summary(outcomes, len(broken)))
+        return 1 if outcomes["failed"] or refused else 0
 
     return in_store(choose_store(store), work)
 
@@ -93,7 +109,9 @@ class _Agents:
     That is the agent itself, or one to whom it hands over: then it is asked all the same, and hands over.
     """
 
-    def __init__(self, agents: list[Agent[Any, Any]]) -> None:
+    def __init__(self, agents: list[Agent[Any, Any]], *, also_changed: bool, has_deps: bool) -> None:
+        self._also_changed = also_changed
+        self._has_deps = has_deps
         self._asked: dict[str, Agent[Any, Any]] = {one.name: one for one in agents}
         self._began: dict[str, AgentLike] = dict(self._asked)
         for one in agents:
@@ -101,23 +119,32 @@ class _Agents:
                 self._asked.setdefault(other.name, one)
                 self._began.setdefault(other.name, other)
 
-    def choose(self, info: SessionInfo, screen: Screen, also_changed: bool) -> _Chosen | None:
+    def choose(self, info: SessionInfo, screen: Screen) -> _Chosen | None:
         """Say what becomes of a session; give who goes on with it."""
         name = info.agent or ""
         about = f"{printable(info.id)}: run {info.run} of {printable(name)}"
         agent = self._asked.get(name)
         if agent is None:
-            screen.line(f"{about} is left alone: there is no agent of that name here", "yellow")
+            here = printable(", ".join(sorted(self._asked))) or "none"
+            screen.line(
+                f"{about} is left alone: there is no agent of that name here; there are: {here}", "yellow"
+            )
             return None
-        if not self.has_changed(info):
-            screen.line(f"{about} is to go on, its agent has not changed")
-            return _Chosen(info, agent)
-        what = ", ".join(changes(info.fingerprint, fingerprint(self._began[name])))
-        if also_changed:
+        changed = self.has_changed(info)
+        what = ", ".join(changes(info.fingerprint, fingerprint(self._began[name]))) if changed else ""
+        if changed and not self._also_changed:
+            screen.line(f"{about} is left alone: its agent has changed: {what}; see --also-changed", "red")
+            return None
+        if not self._has_deps and (wanted := wanted_deps(agent)):
+            screen.line(
+                f"{about} is left alone: {wanted}; say --deps app.py:make_deps, or --without-deps", "red"
+            )
+            return None
+        if changed:
             screen.line(f"{about} is to go on, though its agent has changed: {what}", "yellow")
-            return _Chosen(info, agent)
-        screen.line(f"{about} is left alone: its agent has changed: {what}; see --also-changed", "red")
-        return None
+        else:
+            screen.line(f"{about} is to go on, its agent has not changed")
+        return _Chosen(info, agent)
 
     def has_changed(self, info: SessionInfo) -> bool:
         """Whether an agent is here that is not any more as it was when it began a run."""
@@ -156,52 +183,65 @@ async def _tell_why_not(store: Store, name: str, screen: Screen) -> None:
 # --- going on -----------------------------------------------------------------------------------------------
 
 
-async def _resume_all(store: Store, chosen: list[_Chosen], screen: Screen, concurrency: int) -> int:
-    """Let the runs go on, some at a time, and tell what becomes of each; give how many failed."""
+async def _resume_all(
+    store: Store, chosen: list[_Chosen], deps: Any, screen: Screen, concurrency: int
+) -> Counter[Outcome]:
+    """Let the runs go on, some at a time, and tell what becomes of each; count what did."""
     waiting = iter(chosen)
-    failed = 0
+    outcomes: Counter[Outcome] = Counter()
+    styles: dict[Outcome, str] = {"failed": "red", "left alone": "yellow"}
 
     async def go_on(tell: Callable[[str, str], None]) -> None:
-        nonlocal failed
         for one in waiting:
-            trouble, words = await _resume(store, one)
-            failed += trouble
-            tell(f"{printable(one.info.id)} {words}", "red" if trouble else "green")
+            outcome, words = await _resume(store, one, deps)
+            outcomes[outcome] += 1
+            tell(f"{printable(one.info.id)} {printable(words)}", styles.get(outcome, "green"))
 
     with _progress(len(chosen), screen) as tell:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(chosen))):
                 group.create_task(go_on(tell))
-    return failed
+    return outcomes
 
 
-async def _resume(store: Store, one: _Chosen) -> tuple[bool, str]:
-    """Let a run go on; tell whether that failed, and how it ended."""
+async def _resume(store: Store, one: _Chosen, deps: Any) -> tuple[Outcome, str]:
+    """Let a run go on; tell what became of it, in a word and in several."""
     session: Session[Any] = Session(one.info.id, store=store, when_busy="refuse")
     try:
         await session.load()
         run = session.unfinished
         if run is None or run.run != one.info.run:
-            return False, "went on elsewhere meanwhile"
+            return "left alone", "went on elsewhere meanwhile"
         try:
-            result = await one.agent.resume(session, user=run.user)
+            result = await one.agent.resume(session, deps=deps, user=run.user)
         except SessionBusyError:
-            return False, "is held by another process meanwhile, and is left alone"
+            return "left alone", "is held by another process meanwhile, and is left alone"
         except ResumeError:
             await session.load()
             if session.unfinished is None:
-                return False, "went on elsewhere meanwhile"
+                return "left alone", "went on elsewhere meanwhile"
             raise
         finally:
             await session.aclose()
     except Exception as error:  # noqa: BLE001 - the user's own tools and middleware may raise anything
-        return True, f"failed: {type(error).__name__}: {printable(str(error))}"
+        return "failed", f"failed: {type(error).__name__}: {error}"
     if result.pending:
         names = ", ".join(pending.call.name for pending in result.pending)
-        return False, f"waits for a decision about {names}"
+        return "waits", f"waits for a decision about {names}"
     if result.stopped is not None:
-        return True, f"was stopped: {printable(str(result.stopped))}"
-    return False, f"has ended: {printable(str(result.value))[:200]}"
+        return "failed", f"was stopped: {result.stopped}"
+    return "ended", f"has ended: {' '.join(str(result.value).split())[:200]}"
+
+
+def _summary(outcomes: Counter[Outcome], broken: int) -> str:
+    """Say how many of the runs that broke off went on, and what became of the others."""
+    words = [f"{outcomes['ended']} of {broken} went on to their end"]
+    waits = outcomes["waits"]
+    if waits:
+        words.append(f"{waits} {'waits' if waits == 1 else 'wait'} for a decision")
+    others: tuple[Outcome, ...] = ("left alone", "failed")
+    words += [f"{outcomes[one]} {one}" for one in others if outcomes[one]]
+    return ", ".join(words)
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -65,7 +68,10 @@ def run(
         resolve(agent.model)  # a missing key is told before anything is printed
     question = QUESTION if prompt is None else prompt
     kept = choose_session(store, session)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with (
+        _where_to_decide(target, model, store, kept),
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
+    ):
         if json:
             return runner.run(_print_json(agent, question, kept, stream=bool(stream)))
         screen = Screen()
@@ -75,6 +81,28 @@ def run(
         if prompt is None:
             screen.line(f"> {QUESTION}", "bold")
         return runner.run(_show(screen, agent, question, kept, stream=stream is not False))
+
+
+@contextmanager
+def _where_to_decide(
+    target: str | None, model: str | None, store: str | None, session: Session[Any] | None
+) -> Generator[None]:
+    """Tell of a run or a session that waits for decisions where they are made, at the command line."""
+    try:
+        yield
+    except RunPausedError as error:
+        names = ", ".join(pending.call.name for pending in error.pending)
+        words = ["gossamer", "chat", *([] if target is None else [target])]
+        if model is not None:
+            words += ["--model", model]
+        if session is not None:
+            # The store's own word for where it is has no password.
+            words += ["--store", session.store.url] if store and session.store is not None else []
+            words += ["--session", session.id]
+        who = "the run" if session is None else f"session {session.id!r}"
+        raise RunPausedError(
+            f"{who} waits for a decision about {names}; decide in {shlex.join(words)}", pending=error.pending
+        ) from error
 
 
 async def _show(
@@ -93,12 +121,7 @@ async def _show(
         _show_whole(screen, result)
     screen.note(f"{describe_usage(result.usage)}, {result.duration:.2f} s")
     if result.pending:
-        names = ", ".join(pending.call.name for pending in result.pending)
-        raise RunPausedError(
-            f"the run waits for a decision about {names}; decide in gossamer chat"
-            f"{'' if session is None else f' --session {session.id}'}",
-            pending=result.pending,
-        )
+        raise RunPausedError("the run has paused", pending=result.pending)
     if result.stopped is not None:
         raise result.stopped
     return 0

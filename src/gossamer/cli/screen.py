@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from gossamer.messages import ToolCall, ToolResult
     from gossamer.usage import Usage
 
-__all__ = ["Screen", "describe_usage", "printable"]
+__all__ = ["Screen", "counted", "describe_usage", "printable"]
 
 _SHOWN_CHARS = 300
 
-# A model or a tool must not move the cursor, recolour or retitle the terminal, or fake a question of ours.
-_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
-del _CONTROL[ord("\n")], _CONTROL[ord("\t")]
+# Who wrote a text must not move the cursor, recolour or retitle the terminal, turn the order of what is read, or fake a
+# question of ours; neither now nor when a file of it is shown.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Screen:
-    """Standard output: plain where it is a file or a pipe, styled and cleaned of control characters on a terminal."""
+    """Standard output: styled on a terminal, plain in a file or a pipe; control characters are shown, never sent."""
 
     def __init__(self) -> None:
         self._out = sys.stdout
@@ -78,7 +79,7 @@ class Screen:
         if style and self._is_terminal:
             self._styled(text, style, end="")
         else:
-            self._out.write(self._clean(text))
+            self._out.write(_visible(text))
         self._in_line = "" if text.endswith("\n") else style or "plain"
         self._out.flush()
 
@@ -88,7 +89,7 @@ class Screen:
         if style and self._is_terminal:
             self._styled(text, style, end="\n")
         else:
-            self._out.write(self._clean(text) + "\n")
+            self._out.write(_visible(text) + "\n")
         self._out.flush()
 
     def note(self, text: str) -> None:
@@ -107,7 +108,7 @@ class Screen:
 
             self._console = Console(file=self._out)
         self._console.print(
-            self._clean(text),
+            _visible(text),
             style=style,
             end=end,
             markup=False,
@@ -116,20 +117,27 @@ class Screen:
             soft_wrap=True,
         )
 
-    def _clean(self, text: str) -> str:
-        return text.translate(_CONTROL) if self._is_terminal else text
-
 
 def printable(text: str) -> str:
     """Give a text as one line that a terminal can be trusted with."""
-    return " ".join(text.split()).translate(_CONTROL)
+    return _visible(" ".join(text.split()))
+
+
+def _visible(text: str) -> str:
+    """Show each control character as the escape that Python writes for it; lines and tabs are left."""
+    return _UNPRINTABLE.sub(lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def describe_usage(usage: Usage) -> str:
     """Say what a run used, in one line."""
-    words = [_count(usage.model_calls, "model call")]
+    words = [counted(usage.model_calls, "model call")]
     if usage.tool_calls:
-        words.append(_count(usage.tool_calls, "tool call"))
+        words.append(counted(usage.tool_calls, "tool call"))
     if usage.total_tokens:
         cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
         words.append(f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out")
@@ -139,7 +147,8 @@ def describe_usage(usage: Usage) -> str:
     return ", ".join(words)
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Say how many there are of something: `1 session`, `1,000 sessions`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 

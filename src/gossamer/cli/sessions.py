@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from gossamer.cli.screen import Screen, describe_usage, printable
+from gossamer.cli.screen import Screen, counted, describe_usage, printable
 from gossamer.cli.stores import choose_store, in_store, status_of
 from gossamer.errors import ArgumentError, SessionError
 from gossamer.messages import Audio, File, Image, Message, Refusal, Text, ToolCall, ToolResult
@@ -28,6 +28,7 @@ from gossamer.records import (
 from gossamer.session import Session
 from gossamer.stores import export_session, import_session
 from gossamer.stores.base import SessionInfo, SessionStatus, Store
+from gossamer.stores.changes import changes_of
 
 __all__ = ["sessions"]
 
@@ -42,6 +43,7 @@ sessions = App(
 
 
 @sessions.default
+@sessions.command(name=("list", "ls"))
 def list_sessions(
     store: str | None = None,
     *,
@@ -52,7 +54,7 @@ def list_sessions(
     before: float | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """List the sessions of a store, those changed last first; show, export, import or delete one.
+    """List the sessions of a store, those changed last first.
 
     Args:
         store: the store, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
@@ -166,17 +168,20 @@ def delete(
     Args:
         session: its id.
         store: the store, as sqlite:///chats.db; that of GOSSAMER_STORE where it is not said.
-        user: delete every session begun on this user's behalf, in place of one session.
+        user: delete every session begun on this user's behalf and what is remembered of them, in place of one session.
         yes: do not ask.
 
     Raises:
         GossamerError: one of its children says what went wrong.
     """
-    if (session is None) == (user is None):
+    if session is None and user is None:
         raise ArgumentError("say which session to delete, or which user's with --user")
+    if session is not None and user is not None:
+        raise ArgumentError(f"say a session to delete ({session!r}) or --user ({user!r}), not both")
     kept = choose_store(store)
     what = f"session {session!r}" if user is None else f"all that is kept of user {user!r}"
-    if not yes and not _is_wanted(f"Delete {printable(what)} from {kept.url}? It cannot be had back. (y/N) "):
+    question = f"Delete {what} from {kept.url}? It cannot be had back. (y/N) "
+    if not yes and not _is_wanted(question):
         raise ArgumentError("nothing was deleted")
 
     async def work(kept: Store) -> int:
@@ -187,14 +192,16 @@ def delete(
     deleted = in_store(kept, work)
     if user is None and not deleted:
         raise SessionError(f"there is no session {session!r} in {kept.url}")
-    Screen().note(f"{deleted} session{'' if deleted == 1 else 's'} deleted")
+    # How much else there was, the store does not tell.
+    others = "" if user is None else f", and what else was kept of user {user!r}, memories among it"
+    Screen().note(f"{counted(deleted, 'session')} deleted{others}")
 
 
 def _is_wanted(question: str) -> bool:
     if not sys.stdin.isatty():
         raise ArgumentError("nobody is there to be asked; say --yes to delete")
     try:
-        return input(question).strip().lower() in {"y", "yes"}
+        return input(f"{printable(question)} ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
 
@@ -241,17 +248,19 @@ async def _show(store: Store, name: str) -> None:
     screen = Screen()
     session: Session[Any] = Session(name, store=store, merge=lambda state, _: state)
     await session.load()
-    place = 0
+    place = said = 0
     while records := await session.read(place, place + _PAGE):
         for record in records:
             for line, style in _told(record):
                 screen.line(line, style)
         place += len(records)
+        said += changes_of(records).messages  # as the list counts them
     status = await status_of(store, session)
     run = (
         "" if session.unfinished is None else f", run {session.unfinished.run} of {session.unfinished.agent}"
     )
-    screen.note(f"session {name}: {status}{run}, {len(session.messages)} messages in view, {place} records")
+    count = f"{counted(said, 'message')}, {len(session.messages):,} in view, {counted(place, 'record')}"
+    screen.note(f"session {name}: {status}{run}, {count}")
     screen.note(describe_usage(session.usage))
     for waiting in session.pending:
         late = ", too late by now" if waiting.expired else ""

@@ -31,14 +31,19 @@ def choose_store(url: str | None, *, make: bool = False) -> Store:
         make: whether it is made where it is missing: one that is only read is told to be missing.
 
     Raises:
-        ArgumentError: neither names one, or there is no such file.
+        ArgumentError: neither names one, it is in no file and no server, or there is no such file.
     """
-    url = url or os.environ.get("GOSSAMER_STORE")
-    if not url:
-        raise ArgumentError("no store is named; say --store sqlite:///chats.db, or set GOSSAMER_STORE")
+    url = _url(url)
     store = open_store(url)
-    if not make and url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
-        raise ArgumentError(f"there is no database at {url!r}")
+    if store.url == "memory:":
+        raise ArgumentError(
+            f"a store at {url!r} is in the memory of the process that uses it, and no other one's; "
+            "say sqlite:///chats.db, or a URL of Postgres"
+        )
+    if not make and url.startswith(_SQLITE):
+        path = Path(url.removeprefix(_SQLITE)).absolute()
+        if not path.exists():
+            raise ArgumentError(f"there is no database at {url!r}: no file {str(path)!r}")
     return store
 
 
@@ -54,7 +59,14 @@ def choose_session(url: str | None, session: str | None) -> Session[Any] | None:
     """
     if session is None and not url and not os.environ.get("GOSSAMER_STORE"):
         return None
-    return Session(session, store=choose_store(url, make=True))
+    return Session(session, store=open_store(_url(url)))
+
+
+def _url(url: str | None) -> str:
+    url = url or os.environ.get("GOSSAMER_STORE")
+    if not url:
+        raise ArgumentError("no store is named; say --store sqlite:///chats.db, or set GOSSAMER_STORE")
+    return url
 
 
 def in_store(store: Store, work: Callable[[Store], Awaitable[T]]) -> T:

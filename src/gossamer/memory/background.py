@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from time import time
 from weakref import WeakKeyDictionary
@@ -16,6 +17,9 @@ __all__ = ["Background"]
 
 # Seconds before an extraction that failed is tried again; after the last of them it is dropped.
 WAITS: tuple[float, ...] = (1.0, 10.0, 60.0, 600.0)
+
+# Seconds before it is looked again what waits, where the store could not be asked.
+STORE_WAIT = 10.0
 
 
 class _OnLoop:
@@ -140,11 +144,13 @@ class Background:
         here.again = True
         if here.task is None or here.task.done():
             here.task = asyncio.get_running_loop().create_task(self._drain(here), name="gossamer-memory")
-            here.task.add_done_callback(self._ended)
+            here.task.add_done_callback(functools.partial(self._ended, here))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, here: _OnLoop, task: asyncio.Task[None]) -> None:
+        """Look again later where the store failed, for nobody else may ask this process to."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the extraction of %s memories rests: %s", self._kind, error)
+            logger.error("the extraction of %s memories rests for %g s: %s", self._kind, STORE_WAIT, error)
+            self._wake_at(here, STORE_WAIT)
 
     async def _drain(self, here: _OnLoop) -> None:
         """Do what is due; end where nothing is, with a timer for what is due later."""
@@ -161,12 +167,13 @@ class Background:
                     await self._do(claimed)
                     continue
                 if claimed is not None:
-                    if here.timer is not None:
-                        here.timer.cancel()
-                    here.timer = asyncio.get_running_loop().call_later(
-                        max(claimed - time(), 0.0) + 0.001, self._wake, here
-                    )
+                    self._wake_at(here, max(claimed - time(), 0.0) + 0.001)
                 break
+
+    def _wake_at(self, here: _OnLoop, seconds: float) -> None:
+        if here.timer is not None:
+            here.timer.cancel()
+        here.timer = asyncio.get_running_loop().call_later(seconds, self._wake, here)
 
     async def _claim(self, agents: Sequence[str] | None) -> Claimed | float | None:
         store = self._store()

@@ -16,10 +16,10 @@ from gossamer.memory.recall import with_recall
 from gossamer.memory.retrieved import in_view, is_retrieved, is_shown, retrieved_message
 from gossamer.memory.tokenizers import CountTokens
 from gossamer.memory.working import WorkingMemory
-from gossamer.messages import Message
+from gossamer.messages import Citation, Message, ProviderBlock
 from gossamer.models.base import Model
 from gossamer.records import MessageRecord, ToolResultRecord
-from gossamer.schema import OutputSchema
+from gossamer.schema import HostedTool, OutputSchema
 from gossamer.session import Session
 from gossamer.stores.memories import StoredMemory
 from gossamer.tools.function import Tool
@@ -50,8 +50,8 @@ def as_memories(memory: Any) -> tuple[WorkingMemory | Memory, ...]:
     return memories
 
 
-class Of(Protocol):
-    """What a run has of its agent; see `gossamer.setting_up.Setup`."""
+class ModelAndTools(Protocol):
+    """Of an agent in a run; see `gossamer.setting_up.Setup`."""
 
     @property
     def model(self) -> Model:
@@ -94,7 +94,9 @@ class Memories:
         self._counted = 0
         self._tokenizer: CountTokens | None = None
 
-    async def retrieved(self, context: RunContext[Any], said: Sequence[Message], of: Of) -> Message | None:
+    async def retrieved(
+        self, context: RunContext[Any], said: Sequence[Message], its: ModelAndTools
+    ) -> Message | None:
         """Retrieve what fits the words of a user.
 
         What the view shows already, among its last messages, is not said again. O(memories).
@@ -102,7 +104,7 @@ class Memories:
         Args:
             context: the run.
             said: the run's messages; the last one of the user counts.
-            of: what the run has of its agent.
+            its: the model and the tools of the agent that runs.
 
         Returns:
             The message that shows it, or None where there is nothing.
@@ -116,11 +118,11 @@ class Memories:
         shown = in_view(context.session.view)
         found: list[tuple[Kind, list[StoredMemory]]] = []
         for one in self._around:
-            one.serves(context.agent, of.model)
+            one.serves(context.agent, its.model)
             query = words
             if one.kind == "tool":  # what was learned of them counts whatever is asked
                 own = {given.name for kit in self.toolkits for given in kit.tools if isinstance(given, Tool)}
-                names = [name for name in of.kit.by_name if name not in own]
+                names = [name for name in its.kit.by_name if name not in own]
                 query = " ".join((*names, words)) if names else ""
             memories = [
                 memory for memory in await one.retrieved(context, query) if not is_shown(memory, shown)
@@ -130,12 +132,12 @@ class Memories:
                 found.append((KINDS[one.kind], memories))
         return retrieved_message(found) if found else None
 
-    async def ended(self, context: RunContext[Any], of: Of) -> None:
+    async def ended(self, context: RunContext[Any], its: ModelAndTools) -> None:
         """Let what was said in a run be extracted from, in the background. O(the run's records); waits for nothing.
 
         Args:
             context: the run.
-            of: what it has of its agent.
+            its: the model and the tools of the agent that runs.
         """
         if not self._around:
             return
@@ -149,8 +151,20 @@ class Memories:
             elif isinstance(record, ToolResultRecord):
                 said.append(Message("tool", (record.result,)))
         for one in self._around:
-            one.serves(context.agent, of.model)
+            one.serves(context.agent, its.model)
             one.learn(context, said)
+
+    async def resumed(self, session: Session[Any], model: Model, kit: Toolset) -> Toolset:
+        """Give the tools for calls that a model has made before the run was resumed.
+
+        Args:
+            session: the session.
+            model: the agent's.
+            kit: its tools.
+        """
+        if self._working is not None:
+            self._recalls = (await self._working.tally(session, model)).marked
+        return self.equipped(kit)
 
     async def before_model(
         self,
@@ -196,13 +210,17 @@ class Memories:
         self._counted = tally.between(tally.sums, view.start, len(view.items)) + around
         self._tokenizer = tally.tokenizer
 
-    def answered(self, context: RunContext[Any], model: Model, used: Usage) -> Usage:
+    def answered(
+        self, context: RunContext[Any], model: Model, used: Usage, message: Message, kit: Toolset
+    ) -> Usage:
         """Learn from what the provider counted.
 
         Args:
             context: the run.
             model: the one that was asked.
             used: what the call used.
+            message: its answer.
+            kit: the tools.
 
         Returns:
             What is to be recorded with the answer: with what summaries used before it, so that the journal knows.
@@ -213,6 +231,7 @@ class Memories:
             and used.model_calls == 1
             and used.input_tokens
             and working.counter.tokenizer(model) is self._tokenizer  # none was loaded meanwhile
+            and not _used_hosted(message, kit)  # what these read counts as input, and was not sent by us
         ):
             working.counter.learn(model, self._counted, used.input_tokens)
         if context.judged is not None:
@@ -226,3 +245,10 @@ class Memories:
         if kit is not self._kit or self._joined is None:
             self._kit, self._joined = kit, with_recall(kit)
         return self._joined
+
+
+def _used_hosted(message: Message, kit: Toolset) -> bool:
+    """Whether the provider has run tools of its own for an answer."""
+    return any(isinstance(part, ProviderBlock | Citation) for part in message.parts) and any(
+        isinstance(one, HostedTool) for one in kit.schemas
+    )

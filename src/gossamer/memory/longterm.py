@@ -64,7 +64,7 @@ class Memory:
     Around a run, what fits the prompt is retrieved before it and stands behind the history in a message of its own;
     afterwards a model extracts what is worth remembering, in the background. With tools, the agent does both itself.
 
-    Memories of kind `personal` belong to a user and are shown in no other user's run; those of kind `task` and `tool`
+    Memories of kind `personal` belong to a user and are retrieved in no other user's run; those of kind `task` and `tool`
     belong to an agent, by its name, and are shown to all its users. A run without a user has no personal memories.
 
     Safe to share between agents, runs, threads and event loops. `async with` extracts what waits at its end; a memory
@@ -80,8 +80,8 @@ class Memory:
         model: extracts; the agent's own where None.
         embedder: makes vectors, so that memories are found by what they mean beside their words. Needs numpy.
         max_memories: how many a user, or an agent, may have; beyond, those of least use go.
-        max_waiting: how many extractions of an agent may wait, in the store; beyond, the oldest are dropped, which is
-            logged and counted.
+        max_waiting: how many extractions of an agent may wait, in the store, beside those under way; beyond, the oldest
+            are dropped, which is logged and counted.
         half_life_days: days after which a memory that nobody said or used counts for half as much when one must go, and
             for three quarters when those that were found are put in order.
 
@@ -251,16 +251,14 @@ class Memory:
     ) -> str:
         """Remember a text; see `record`, and `StoredMemory` for where it came from."""
         owner = self._owner(user, agent)
-        text = clean(text)
+        text, tool = _text("text", text), _text("tool", tool)[:200]
         if not text or len(text) > MOST_CHARACTERS:
             raise ArgumentError(
                 f"a memory must have from 1 to {MOST_CHARACTERS} characters, not {len(text)}; say it in a sentence or two"
             )
-        if not 0 <= importance <= 1:
+        if not isinstance(importance, int | float) or not 0 <= importance <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"importance must be from 0 to 1, not {importance!r}")
-        new = NewMemory(
-            new_id(), text, clean(tool)[:200], importance, user, session, run, dict(metadata or {})
-        )
+        new = NewMemory(new_id(), text, tool, importance, user, session, run, dict(metadata or {}))
         (kept,) = await self._put(owner, [new])
         return kept
 
@@ -290,9 +288,9 @@ class Memory:
             MemoryOwnerError: it is not said whose.
             StoreError: the store could not be asked.
         """
-        if limit < 1:
-            raise ArgumentError(f"limit must be at least 1, not {limit}")
-        memories = await self._search(self._owner(user, agent), clean(query), limit, tool)
+        _check_limit(limit)
+        query, tool = _text("query", query), _text("tool", tool)
+        memories = await self._search(self._owner(user, agent), query, limit, tool)
         self._note_uses(memories)
         return memories
 
@@ -312,6 +310,7 @@ class Memory:
             limit: the most that are given.
             before: only those changed before this time, in seconds since the epoch; for the next page.
         """
+        _check_limit(limit)
         return await self._store.memories.read(self._owner(user, agent), limit=limit, before=before)
 
     async def forget(self, id: str, *, user: str | None = None, agent: str | None = None) -> bool:  # noqa: A002
@@ -546,6 +545,17 @@ class Memory:
         updated = await self._embedded([memory for one, memory in made.items() if one.action == "update"])
         gone = [one.memory for one in proposals if one.action == "delete" and one.memory]
         await self._put(owner, added, updated=updated, forget=gone, claimed=claimed)
+
+
+def _text(what: str, given: str) -> str:
+    if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"{what} must be text, not {type(given).__name__}")
+    return clean(given)
+
+
+def _check_limit(limit: int) -> None:
+    if type(limit) is not int or limit < 1:
+        raise ArgumentError(f"limit must be a whole number of at least 1, not {limit!r}")
 
 
 def _tell_failure(future: asyncio.Future[None]) -> None:

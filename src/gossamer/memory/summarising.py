@@ -131,12 +131,16 @@ async def summary_texts(
         used.append(response.usage)
         return response.message.text.strip() or ValueError("the summary is empty")
 
-    if len(materials) == 1:
-        texts = [await summarise(materials[0])]
-    else:
-        tasks = [asyncio.ensure_future(summarise(material)) for material in materials]
-        await wait_together(tasks)
-        texts = [task.result() for task in tasks]
+    try:
+        if len(materials) == 1:
+            texts = [await summarise(materials[0])]
+        else:
+            tasks = [asyncio.ensure_future(summarise(material)) for material in materials]
+            await wait_together(tasks)
+            texts = [task.result() for task in tasks]
+    except BaseException:  # the run is stopped: what was made is not used, and was paid for
+        context.usage += sum(used, Usage())
+        raise
     if budget is not None:
         budget.counted = counted  # what the provider counted last of the conversation itself
     return texts, sum(used, Usage())

@@ -102,7 +102,7 @@ class Tally:
     def around(self, words: str | None, tools: Sequence[Any], schema: Any) -> int:
         """Count what a request holds beside its messages; counted again where something of it is another."""
         before = self._around
-        if before[0] is not words or before[1] is not tools or before[2] is not schema or not before[3]:
+        if before[0] != words or before[1] is not tools or before[2] is not schema or not before[3]:
             before = self._around = (words, tools, schema, count_around(words, tools, schema, self.tokenizer))
         return before[3]
 
@@ -115,7 +115,9 @@ class Tally:
         return self._counts[position - self.first]
 
     def _begin(self, view: View, count: CountTokens) -> None:
-        """Follow another list."""
+        """Follow another list, or count it otherwise."""
+        if count is not self.tokenizer:
+            self._around = (None, None, None, 0)
         self._items, self.tokenizer, self._counts = view.items, count, []
         self.first = self.checked = view.start
         self.sums, self.fixed, self.marks, self.long = [0], [0], [0], []

@@ -50,6 +50,10 @@ _LINKED_MEDIA = 1_500  # by URL: nobody knows how large
 # How a model's ratio follows what its provider counts: the share of the new in it, and the bounds.
 _WEIGHT = 0.3
 _BOUNDS = (0.25, 4.0)
+
+# Tokens that are taken to be counted alike on both sides, beside those of a request: what a provider adds to each request,
+# such as words around tools, is most of a short one and would be taken for the ratio of a long one.
+_ALIKE = 1_000
 _MAX_MODELS = 1000
 
 
@@ -79,7 +83,8 @@ class TokenCounter:
 
     Each model has a ratio between what its provider counted and what was counted here; it begins at 1, takes the
     first answer's whole and follows the later ones by three tenths, between a quarter and four. So it also makes up
-    for what a provider adds to a request, and for a tokenizer that is not quite the model's.
+    for what a provider adds to a request, and for a tokenizer that is not quite the model's. A short request says little
+    of it.
 
     Safe to share between runs and threads. Keeps the ratios of 1,000 models.
 
@@ -142,7 +147,7 @@ class TokenCounter:
             return
         key = (model.name, self.tokenizer(model) is estimate)
         least, most = _BOUNDS
-        seen = min(max(input_tokens / counted, least), most)
+        seen = min(max((input_tokens + _ALIKE) / (counted + _ALIKE), least), most)
         before = self._ratios.get(key)
         if before is None and len(self._ratios) >= _MAX_MODELS:
             self._ratios.clear()

@@ -67,11 +67,13 @@ class Held(msgspec.Struct, frozen=True):
     Attributes:
         fence: goes with each append; a later holder has another one, and appends with this one are refused then.
         length: how many records its journal has.
+        created: when it was made; another one of that id, made after this one was deleted, has another time.
         is_new: whether it was made by this, so that nothing is to be loaded.
     """
 
     fence: int
     length: int
+    created: float
     is_new: bool = False
 
 
@@ -96,6 +98,7 @@ class StoredSession(msgspec.Struct, frozen=True):
 
     Attributes:
         length: how many records its journal has.
+        created: see `Held`.
         initial: the state that it began with, as JSON data.
         snapshot: where it stood, or None where all records are in `tail`.
         said: the records of the snapshot's ranges, by place.
@@ -104,6 +107,7 @@ class StoredSession(msgspec.Struct, frozen=True):
     """
 
     length: int
+    created: float
     initial: Any
     snapshot: StoredSnapshot | None
     said: dict[int, Record]
@@ -122,7 +126,7 @@ class Append(msgspec.Struct, frozen=True):
         records: the records.
         snapshot: replaces the session's snapshot, or None.
         release: whether the session is let go.
-        paused: whether it waits for decisions, where it is let go.
+        paused: whether it waits for decisions, where it is let go; without records it waits if it did.
     """
 
     session: str
@@ -137,8 +141,9 @@ class Append(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Keeps sessions, each with its journal, beyond the life of a process.
 
-    Safe to share between runs, event loops and threads. What a call has given back is on disk. Nothing here blocks an
-    event loop.
+    Safe to share between runs, event loops and threads. What a call has given back is on disk, and whoever reads from
+    then on reads it, in any process; what is still being written a read may see or not, as it does not wait in the
+    writers' line. Whoever holds a session has all that was appended to it before. Nothing here blocks an event loop.
 
     Raises:
         StoreError: each method, where the store cannot do what it is asked; one of its children says why.

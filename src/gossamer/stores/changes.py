@@ -179,7 +179,8 @@ def lost(session: str, ours: bool | None) -> SessionLostError:
         return SessionLostError(f"session {session!r} was deleted while a run held it")
     if ours:
         return SessionLostError(
-            f"session {session!r} has lost records; its database was put back to an older state"
+            f"session {session!r} lacks the records before these: an earlier write of them was refused, or its "
+            "database was put back to an older state"
         )
     return SessionLostError(
         f"another process holds session {session!r} by now; what this run did since is not stored"

@@ -105,7 +105,7 @@ class PostgresStore:
 
         try:
             return await self._lifetime.submit(ask)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # nobody waits any more
             opened, hold = asked[0]
             opened.write(sql.LetGo(opened, hold), always=True)
             raise
@@ -262,6 +262,8 @@ class _Opened:
             more = False
             batch: Batch | None = None
             try:
+                if self.holds.untold:
+                    sql.tell(self._link.connected(), self.holds)
                 batch = Batch(self._link.connected(), self.holds.token, self.clock)
                 self._write_in_one_transaction(batch, jobs)
             except Exception as error:  # noqa: BLE001 - whoever waits is told, and the thread goes on

@@ -36,6 +36,7 @@ class Row(msgspec.Struct):
         number: its key.
         fence: see `Held`.
         length: how many records its journal has.
+        created: see `Held`.
         holder: names who holds it, or None.
         is_new: whether this transaction has made it.
         is_changed: whether it is to be written.
@@ -47,6 +48,7 @@ class Row(msgspec.Struct):
     number: int
     fence: int
     length: int
+    created: float
     holder: str | None
     is_new: bool = False
     is_changed: bool = False
@@ -95,7 +97,7 @@ class Batch:
         with connection.pipeline():
             connection.execute("BEGIN")
             rows = connection.execute(
-                "SELECT id, number, fence, length, holder FROM sessions WHERE id = ANY(%b)"
+                "SELECT id, number, fence, length, created, holder FROM sessions WHERE id = ANY(%b)"
                 " ORDER BY number FOR NO KEY UPDATE",  # in one order, so that two processes never wait for each other
                 (list(ids),),
                 binary=True,
@@ -137,7 +139,7 @@ class Batch:
             binary=True,
         )
         for id_, number, fence in made:
-            self.rows[id_] = Row(number, fence, 0, self._token, is_new=True)
+            self.rows[id_] = Row(number, fence, 0, now, self._token, is_new=True)
 
     def is_alive(self, token: str) -> bool:
         """Whether the process is alive that names itself so."""

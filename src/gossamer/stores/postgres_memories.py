@@ -47,6 +47,9 @@ Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 # How many memories one search ranks: of those that have a word of the query the newest.
 _MOST_RANKED = 1_000
 
+# Extractions that are looked at together for one that is free.
+_JOBS = 100
+
 # Stems and stop words of English; words of other languages stay as they are.
 _LANGUAGE = "english"
 
@@ -249,14 +252,14 @@ def _queue(connection: Connection, one: Extraction, most: int) -> int:
     )
     waiting = _one(
         connection,
-        "SELECT count(*) FROM memory_jobs WHERE kind = %s AND agent = %s",
+        "SELECT count(*) FROM memory_jobs WHERE kind = %s AND agent = %s AND holder IS NULL",
         (one.owner.kind, one.agent),
     )
     if waiting <= most:
         return 0
     return connection.execute(
         "DELETE FROM memory_jobs WHERE number IN (SELECT number FROM memory_jobs WHERE kind = %s AND agent = %s"
-        " ORDER BY number LIMIT %s)",
+        " AND holder IS NULL ORDER BY number LIMIT %s)",
         (one.owner.kind, one.agent, waiting - most),
     ).rowcount
 
@@ -276,30 +279,33 @@ class _Claim:
         """Take the oldest that is due and free; one that another process takes in this moment is left to it."""
         claims, alive = self._claims, None
         next_due: float | None = None
-        rows = connection.execute(
-            "SELECT number, attempts, holder, due FROM memory_jobs"
-            " WHERE kind = %s AND (%s::text[] IS NULL OR agent = ANY(%s)) ORDER BY number",
-            (self._kind, self._agents, self._agents),
-        ).fetchall()
-        for number, attempts, holder, due in rows:
-            if holder is not None:
-                alive = alive_tokens(connection) if alive is None else alive
-                if claims.is_held(str(number)) if holder == claims.token else holder in alive:
+        last, full = 0, True
+        while full:
+            rows = connection.execute(
+                "SELECT number, attempts, holder, due FROM memory_jobs WHERE kind = %s AND number > %s"
+                " AND (%s::text[] IS NULL OR agent = ANY(%s)) ORDER BY number LIMIT %s",
+                (self._kind, last, self._agents, self._agents, _JOBS),
+            ).fetchall()
+            for last, attempts, holder, due in rows:
+                if holder is not None:
+                    alive = alive_tokens(connection) if alive is None else alive
+                    if claims.is_held(str(last)) if holder == claims.token else holder in alive:
+                        continue
+                if due > self._now:
+                    next_due = due if next_due is None else min(next_due, due)
                     continue
-            if due > self._now:
-                next_due = due if next_due is None else min(next_due, due)
-                continue
-            taken = connection.execute(
-                "UPDATE memory_jobs SET holder = %s, attempts = attempts + 1"
-                " WHERE number = %s AND attempts = %s AND holder IS NOT DISTINCT FROM %s"
-                ' RETURNING attempts, name, agent, "user", session, run, material',
-                (claims.token, number, attempts, holder),
-            ).fetchone()
-            if taken is not None:
-                count, name, *rest = taken
-                claims.take(str(number), count, self._loop)
-                self._taken = str(number), count
-                return Claimed(number, count, Extraction(MemoryOwner(self._kind, name), *rest))
+                taken = connection.execute(
+                    "UPDATE memory_jobs SET holder = %s, attempts = attempts + 1"
+                    " WHERE number = %s AND attempts = %s AND holder IS NOT DISTINCT FROM %s"
+                    ' RETURNING attempts, name, agent, "user", session, run, material',
+                    (claims.token, last, attempts, holder),
+                ).fetchone()
+                if taken is not None:
+                    count, name, *rest = taken
+                    claims.take(str(last), count, self._loop)
+                    self._taken = str(last), count
+                    return Claimed(last, count, Extraction(MemoryOwner(self._kind, name), *rest))
+            full = len(rows) == _JOBS
         return next_due
 
     def undo(self) -> None:
@@ -474,17 +480,21 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
     words = [index_words(word) for word in query_words(query.text)]
     if not words:
         return []
-    scope = _scope(owner)
+    # Where most memories are the owner's, to leave others out afterwards is cheaper than to look it up.
+    total = _one(connection, "SELECT coalesce(max(number), 0) FROM memories", ())
+    is_most = 2 * count > total
+    whose = owner if is_most else f"'{_scope(owner)}'"
+    matching = "owner = %s AND words @@ {}" if is_most else "words @@ (%s::text::tsquery && {})"
     # How frequent a word is the planner cannot know beforehand: it would read the whole table for one that is rare.
     connection.execute(
         "SELECT set_config('enable_seqscan', 'off', true), set_config('plan_cache_mode', 'force_custom_plan', true)"
     )
     frequencies = connection.execute(
-        "SELECT word, (SELECT count(*) FROM (SELECT FROM memories WHERE words @@ (%s::text::tsquery && asked) LIMIT %s)"
+        f"SELECT word, (SELECT count(*) FROM (SELECT FROM memories WHERE {matching.format('asked')} LIMIT %s)"  # noqa: S608 - ours
         " AS few) FROM"
         " (SELECT word, phraseto_tsquery(%s::regconfig, word) AS asked FROM unnest(%s::text[]) AS one (word)) AS queries"
         " WHERE numnode(asked) > 0",  # none is left of a stop word
-        (f"'{scope}'", _MOST_RANKED + 1, _LANGUAGE, list(dict.fromkeys(words))),
+        (whose, _MOST_RANKED + 1, _LANGUAGE, list(dict.fromkeys(words))),
     ).fetchall()
     chosen: list[tuple[str, float]] = []
     left = _MOST_RANKED
@@ -499,11 +509,11 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
         return []
     if left < 0:  # the rarest is frequent: the newest memories are read, as soon so many have it
         connection.execute("SET LOCAL enable_bitmapscan = off")
+    found = matching.format("(SELECT string_agg('(' || query::text || ')', '|')::tsquery FROM asked)")
     return connection.execute(
-        "WITH asked AS (SELECT phraseto_tsquery(%s::regconfig, word) AS query, weight"
+        "WITH asked AS (SELECT phraseto_tsquery(%s::regconfig, word) AS query, weight"  # noqa: S608 - as above
         " FROM unnest(%s::text[], %s::float8[]) AS one (word, weight)),"
-        " found AS (SELECT number, words FROM memories WHERE words @@ (%s::text::tsquery && (SELECT"
-        " string_agg('(' || query::text || ')', '|')::tsquery FROM asked)) AND (%s = '' OR tool = %s)"
+        f" found AS (SELECT number, words FROM memories WHERE {found} AND (%s = '' OR tool = %s)"
         " ORDER BY number DESC LIMIT %s)"
         " SELECT number, sum(weight) AS score FROM found JOIN asked ON words @@ query"
         " GROUP BY number ORDER BY score DESC, number DESC LIMIT %s",
@@ -511,7 +521,7 @@ def _by_words(connection: Connection, owner: int, count: int, query: MemoryQuery
             _LANGUAGE,
             [word for word, _ in chosen],
             [weight for _, weight in chosen],
-            f"'{scope}'",
+            whose,
             query.tool,
             query.tool,
             _MOST_RANKED,

@@ -42,6 +42,7 @@ __all__ = [
     "list_sessions",
     "load",
     "read",
+    "tell",
 ]
 
 Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
@@ -115,13 +116,13 @@ class Hold:
         elif holds.is_held(session):
             raise _busy(session)
         holds.take(session, row.fence, self._loop)
-        self.held = Held(row.fence, row.length, row.is_new)
+        self.held = Held(row.fence, row.length, row.created, row.is_new)
         return self.held
 
     def undo(self) -> None:
         """Hold it no longer."""
         if self.held is not None:
-            self._holder.holds.let_go(self.session, self.held.fence)
+            self._holder.holds.let_go_untold(self.session, self.held.fence)
             self.held = None
 
 
@@ -144,12 +145,23 @@ class LetGo:
             self._holder.holds.let_go(self.session, held.fence)
             if row is not None and row.fence == held.fence:
                 row.holder = None
+                row.is_new = False  # for who takes hold of it next
                 row.is_changed = True
 
     def undo(self) -> None:
         """It stays let go in this process, which is what counts while it lives."""
         if self._hold.held is not None:
-            self._holder.holds.let_go(self.session, self._hold.held.fence)
+            self._holder.holds.let_go_untold(self.session, self._hold.held.fence)
+
+
+def tell(connection: Connection, holds: Holds) -> None:
+    """Write of sessions that they were let go, where that could not be written before."""
+    connection.execute(
+        "UPDATE sessions SET holder = NULL FROM unnest(%b::text[], %b::bigint[]) AS untold (session, at)"
+        " WHERE id = session AND fence = at AND holder = %b",
+        (list(holds.untold), list(holds.untold.values()), holds.token),
+    )
+    holds.untold.clear()
 
 
 class AppendRecords:
@@ -185,28 +197,32 @@ class AppendRecords:
         if append.release:  # whatever comes of it
             self._holder.holds.let_go(append.session, append.fence)
         row = batch.rows.get(append.session)
-        if row is None or row.fence != append.fence or row.length < append.place:
-            raise lost(append.session, None if row is None else row.fence == append.fence)
-        if self._refused is not None:
+        if row is None or row.fence != append.fence:
+            raise lost(append.session, None if row is None else False)
+        if self._refused is not None or row.length < append.place:
             if append.release:
                 row.holder = None
                 row.is_changed = True
-            raise self._refused
+            raise self._refused or lost(append.session, True)
         new = self._records[row.length - append.place :]
         if len(new) < len(self._records):
             changes = changes_of(append.records[len(self._records) - len(new) :])
         batch.add_media(row, self.media)
         batch.add_records(row, new)
-        row.change(changes, paused=append.paused, at=self._holder.clock.now())
+        if new:
+            row.change(changes, paused=append.paused, at=self._holder.clock.now())
+        if append.paused:
+            row.paused = row.is_changed = True
         if append.release:
             row.holder = None
+            row.is_changed = True
         if self._snapshot is not None:
             batch.snapshots[row.number] = self._snapshot
 
     def undo(self) -> None:
         """A session that was let go stays so."""
         if self._append.release:
-            self._holder.holds.let_go(self._append.session, self._append.fence)
+            self._holder.holds.let_go_untold(self._append.session, self._append.fence)
 
 
 _FOUND = {column: f'SELECT number FROM sessions WHERE "{column}" = %s' for column in ("id", "user")}  # noqa: S608 - names of ours
@@ -277,14 +293,14 @@ def _busy(session: str) -> SessionBusyError:
 def load(connection: Connection, session: str) -> StoredSession | None:
     """Load what is needed to go on with a session; see `Store.load`."""
     row = connection.execute(
-        "SELECT number, length, initial, run, at, ranges, data, inserted, media"
+        "SELECT number, length, created, initial, run, at, ranges, data, inserted, media"
         " FROM sessions LEFT JOIN snapshots ON session = number WHERE id = %s",
         (session,),
         binary=True,
     ).fetchone()
     if row is None:
         return None
-    number, length, initial, run, at, ranges, data, inserted, media = row
+    number, length, created, initial, run, at, ranges, data, inserted, media = row
     spans: tuple[tuple[int, int], ...] = ()
     if at is not None:
         spans = msgspec.json.decode(ranges, type=tuple[tuple[int, int], ...])
@@ -305,7 +321,7 @@ def load(connection: Connection, session: str) -> StoredSession | None:
                 (number, f"{run}/", f"{run}0"),  # "0" comes behind "/"
             ).fetchall()
         )
-    return StoredSession(length, msgspec.json.decode(initial), snapshot, said, tail, children)
+    return StoredSession(length, created, msgspec.json.decode(initial), snapshot, said, tail, children)
 
 
 def read(connection: Connection, session: str, begin: int, end: int) -> list[Record]:

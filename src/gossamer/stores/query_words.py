@@ -15,13 +15,17 @@ _MOST_CHARACTERS = 10_000
 # Scripts that are written without spaces between words: Han, Hiragana, Katakana, Hangul.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 _LETTER = re.compile(f"([{_UNSPACED}])")
-_WORD = re.compile(f"[{_UNSPACED}]+|[^\\W_{_UNSPACED}]+")
+# The blocks of these scripts have marks in them, such as the dot between foreign names, and places without a letter.
+_WORD = re.compile(f"(?:(?=\\w)[{_UNSPACED}])+|[^\\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 
 
 def spaced(text: str) -> str:
-    """Give a text as it is indexed: letters of scripts without spaces stand apart, as words of their own."""
-    return _LETTER.sub(r" \1 ", text).replace("\x00", " ")
+    """Give a text as it is indexed: letters of scripts without spaces stand apart, as words of their own.
+
+    Case is folded as in a query's words: an index that knows small letters alone takes "ß" and "ss" for two.
+    """
+    return _LETTER.sub(r" \1 ", text.casefold()).replace("\x00", " ")
 
 
 def index_words(text: str) -> str:

@@ -107,7 +107,7 @@ class SQLiteStore:
 
         try:
             return await self._lifetime.submit(ask)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # nobody waits any more
             opened, hold = asked[0]
             opened.write(sql.LetGo(opened, hold), always=True)
             raise
@@ -193,6 +193,7 @@ class _Opened:
         self._presence: Presence | None = None
         self._connecting = Lock()
         self._paused: list[StoreThread] = []
+        self._threads = 1 if path is None else 2
         self._writing: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._writer = StoreThread("write", self._write_together, self._close_writing)
@@ -283,12 +284,15 @@ class _Opened:
             connection = self._writing
             connection.execute("BEGIN IMMEDIATE")
             try:
+                if self.holds.untold:
+                    sql.tell(connection, self.holds)
                 for job in jobs:
                     try:
                         job.result = job.work.do(connection)
                     except GossamerError as error:  # before it wrote anything
                         job.error = error
                 connection.execute("COMMIT")
+                self.holds.untold.clear()
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -356,12 +360,18 @@ class _Opened:
     def _close_writing(self) -> None:
         if self._writing is not None:
             self._writing.close()
-        if self._presence is not None:
-            self._presence.end()
+        self._end_thread()
 
     def _close_reading(self) -> None:
         if self._reading is not None:
             self._reading.close()
+        self._end_thread()
+
+    def _end_thread(self) -> None:
+        with self._connecting:
+            self._threads -= 1
+            if not self._threads and self._presence is not None:  # either may have begun it
+                self._presence.end()
 
     def _as_ours(self, error: Exception) -> GossamerError:
         if isinstance(error, GossamerError):

@@ -58,7 +58,7 @@ class Queue(Work):
         self._most = most
 
     def do(self, connection: sqlite3.Connection) -> int:
-        """Put it down; tell how many older ones were dropped for it."""
+        """Put it down; tell how many older ones were dropped for it, none of those that are under way."""
         one = self._extraction
         connection.execute(
             "INSERT INTO memory_jobs (kind, name, agent, user, session, run, material) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -66,13 +66,14 @@ class Queue(Work):
             (one.owner.kind, one.owner.name, one.agent, one.user, one.session, one.run, one.material),
         )
         waiting = connection.execute(
-            "SELECT count(*) FROM memory_jobs WHERE kind = ? AND agent = ?", (one.owner.kind, one.agent)
+            "SELECT count(*) FROM memory_jobs WHERE kind = ? AND agent = ? AND holder IS NULL",
+            (one.owner.kind, one.agent),
         ).fetchone()[0]
         if waiting <= self._most:
             return 0
         return connection.execute(
             "DELETE FROM memory_jobs WHERE number IN (SELECT number FROM memory_jobs WHERE kind = ? AND agent = ?"
-            " ORDER BY number LIMIT ?)",
+            " AND holder IS NULL ORDER BY number LIMIT ?)",
             (one.owner.kind, one.agent, waiting - self._most),
         ).rowcount
 
@@ -99,7 +100,7 @@ class Claim:
         rows = connection.execute(
             f"SELECT number, holder, due FROM memory_jobs WHERE {where} ORDER BY number",  # noqa: S608 - as above
             values,
-        ).fetchall()
+        )
         for number, holder, due in rows:
             if holder is not None:
                 if holder not in alive:
@@ -109,6 +110,7 @@ class Claim:
             if due > self._now:
                 next_due = due if next_due is None else min(next_due, due)
                 continue
+            rows.close()
             connection.execute(
                 "UPDATE memory_jobs SET holder = ?, attempts = attempts + 1 WHERE number = ?",
                 (ours.claims.token, number),

@@ -40,6 +40,7 @@ __all__ = [
     "list_sessions",
     "load",
     "read",
+    "tell",
 ]
 
 ResultT = TypeVar("ResultT")
@@ -94,7 +95,7 @@ class Hold:
         """Take hold, or make the session and hold it."""
         session, holds = self.session, self._holder.holds
         row = connection.execute(
-            "SELECT number, fence, length, holder FROM sessions WHERE id = ?", (session,)
+            "SELECT number, fence, length, created, holder FROM sessions WHERE id = ?", (session,)
         ).fetchone()
         is_new = row is None
         if row is None:
@@ -102,7 +103,7 @@ class Hold:
                 secrets.randbits(48),
                 0,
             )  # so that it is none of a session of this id that was deleted
-            now = self._holder.clock.now()
+            created = self._holder.clock.now()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -110,15 +111,15 @@ class Hold:
                     session,
                     self._parent_in(connection),
                     self._inside,
-                    now,
-                    now,
+                    created,
+                    created,
                     self._data,
                     fence,
                     holds.token,
                 ),
             )
         else:
-            number, fence, length, holder = row
+            number, fence, length, created, holder = row
             if holder is not None and (
                 holds.is_held(session) if holder == holds.token else self._holder.is_alive(holder)
             ):
@@ -128,7 +129,7 @@ class Hold:
                 "UPDATE sessions SET fence = ?, holder = ? WHERE number = ?", (fence, holds.token, number)
             )
         holds.take(session, fence, self._loop)
-        self.held = Held(fence, length, is_new)
+        self.held = Held(fence, length, created, is_new)
         return self.held
 
     def _parent_in(self, connection: sqlite3.Connection) -> int | None:
@@ -142,7 +143,7 @@ class Hold:
     def undo(self) -> None:
         """Hold it no longer."""
         if self.held is not None:
-            self._holder.holds.let_go(self.session, self.held.fence)
+            self._holder.holds.let_go_untold(self.session, self.held.fence)
             self.held = None
 
 
@@ -168,14 +169,22 @@ class LetGo:
     def undo(self) -> None:
         """It stays let go in this process, which is what counts while it lives."""
         if self._hold.held is not None:
-            self._holder.holds.let_go(self._hold.session, self._hold.held.fence)
+            self._holder.holds.let_go_untold(self._hold.session, self._hold.held.fence)
+
+
+def tell(connection: sqlite3.Connection, holds: Holds) -> None:
+    """Write of sessions that they were let go, where that could not be written before."""
+    connection.executemany(
+        "UPDATE sessions SET holder = NULL WHERE id = ? AND fence = ? AND holder = ?",
+        [(session, fence, holds.token) for session, fence in holds.untold.items()],
+    )
 
 
 _APPEND = (
-    "UPDATE sessions SET length = ?, updated = ?, messages = messages + ?,"
+    "UPDATE sessions SET length = ?, updated = coalesce(?, updated), messages = messages + ?,"
     " title = CASE title WHEN '' THEN coalesce(?, '') ELSE title END,"
     " agent = coalesce(?, agent), user = coalesce(user, ?), run = coalesce(?, run),"
-    " fingerprint = coalesce(?, fingerprint), paused = ?, holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
+    " fingerprint = coalesce(?, fingerprint), paused = coalesce(?, paused), holder = CASE ? WHEN 1 THEN NULL ELSE holder END"
     " WHERE id = ? AND fence = ? AND length = ? RETURNING number"
 )
 
@@ -213,12 +222,12 @@ class AppendRecords:
         row = connection.execute(
             "SELECT fence, length FROM sessions WHERE id = ?", (append.session,)
         ).fetchone()
-        if row is None or row[0] != append.fence or row[1] < append.place:
-            raise lost(append.session, None if row is None else row[0] == append.fence)
-        if self._refused is not None:
+        if row is None or row[0] != append.fence:
+            raise lost(append.session, None if row is None else False)
+        if self._refused is not None or row[1] < append.place:
             if append.release:
                 connection.execute("UPDATE sessions SET holder = NULL WHERE id = ?", (append.session,))
-            raise self._refused
+            raise self._refused or lost(append.session, True)
         there = row[1] - append.place
         self._write(connection, row[1], self._records[there:], changes_of(append.records[there:]))
 
@@ -231,14 +240,14 @@ class AppendRecords:
             _APPEND,
             (
                 place + len(records),
-                self._holder.clock.now(),
+                self._holder.clock.now() if records else None,
                 changes.messages,
                 changes.title,
                 changes.agent,
                 changes.user,
                 changes.run,
                 changes.fingerprint,
-                append.paused,
+                append.paused if records or append.paused else None,
                 append.release,
                 append.session,
                 append.fence,
@@ -268,7 +277,7 @@ class AppendRecords:
     def undo(self) -> None:
         """A session that was let go stays so."""
         if self._append.release:
-            self._holder.holds.let_go(self._append.session, self._append.fence)
+            self._holder.holds.let_go_untold(self._append.session, self._append.fence)
 
 
 _MEDIA_OF = {
@@ -349,11 +358,11 @@ class Read(Generic[ResultT]):
 def load(connection: sqlite3.Connection, session: str) -> StoredSession | None:
     """Load what is needed to go on with a session; see `Store.load`."""
     row = connection.execute(
-        "SELECT number, length, initial, run FROM sessions WHERE id = ?", (session,)
+        "SELECT number, length, created, initial, run FROM sessions WHERE id = ?", (session,)
     ).fetchone()
     if row is None:
         return None
-    number, length, initial, run = row
+    number, length, created, initial, run = row
     snapshot: StoredSnapshot | None = None
     said: dict[int, Record] = {}
     kept = connection.execute(
@@ -376,7 +385,7 @@ def load(connection: sqlite3.Connection, session: str) -> StoredSession | None:
                 (number, f"{run}/", f"{run}0"),  # "0" comes behind "/"
             ).fetchall()
         )
-    return StoredSession(length, msgspec.json.decode(initial), snapshot, said, tail, children)
+    return StoredSession(length, created, msgspec.json.decode(initial), snapshot, said, tail, children)
 
 
 def read(connection: sqlite3.Connection, session: str, begin: int, end: int) -> list[Record]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from gossamer.errors import ArgumentError
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["as_store", "open_store"]
 
 _EXAMPLES = '"sqlite:///chats.db", "postgresql://user:password@host/database" or "memory:"'
+
+_opening = Lock()
 
 
 def open_store(url: str) -> Store:
@@ -28,7 +32,22 @@ def open_store(url: str) -> Store:
     """
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ArgumentError(f"a store is named by a URL such as {_EXAMPLES}, not by {type(url).__name__}")
-    return _open(url)
+    scheme, separator, rest = url.partition(":")
+    with _opening:  # two threads must not make two of one
+        if scheme == "memory" and separator and not rest.strip("/"):
+            return _in_memory()
+        if scheme == "sqlite" and rest.startswith("///") and rest != "///":
+            return _in_file(str(Path(rest[3:]).absolute()))
+        if scheme in {"postgres", "postgresql"}:
+            return _in_postgres(url)
+    raise ArgumentError(f"no store is known at {url[:100]!r}; say {_EXAMPLES}")
+
+
+@functools.cache
+def _in_memory() -> Store:
+    from gossamer.stores.sqlite import SQLiteStore
+
+    return SQLiteStore(":memory:")
 
 
 def as_store(store: Store | str) -> Store:
@@ -47,18 +66,14 @@ def as_store(store: Store | str) -> Store:
 
 
 @functools.lru_cache(maxsize=256)
-def _open(url: str) -> Store:
-    scheme, separator, rest = url.partition(":")
-    if scheme == "memory" and separator and not rest.strip("/"):
-        from gossamer.stores.sqlite import SQLiteStore
+def _in_file(path: str) -> Store:
+    from gossamer.stores.sqlite import SQLiteStore
 
-        return SQLiteStore(":memory:")
-    if scheme == "sqlite" and rest.startswith("///") and rest != "///":
-        from gossamer.stores.sqlite import SQLiteStore
+    return SQLiteStore(path)
 
-        return SQLiteStore(rest[3:])
-    if scheme in {"postgres", "postgresql"}:
-        from gossamer.stores.postgres import PostgresStore
 
-        return PostgresStore(url)
-    raise ArgumentError(f"no store is known at {url[:100]!r}; say {_EXAMPLES}")
+@functools.lru_cache(maxsize=256)
+def _in_postgres(url: str) -> Store:
+    from gossamer.stores.postgres import PostgresStore
+
+    return PostgresStore(url)

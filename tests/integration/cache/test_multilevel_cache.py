@@ -305,6 +305,27 @@ async def test_a_change_voids_a_computation_under_way(a, b, change, where):
     assert await b.get("k") == "new"
 
 
+async def test_who_waited_for_another_process_has_its_value_in_memory(a, b):
+    """That the other one stored it is no reason not to keep it."""
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def compute():
+        began.set()
+        await go.wait()
+        return "value"
+
+    computing = asyncio.create_task(a.get_or_compute("k", compute, tags=("t",)))
+    await began.wait()
+    waiting = asyncio.create_task(b.get_or_compute("k", lambda: asyncio.sleep(0, "other"), tags=("t",)))
+    flights = b._tiers.on_loop.here().flights.flights
+    await eventually(lambda: "k" in flights and flights["k"].woken._waiters)
+    go.set()
+    assert await asyncio.gather(computing, waiting) == ["value", "value"]
+    assert b.peek("k", GONE) == "value"
+    await a.drop_tag("t")
+    await eventually(lambda: b.peek("k", GONE) == GONE)
+
+
 # --- deafness -------------------------------------------------------------------------------------------------------
 
 

@@ -106,7 +106,7 @@ async def test_an_append_whose_answer_got_lost_is_not_written_twice(place: Place
 async def test_an_append_behind_the_end_is_refused(place: Place) -> None:
     store = place.open()
     held = await store.hold("s")
-    with pytest.raises(SessionLostError, match="lost records"):
+    with pytest.raises(SessionLostError, match="lacks the records"):
         await store.append(Append("s", held.fence, 5, [said("a")]))
 
 

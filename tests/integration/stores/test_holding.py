@@ -13,7 +13,7 @@ import pytest
 from tests.integration.stores.places import ROOT, Place
 
 from gossamer import Agent, Approve, Message, Session, ToolCall, tool
-from gossamer.errors import SessionBusyError, SessionLostError, StoreBusyError
+from gossamer.errors import SessionBusyError, SessionLostError, StoreBusyError, StoreError
 from gossamer.models import ScriptedModel
 from gossamer.records import MessageRecord, RunFinishedRecord
 from gossamer.stores import Append, SQLiteStore
@@ -288,6 +288,37 @@ async def _hold_patiently(store, session: str):
             return await store.hold(session)
         except SessionBusyError:
             await asyncio.sleep(0)
+
+
+async def test_a_stream_that_is_dropped_while_it_takes_hold_holds_nothing(place: Place) -> None:
+    store = place.open()
+    await agent.run("One", session=Session("s", store=store))
+    stream = agent.stream("Two", session=Session("s", store=store))
+    step = stream.__anext__()
+    step.send(None)  # asks for the session
+    step.close()
+    del step, stream
+    async with asyncio.timeout(10):
+        await agent.run("Three", session=Session("s", store=store))
+
+
+async def test_a_session_is_free_for_others_whose_last_records_were_refused(shared: Place) -> None:
+    store, other = shared.open(), shared.open()
+    bad = Message("user", Message.user("x").parts, provider={"dialect": object()})
+    with pytest.raises(StoreError, match="no JSON form"):
+        await agent.run([bad], session=Session("s", store=store))
+    assert (await other.hold("s")).length == 0
+
+
+async def test_what_a_dropped_run_could_not_store_does_not_harm_the_next_one(place: Place) -> None:
+    session = Session("s", store=place.open())
+    bad = Message("user", Message.user("x").parts, provider={"dialect": object()})
+    stream = agent.stream([bad], session=session)
+    await anext(stream)
+    del stream
+    gc.collect()
+    result = await agent.run("Fine", session=session)
+    assert [message.text for message in result.messages] == ["Fine", "heard Fine"]
 
 
 def test_what_a_loop_held_that_was_closed_is_free(place: Place) -> None:

@@ -18,6 +18,7 @@ from tests.services import Postgres, postgres_server
 from gossamer import Agent, Message, Session, stores
 from gossamer.errors import (
     ArgumentError,
+    SessionBusyError,
     SessionLostError,
     StoreBusyError,
     StoreDamagedError,
@@ -417,6 +418,11 @@ async def test_a_full_disk(postgres: Postgres, opened, schema: str) -> None:
     )
     with pytest.raises(StoreFullError, match="make room"):
         await agent.run("two", session=session)
+    held = await store.hold("t")
+    other = opened(postgres.url())
+    there = await other.hold("s")  # is free for others with the next write
+    await other.append(Append("s", there.fence, there.length, [], release=True))
+    await store.append(Append("t", held.fence, held.length, [], release=True))
     assert texts(await store.read("s", 0, 99)) == ["one", "heard one"]
     postgres.execute(f"DROP TRIGGER full_ ON {schema}.records")
     await agent.run("three", session=session)
@@ -448,6 +454,27 @@ async def test_a_batch_is_a_handful_of_statements(
     assert batches < 30
     assert len(asked) == 5 * batches
     assert postgres.execute(f"SELECT count(*), sum(length) FROM {schema}.sessions") == [(300, 300)]
+
+
+async def test_who_makes_a_session_after_one_who_gave_up_holds_it(
+    postgres: Postgres, opened, schema: str
+) -> None:
+    store, other = opened(postgres.url()), opened(postgres.url())
+    held = await store.hold("first")
+    with psycopg.connect(postgres.url()) as connection:
+        connection.execute(f'SELECT FROM "{schema}".sessions FOR UPDATE')
+        writing = store.append(Append("first", held.fence, 0, [], release=True))  # waits for the lock
+        await asyncio.sleep(0.2)
+        given_up = asyncio.ensure_future(store.hold("s"))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        holding = asyncio.ensure_future(store.hold("s"))
+        await asyncio.sleep(0)
+    await writing
+    await holding
+    with pytest.raises(SessionBusyError):
+        await other.hold("s")
 
 
 async def test_deleting_and_writing_the_same_picture_at_once(postgres: Postgres, opened, schema: str) -> None:

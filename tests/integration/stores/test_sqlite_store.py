@@ -71,6 +71,24 @@ async def test_a_url_names_one_store(tmp_path) -> None:
         open_store(tmp_path)  # pyright: ignore[reportArgumentType]
 
 
+def test_a_store_is_one_however_its_url_is_spelled(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = open_store("sqlite:///chats.db")
+    assert open_store("sqlite:///./chats.db") is here
+    assert open_store(f"sqlite:///{tmp_path}/chats.db") is here
+    assert open_store("memory:") is open_store("memory://")
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    assert open_store("sqlite:///chats.db").url == f"sqlite:///{tmp_path}/inside/chats.db"
+
+
+def test_what_is_in_memory_stays_however_many_stores_are_named(tmp_path) -> None:
+    kept = open_store("memory:")
+    for number in range(300):
+        open_store(f"sqlite:///{tmp_path}/{number}.db")
+    assert open_store("memory:") is kept
+
+
 @pytest.mark.parametrize("options", [{"path": "a\x00b"}, {"path": "a", "busy_timeout": -1}], ids=str)
 def test_arguments_that_cannot_be(options: dict) -> None:
     with pytest.raises(ArgumentError):
@@ -223,6 +241,26 @@ async def test_a_file_that_is_locked_while_a_run_is_under_way(tmp_path, opened) 
     assert (info.messages, info.status) == (4, "idle")
 
 
+async def test_a_session_that_could_not_be_let_go_is_free_with_the_next_write(tmp_path, opened) -> None:
+    path = tmp_path / "a.db"
+    store, other = opened(path, busy_timeout=0.05), opened(path)
+    session = Session("s", store=store)
+    connection = sqlite3.connect(path, isolation_level=None)
+
+    async def reply(request):
+        await session.settle()
+        connection.execute("BEGIN IMMEDIATE")
+        return "spoken"
+
+    with pytest.raises(StoreBusyError):
+        await Agent(ScriptedModel(reply)).run("one", session=session)
+    connection.execute("ROLLBACK")
+    connection.close()
+    await agent.run("two", session=Session("t", store=store))
+    assert [info.status for info in await other.list_sessions()] == ["idle", "broken"]
+    assert (await other.hold("s")).length == 2
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     folder = tmp_path / "small"
@@ -305,6 +343,16 @@ async def test_nothing_is_left_beside_the_file(tmp_path, opened) -> None:
     await store.aclose()
     await other.aclose()
     assert [one.name for one in tmp_path.iterdir()] == ["a[b]*.db"]
+
+
+async def test_nothing_is_left_beside_a_file_that_was_read_last(tmp_path) -> None:
+    for _ in range(20):
+        store = SQLiteStore(tmp_path / "chats.db")
+        listing = asyncio.ensure_future(store.list_sessions())
+        await asyncio.sleep(0)
+        await store.aclose()
+        assert await listing == []
+        assert list(tmp_path.glob("*-holder-*")) == []
 
 
 def test_a_process_that_ends_without_closing_loses_nothing(tmp_path) -> None:
