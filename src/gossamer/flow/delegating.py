@@ -15,7 +15,6 @@ from gossamer.errors import ArgumentError, EndRun, LimitError
 from gossamer.flow.course import conversation, course_of, rounds_of
 from gossamer.flow.directing import JUDGE
 from gossamer.flow.plan import plan_of
-from gossamer.limits import Budget
 from gossamer.messages import Message
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.toolkit import Toolkit
@@ -160,7 +159,7 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
                 return await delegate(context, runnable, name, lambda: [*given(context), *said])
             return await delegate(context, runnable, name, lambda: prompt(context))
         except LimitError as error:
-            if _is_limited(context, error):  # it holds for the team too
+            if context.budget is not None and context.budget.is_at(error):  # it holds for the team too
                 # A copy: the error's traceback would keep the run and its agents.
                 course_of(context).stopped = LimitError(
                     str(error), limit=error.limit, allowed=error.allowed, used=error.used
@@ -262,12 +261,6 @@ async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str
     return (
         Message.user(f"What was answered so far:\n\n{heard}\n\nWeigh it, then give your own answer, whole."),
     )
-
-
-def _is_limited(context: RunContext[Any], error: LimitError) -> bool:
-    """Whether a limit that stopped a member is one of the run around it, or of one further out."""
-    budgets: list[Budget] = [] if context.budget is None else context.budget.all()
-    return any(getattr(budget.limits, error.limit) == error.allowed for budget in budgets)
 
 
 @tool(name="ask", timeout=None)

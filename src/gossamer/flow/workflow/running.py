@@ -16,7 +16,6 @@ from gossamer.closing import fail, finish
 from gossamer.context import CallPaused
 from gossamer.errors import (
     ArgumentError,
-    LimitError,
     ResumeError,
     SessionError,
     StepInputError,
@@ -129,7 +128,7 @@ async def execute(
                 _close(execution, branch)
             result = finish(context, began, "stop", "", output)
     except BaseException as error:
-        stopped = workflow.is_stopped_by(error.__cause__ or error, context)
+        stopped = execution.limit_behind(error)
         if isinstance(error, asyncio.CancelledError):
             stopped = context.stopped
         if stopped is None:
@@ -363,17 +362,3 @@ def _close(execution: Execution, branch: Branch) -> None:
         except (ValueError, TypeError):
             if execution.stored:
                 raise
-
-
-def stopped_by(
-    limits: Limits | None, error: BaseException | None, context: WorkflowContext
-) -> LimitError | None:
-    """Give the limit of the run itself that an error came of, None where it is none of it."""
-    around: BaseException | None = error
-    while around is not None:
-        if isinstance(around, LimitError):
-            if context.budget is None or limits is None:
-                return None
-            return around if getattr(limits, around.limit, None) == around.allowed else None
-        around = around.__cause__
-    return None

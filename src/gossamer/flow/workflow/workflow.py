@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from gossamer.context import current_call, open_hubs, session_in_hub
 from gossamer.delegation import delegation
-from gossamer.errors import ArgumentError, LimitError, StepOutputError, WorkflowError
+from gossamer.errors import ArgumentError, StepOutputError, WorkflowError
 from gossamer.flow.workflow.building import Plan, build
 from gossamer.flow.workflow.execution import WorkflowContext
 from gossamer.flow.workflow.outcome import WorkflowResult
 from gossamer.flow.workflow.picture import Picture, draw
-from gossamer.flow.workflow.running import execute, stopped_by
+from gossamer.flow.workflow.running import execute
 from gossamer.flow.workflow.state import check_state
 from gossamer.flow.workflow.steps import StepLike
 from gossamer.flow.workflow.types import check_of
@@ -303,7 +303,3 @@ class Workflow(Generic[InputT, OutputT]):
             return output if check is None else check(output)
         except ValueError as error:
             raise StepOutputError(f"the output of workflow {self.name!r}: {error}") from error
-
-    def is_stopped_by(self, error: BaseException | None, context: WorkflowContext) -> LimitError | None:
-        """Give the limit of the run that an error came of, or None."""
-        return stopped_by(None if context.budget is None else context.budget.limits, error, context)
