@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from gossamer import Agent, Limits, Session, Step, Team, ToolCall, Workflow, tool
+from gossamer import (
+    Agent,
+    Answer,
+    Approve,
+    ArgumentError,
+    HumanInput,
+    Limits,
+    Map,
+    Message,
+    Parallel,
+    Session,
+    Step,
+    Team,
+    ToolCall,
+    Workflow,
+    handoff,
+    sequential_pipeline,
+    tool,
+)
+from gossamer.errors import ResumeError, StepTypeError
 from gossamer.models import ModelResponse, ScriptedModel
+from gossamer.stores import open_store
 from gossamer.usage import Usage
+
+
+async def close_store(url: str) -> None:
+    store = open_store(url)
+    await store.aclose()
 
 
 def saying(name: str, text: str = "ok", **options) -> Agent:
@@ -24,8 +50,6 @@ def endless(name: str, **options) -> Agent:
 
 
 def using(tokens: int) -> ScriptedModel:
-    from gossamer import Message
-
     return ScriptedModel(
         lambda request: ModelResponse(Message.assistant("said"), Usage(tokens, model_calls=1), "stop", "m")
     )
@@ -63,3 +87,123 @@ async def test_the_limit_of_a_team_stops_a_workflow_in_it_and_with_it_the_team(m
     result = await team.run("x")
     assert result.finish_reason == "limit"
     assert result.stopped.limit == "max_tokens"
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+class Quote(msgspec.Struct):
+    amount: int
+
+
+def quoting(name: str) -> Team:
+    leader = Agent(ScriptedModel(lambda request: '{"amount": 3}'), output=Quote)
+    return Team([saying("a")], mode="broadcast", leader=leader, name=name)
+
+
+def amount_of(quote: Quote) -> int:
+    return quote.amount
+
+
+def upper(words: str) -> str:
+    return words.upper()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_an_agent_for_each_item_begins_a_workflow_that_pauses(stored, tmp_path):
+    url = f"sqlite:///{tmp_path / 's.db'}" if stored else None
+    workflow = Workflow("w", [Map(saying("a")), HumanInput("Well?")])
+    session = Session(store=url, id="s") if url else Session()
+    first = await workflow.run(["x", "y"], session=session)
+    again = Session(store=url, id="s") if url else session
+    result = await workflow.resume(again, {first.pending[0].call_id: Answer("yes")})
+    assert result.output == "yes"
+    if url:
+        await close_store(url)
+
+
+async def test_a_team_as_a_step_gives_what_its_leader_declares(tmp_path):
+    workflow = Workflow("w", [quoting("team"), HumanInput("Well?", type=int), str])
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    session = Session(store=url, id="s")
+    first = await workflow.run("x", session=session)
+    result = await workflow.resume(session, {first.pending[0].call_id: Answer(1)})
+    assert result.output == "1"
+    await close_store(url)
+    assert (await Workflow("w", [quoting("team"), amount_of]).run("x")).output == 3
+
+
+def test_what_a_team_gives_is_checked_against_the_next_step():
+    with pytest.raises(StepTypeError, match="Quote"):
+        Workflow("w", [quoting("team"), upper])
+
+
+async def test_a_team_that_routes_gives_what_its_members_do():
+    leader = ScriptedModel(lambda request: ToolCall.of("ask_w"))
+    team = Team([Workflow("w", [lambda _: Quote(4)], output=Quote)], mode="route", leader=leader)
+    assert (await Workflow("outer", [team, amount_of]).run("x")).output == 4
+
+
+async def test_a_workflow_of_words_stands_where_an_agent_does():
+    workflow = Workflow("w", [upper])
+    assert (await sequential_pipeline([saying("a"), workflow], "hi")).output == "OK"
+    assert (
+        await Team([saying("a"), workflow], mode="sequential").run("hi")
+    ).output == "HI\n\nA SAID BEFORE YOU:\n\nOK"
+    session = Session()
+    await saying("before", "so").run("first", session=session)
+    team = Team([workflow, saying("a")], mode="broadcast", context="shared")
+    assert "FIRST\n\nSO\n\nHI" in (await team.run("hi", session=session)).output
+
+
+async def test_a_leader_asks_a_workflow_for_what_it_takes():
+    workflow = Workflow("w", [amount_of])
+    model = ScriptedModel([ToolCall.of("ask_w", prompt={"amount": 2}), "done"])
+    result = await Team([workflow], leader=model).run("hi")
+    assert [part.content for message in result.new if message.role == "tool" for part in message.parts] == [
+        "2"
+    ]
+
+
+# --- questions --------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_does_not_fit_a_workflow_in_a_team_is_refused_and_the_step_still_waits():
+    workflow = Workflow("w", [HumanInput("How many?", type=int), str])
+    team = Team([Team([workflow], mode="broadcast", name="inner"), saying("b")], mode="broadcast")
+    result = await team.run("hi")
+    [pending] = result.pending
+    with pytest.raises(ResumeError, match="int"):
+        await team.resume(result.session, {pending.call_id: Answer("many")})
+    result = await team.resume(result.session, {pending.call_id: Answer(3)})
+    assert "3" in result.output
+    assert not result.pending
+
+
+@pytest.mark.parametrize("name", [None, "go"])
+def test_a_conversation_is_not_handed_to_a_workflow(name):
+    with pytest.raises(ArgumentError, match="Workflow"):
+        handoff(Workflow("w", [upper]), "x", name=name)
+
+
+async def test_arguments_of_an_approval_deep_inside_are_checked_before_anything_is_recorded():
+    @tool(needs_approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        return f"paid {amount}"
+
+    def reply(request):
+        return "done" if request.messages[-1].role == "tool" else ToolCall.of("pay", amount=1)
+
+    payer = Agent(ScriptedModel(reply), name="payer", tools=[pay])
+    workflow = Workflow("w", [Parallel({"a": payer, "b": Team([payer], mode="broadcast")})])
+    team = Team([workflow], mode="broadcast")
+    result = await team.run("hi")
+    assert len(result.pending) == 2
+    ids = [one.call_id for one in result.pending]
+    for call_id in ids:
+        with pytest.raises(ResumeError, match="amount"):
+            await team.resume(result.session, {call_id: Approve({"amount": "much"})})
+    result = await team.resume(result.session, {one: Approve({"amount": 2}) for one in ids})
+    assert result.finish_reason == "stop"
+    assert result.output.count("done") == 2

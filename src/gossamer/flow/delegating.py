@@ -10,7 +10,7 @@ import msgspec
 
 from gossamer.agent import Agent
 from gossamer.context import CallPaused, RunContext
-from gossamer.delegation import Runnable, delegate, delegation_of
+from gossamer.delegation import Runnable, asking_for, delegate, delegation_of
 from gossamer.errors import ArgumentError, EndRun, LimitError
 from gossamer.flow.course import conversation, course_of, rounds_of
 from gossamer.flow.directing import JUDGE
@@ -114,6 +114,10 @@ def driven(runnable: Any) -> Any:
 def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
     """Make the tool with which a leader asks a member in its own words."""
     runnable, name = member.runnable, member.name
+    takes: Any = getattr(runnable, "prompt_type", str)
+    pattern = _asking
+    if takes is not str:  # a workflow's
+        pattern, shared = asking_for(takes), False
 
     async def ask(context: RunContext[Any], arguments: Any) -> Any:
         prompt = arguments.prompt
@@ -124,7 +128,7 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
             lambda: [*conversation(context), Message.user(prompt)] if shared else prompt,
         )
 
-    return delegation_of(driven(member.runnable), _asking, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), pattern, ask, member.tool, member.described)
 
 
 def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:

@@ -11,6 +11,7 @@ import msgspec
 
 from gossamer.agent import Agent
 from gossamer.errors import ArgumentError, StepNameError, WorkflowCycleError
+from gossamer.flow.team import Team
 from gossamer.flow.workflow.branching import (
     ConditionNode,
     LoopNode,
@@ -456,6 +457,11 @@ def _types_of(runnable: Any) -> tuple[Any, Any]:
     plan = getattr(runnable, "plan", None)
     if isinstance(plan, Plan):
         return plan.takes, plan.gives
+    if isinstance(runnable, Team):
+        members: Any = runnable.members
+        if runnable.mode == "route":
+            return _PROMPT, union_of([_types_of(one.runnable)[1] for one in members])
+        runnable = runnable.agent
     if isinstance(runnable, Agent):
         output = cast("Any", runnable).output
         return _PROMPT, output.type if isinstance(output, Output) else output

@@ -7,7 +7,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
@@ -21,6 +21,14 @@ Check = Callable[[Any], Any]
 
 _UNIONS = (Union, types.UnionType)
 _LARGEST = 2**63 - 1
+_LISTS: dict[Any, Any] = {
+    list: list,
+    Sequence: list,
+    Iterable: list,
+    Collection: list,
+    tuple: tuple,
+    set: set,
+}
 _NUMBERS = {(bool, int), (bool, float), (int, float)}
 
 
@@ -311,6 +319,11 @@ def read(data: Any, type_: Any) -> Any:
     except (TypeError, NotImplementedError) as error:
         if isinstance(type_, type) and isinstance(data, type_):
             return data
+        if (
+            isinstance(data, list) and (made := _LISTS.get(get_origin(type_))) is not None
+        ):  # of such unions, say
+            item = item_of(type_)
+            return made(read(one, item) for one in cast("list[Any]", data))
         raise ValueError(f"{name_of(type_)} cannot be read from JSON: {error}") from error
 
 
