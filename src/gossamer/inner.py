@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakMethod
 
+from gossamer.errors import SessionError
 from gossamer.records import Record, RunStartedRecord
 from gossamer.spent import spent_by_ended_runs
 from gossamer.usage import Usage
@@ -21,6 +22,9 @@ _MOST_ID_CHARS = 500
 class _Session(Protocol):
     @property
     def journal(self) -> Sequence[Record]: ...
+
+    @property
+    def store(self) -> object | None: ...
 
     @property
     def unfinished(self) -> RunStartedRecord | None: ...
@@ -60,11 +64,13 @@ def call_of(inside: str) -> str:
 
 
 class InnerSessions(Generic[SessionT]):
-    """Sessions by the run and the call that they are inside of; the last 1,000 are kept, the oldest are let go.
+    """Sessions by the run and the call that they are inside of.
+
+    1,000 are kept. Beyond that the oldest is let go that has ended, or is in a store.
 
     Args:
-        make: a method of the session around them that makes one, given the run and the call that it is inside of as `run/call`, and its id where that
-            is known.
+        make: a method of the session around them that makes one, given the run and the call that it is inside of as
+            `run/call`, and its id where that is known.
     """
 
     __slots__ = ("_by_key", "_make")
@@ -104,10 +110,25 @@ class InnerSessions(Generic[SessionT]):
         else:
             key = f"{run_id}/{call_id}"
         if key not in self._by_key:
+            if len(self._by_key) >= _MOST:
+                self._let_one_go()
             self._by_key[key] = self._made(key, None)
-            if len(self._by_key) > _MOST:
-                del self._by_key[next(iter(self._by_key))]
         return self._by_key[key]
+
+    def _let_one_go(self) -> None:
+        """Let the oldest one go that is not needed any more, or can be loaded again. O(those older that are needed).
+
+        Raises:
+            SessionError: all are needed.
+        """
+        for key, one in self.items():
+            if one.store is not None or one.unfinished is None:
+                del self._by_key[key]
+                return
+        raise SessionError(
+            f"{_MOST:,} runs inside this session wait or are under way, as many as are kept in memory; give it a store, "
+            "as with Session(store=…), or decide about some before there are more"
+        )
 
     def _made(self, key: str, known: str | None) -> SessionT:
         make = self._make()
@@ -120,7 +141,9 @@ class InnerSessions(Generic[SessionT]):
 
     def used_by_calls(self, call_ids: AbstractSet[str]) -> Usage:
         """Add up what the runs inside calls used, of whichever run, those that will not go on."""
-        inside = [one for key, one in self.items() if call_of(key) in call_ids]
+        inside = [
+            one for key, one in self.items() if key.partition("/")[2] in call_ids or call_of(key) in call_ids
+        ]
         return sum((spent_by_ended_runs(one.journal) for one in inside if not one.unfinished), Usage())
 
     async def aclose(self) -> None:

@@ -24,7 +24,7 @@ from gossamer import (
     sequential_pipeline,
     tool,
 )
-from gossamer.errors import ResumeError, StepTypeError
+from gossamer.errors import ResumeError, StepFailedError, StepTypeError
 from gossamer.models import ModelResponse, ScriptedModel
 from gossamer.stores import open_store
 from gossamer.usage import Usage
@@ -207,3 +207,45 @@ async def test_arguments_of_an_approval_deep_inside_are_checked_before_anything_
     result = await team.resume(result.session, {one: Approve({"amount": 2}) for one in ids})
     assert result.finish_reason == "stop"
     assert result.output.count("done") == 2
+
+
+# --- many -------------------------------------------------------------------------------------------------
+
+
+def paying(name: str, paid: list[str]) -> Agent:
+    @tool(needs_approval=True, inline=True)
+    def pay() -> str:
+        """Pay."""
+        paid.append(name)
+        return "paid"
+
+    def reply(request):
+        return "done" if request.messages[-1].role == "tool" else ToolCall.of("pay")
+
+    return Agent(ScriptedModel(reply), name=name, tools=[pay])
+
+
+async def test_runs_inside_that_wait_are_not_let_go_for_those_that_have_ended():
+    paid = []
+    session = Session()
+    many = [lambda _: ["x"] * 1_010, Map(saying("b"))]
+    workflow = Workflow("w", [Parallel({"wait": paying("a", paid), "many": many})])
+    first = await workflow.run("go", session=session)
+    result = await workflow.resume(session, {first.pending[0].call_id: Approve()})
+    assert result.finish_reason == "stop"
+    assert paid == ["a"]
+
+
+async def test_more_runs_inside_that_wait_than_a_session_keeps_are_refused():
+    paid = []
+    workflow = Workflow("w", [Map(paying("a", paid), max_concurrency=1)])
+    with pytest.raises(StepFailedError, match="store") as caught:
+        await workflow.run(["x"] * 1_001)
+    assert caught.value.place == "map[1000]/a"
+
+
+async def test_the_usage_of_a_step_with_any_name_is_counted_once_more_on_resuming():
+    workflow = Workflow("w", [Step(saying("b"), name="b~1"), paying("a", [])])
+    first = await workflow.run("hi")
+    result = await workflow.resume(first.session, {first.pending[0].call_id: Approve()})
+    assert (first.usage.model_calls, result.usage.model_calls) == (2, 3)
