@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
-from typing import Generic, Protocol, TypeVar
-from weakref import WeakMethod
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from gossamer.errors import SessionError
 from gossamer.records import Record, RunStartedRecord
@@ -39,6 +38,9 @@ class _Session(Protocol):
 
 SessionT = TypeVar("SessionT", bound=_Session)
 
+# Makes a session, given the run and the call that it is inside of as `run/call`, and its id where that is known.
+Make: TypeAlias = Callable[[str, str | None], SessionT]
+
 
 def inner_id(outer: str, inside: str) -> str:
     """Give the id of the session inside a call, in a store; one that would be long is made short.
@@ -68,15 +70,12 @@ class InnerSessions(Generic[SessionT]):
 
     1,000 are kept. Beyond that the oldest is let go that has ended, or is in a store.
 
-    Args:
-        make: a method of the session around them that makes one, given the run and the call that it is inside of as
-            `run/call`, and its id where that is known.
+    They are made by the session around them, which is given with each call and not kept: no circle for the collector.
     """
 
-    __slots__ = ("_by_key", "_make")
+    __slots__ = ("_by_key",)
 
-    def __init__(self, make: Callable[[str, str | None], SessionT]) -> None:
-        self._make = WeakMethod(make)  # of the session that holds this: no circle for the collector
+    def __init__(self) -> None:
         self._by_key: dict[str, SessionT] = {}
 
     def items(self) -> ItemsView[str, SessionT]:
@@ -87,33 +86,36 @@ class InnerSessions(Generic[SessionT]):
         """Take over sessions by `run/call`, such as those of an export."""
         self._by_key = dict(sessions)
 
-    async def load(self, ids: Mapping[str, str]) -> None:
+    async def load(self, ids: Mapping[str, str], make: Make[SessionT]) -> None:
         """Load sessions from the store of the one around them.
 
         Args:
             ids: their ids by `run/call`.
+            make: makes one.
         """
         for key, known in ids.items():
-            self._by_key[key] = self._made(key, known)
+            self._by_key[key] = make(key, known)
             await self._by_key[key].load()
 
-    def of(self, call_id: str, run_id: str | None) -> SessionT:
+    def of(self, call_id: str, run_id: str | None, make: Make[SessionT]) -> SessionT:
         """Give the session inside a call, and make it where there is none.
 
         Args:
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
+            make: makes one.
         """
         if run_id is None:
             keys = (key for key in reversed(self._by_key) if key.partition("/")[2] == call_id)
             key = next(keys, f"/{call_id}")
         else:
             key = f"{run_id}/{call_id}"
-        if key not in self._by_key:
+        session = self._by_key.get(key)
+        if session is None:
             if len(self._by_key) >= _MOST:
                 self._let_one_go()
-            self._by_key[key] = self._made(key, None)
-        return self._by_key[key]
+            session = self._by_key[key] = make(key, None)
+        return session
 
     def _let_one_go(self) -> None:
         """Let the oldest one go that is not needed any more, or can be loaded again. O(those older that are needed).
@@ -129,11 +131,6 @@ class InnerSessions(Generic[SessionT]):
             f"{_MOST:,} runs inside this session wait or are under way, as many as are kept in memory; give it a store, "
             "as with Session(store=…), or decide about some before there are more"
         )
-
-    def _made(self, key: str, known: str | None) -> SessionT:
-        make = self._make()
-        assert make is not None, "a session outlives what it holds"
-        return make(key, known)
 
     def used_by_run(self, run_id: str) -> Usage:
         """Add up what the runs inside the calls of a run used."""

@@ -407,7 +407,7 @@ class Session(Generic[State]):
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
         """
-        return self._inner.of(call_id, run_id)
+        return self._inner.of(call_id, run_id, self._make_child)
 
     def _make_child(self, inside: str, id: str | None) -> Session[Any]:  # noqa: A002 - as for Session
         saving = self._journal.saving
@@ -420,7 +420,7 @@ class Session(Generic[State]):
     @property
     def _inner(self) -> InnerSessions[Session[Any]]:
         if self._children is None:
-            self._children = InnerSessions(self._make_child)
+            self._children = InnerSessions()
         return self._children
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
@@ -439,7 +439,7 @@ class Session(Generic[State]):
     async def load(self) -> None:
         """Load the session from its store, where it was changed there; SessionChangedError where it was here too."""
         if self._journal.saving is not None and self.holding.holder is None:
-            await self._inner.load(await self._journal.load())
+            await self._inner.load(await self._journal.load(), self._make_child)
 
     async def save(self) -> None:
         """Write what was changed outside of a run to the store; runs write by themselves.
@@ -479,7 +479,8 @@ class Session(Generic[State]):
         await self.holding.take(context)
         if self._journal.saving is not None:
             try:
-                await self._inner.load(await self._journal.hold(self.holding.when_busy, context))
+                ids = await self._journal.hold(self.holding.when_busy, context)
+                await self._inner.load(ids, self._make_child)
             except BaseException:
                 self.holding.release()
                 raise
