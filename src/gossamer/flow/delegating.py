@@ -251,13 +251,14 @@ def _prompt(context: RunContext[Any]) -> str | list[Message]:
 
 async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str]) -> Sequence[Message]:
     """Give what a member is told of the others: by the one before it, or by all in the round before."""
-    rounds = [one for one in await rounds_of(context) if one.is_over and one.result(JUDGE) is None]
-    if not rounds:
+    rounds = reversed(await rounds_of(context))
+    last = next((one for one in rounds if one.is_over and one.result(JUDGE) is None), None)
+    if last is None:
         return ()
     said = [
-        (name, result.text)
-        for tool, name in names.items()
-        if (result := rounds[-1].result(tool)) is not None and result.outcome == "ok"
+        (names[tool], result.text)
+        for tool in last.calls
+        if tool in names and (result := last.result(tool)) is not None and result.outcome == "ok"
     ]
     if mode == "sequential":
         return [Message.user(f"{name} said before you:\n\n{text}") for name, text in said]
