@@ -11,7 +11,7 @@ import msgspec
 from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolResult
-from gossamer.records import HandoffRecord, MessageRecord, Record, ToolResultRecord
+from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
 from gossamer.session import Session
 
 __all__ = ["Course", "Round", "conversation", "course_of", "rounds_of"]
@@ -122,7 +122,7 @@ async def rounds_of(context: RunContext[Any]) -> list[Round]:
     return rounds
 
 
-def _take(rounds: list[Round], records: Sequence[Record]) -> None:
+def _take(rounds: list[Round], records: Sequence[Any]) -> None:
     for record in records:
         kind: Any = record.__class__
         if kind is MessageRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -27,7 +27,7 @@ from gossamer.flow.workflow.inference import infer
 from gossamer.flow.workflow.leaf import Leaf, Node
 from gossamer.flow.workflow.runnable_steps import RunnableNode
 from gossamer.flow.workflow.steps import Condition, HumanInput, Loop, Map, Parallel, Retry, Router, Step
-from gossamer.flow.workflow.types import check_of, name_of, union_of
+from gossamer.flow.workflow.types import Named, check_of, name_of, union_of
 from gossamer.messages import Message, Part
 from gossamer.schema import Output
 
@@ -37,7 +37,9 @@ _MAX_NAME_CHARS = 100
 _MAX_NODES = 10_000
 
 # What an agent may be asked.
-_PROMPT = str | Message | list[str | Part | Message] | tuple[str | Part | Message, ...]
+_PROMPT = Annotated[
+    str | Message | list[str | Part | Message] | tuple[str | Part | Message, ...], Named("text or messages")
+]
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -177,7 +177,7 @@ def _taken(workflow: Workflow[Any, Any], value: Any) -> Any:
 
 def _words_of(value: Any) -> str:
     """Give the text of messages, as whoever runs agents asks with them; "" where it is something else."""
-    messages: list[Any] = value if isinstance(value, list) else [value]
+    messages = cast("list[Any]", value) if isinstance(value, list) else [value]
     if not all(isinstance(one, Message) for one in messages):
         return ""
     return "\n\n".join(one.text for one in messages)

@@ -14,7 +14,7 @@ import msgspec
 
 from gossamer.schema import decode_unsupported, encode_unsupported
 
-__all__ = ["Check", "check_of", "fits", "item_of", "name_of", "read", "store", "union_of"]
+__all__ = ["Check", "Named", "check_of", "fits", "item_of", "name_of", "read", "store", "union_of"]
 
 # Gives a value as its type has it, which is the value itself nearly always; raises ValueError with what does not fit.
 Check = Callable[[Any], Any]
@@ -32,10 +32,18 @@ _LISTS: dict[Any, Any] = {
 _NUMBERS = {(bool, int), (bool, float), (int, float)}
 
 
+class Named(str):
+    """What people are told in place of a long type: `Annotated[…, Named("a prompt")]`."""
+
+    __slots__ = ()
+
+
 def name_of(type_: Any) -> str:
     """Give a type as people write it."""
     if type_ is None or type_ is type(None):
         return "None"
+    if get_origin(type_) is Annotated and isinstance(type_.__metadata__[0], Named):
+        return type_.__metadata__[0]
     if isinstance(type_, type) and get_origin(type_) is None:
         return type_.__name__
     return str(type_).replace("typing.", "")
