@@ -29,6 +29,9 @@ class _Session(Protocol):
     def unfinished(self) -> RunStartedRecord | None: ...
 
     @property
+    def pending(self) -> Sequence[object]: ...
+
+    @property
     def usage(self) -> Usage: ...
 
     async def load(self) -> None: ...
@@ -68,14 +71,15 @@ def call_of(inside: str) -> str:
 class InnerSessions(Generic[SessionT]):
     """Sessions by the run and the call that they are inside of.
 
-    1,000 are kept. Beyond that the oldest is let go that has ended, or is in a store.
+    1,000 are kept, and those that are under way. Beyond that the oldest is let go that has ended, or is in a store.
 
     They are made by the session around them, which is given with each call and not kept: no circle for the collector.
     """
 
-    __slots__ = ("_by_key",)
+    __slots__ = ("_by_key", "_room")
 
     def __init__(self) -> None:
+        self._room = _MOST
         self._by_key: dict[str, SessionT] = {}
 
     def items(self) -> ItemsView[str, SessionT]:
@@ -112,25 +116,31 @@ class InnerSessions(Generic[SessionT]):
             key = f"{run_id}/{call_id}"
         session = self._by_key.get(key)
         if session is None:
-            if len(self._by_key) >= _MOST:
-                self._let_one_go()
+            if len(self._by_key) >= self._room:
+                self._make_room()
             session = self._by_key[key] = make(key, None)
         return session
 
-    def _let_one_go(self) -> None:
-        """Let the oldest one go that is not needed any more, or can be loaded again. O(those older that are needed).
+    def _make_room(self) -> None:
+        """Let the oldest go that are not needed any more, or can be loaded again. Amortised O(1).
 
         Raises:
-            SessionError: all are needed.
+            SessionError: too many wait for decisions.
         """
-        for key, one in self.items():
+        too_many = len(self._by_key) + 1 - _MOST
+        for key, one in list(self._by_key.items()) if too_many > 1 else self._by_key.items():
             if one.store is not None or one.unfinished is None:
                 del self._by_key[key]
-                return
-        raise SessionError(
-            f"{_MOST:,} runs inside this session wait or are under way, as many as are kept in memory; give it a store, "
-            "as with Session(store=…), or decide about some before there are more"
-        )
+                too_many -= 1
+                if too_many <= 0:
+                    self._room = _MOST
+                    return
+        if sum(bool(one.pending) for one in self._by_key.values()) >= _MOST:
+            raise SessionError(
+                f"{_MOST:,} runs inside this session wait for decisions, as many as are kept in memory; give it a store, "
+                "as with Session(store=…), or decide about some before there are more"
+            )
+        self._room = 2 * len(self._by_key)  # the others are under way, and held by whoever runs them
 
     def used_by_run(self, run_id: str) -> Usage:
         """Add up what the runs inside the calls of a run used."""

@@ -401,7 +401,7 @@ class Session(Generic[State]):
     def child(self, call_id: str, run_id: str | None = None) -> Session[Any]:
         """Give the session of the run inside a call; the same one when the call is resumed.
 
-        1,000 are kept; beyond that the oldest is let go that has ended, or is in a store.
+        1,000 are kept, and those that are under way; beyond that the oldest is let go that has ended, or is in a store.
 
         Args:
             call_id: the call's id.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -242,6 +244,28 @@ async def test_more_runs_inside_that_wait_than_a_session_keeps_are_refused():
     with pytest.raises(StepFailedError, match="store") as caught:
         await workflow.run(["x"] * 1_001)
     assert caught.value.place == "map[1000]/a"
+
+
+async def test_more_runs_inside_at_once_than_a_session_keeps_come_to_their_end():
+    all_there = asyncio.Event()
+    there = 0
+
+    async def reply(request):
+        nonlocal there
+        there += 1
+        if there == 1_500:
+            all_there.set()
+        await all_there.wait()
+        return "ok"
+
+    agent = Agent(ScriptedModel(reply), name="a")
+    session = Session()
+    result = await Workflow("w", [Map(agent, max_concurrency=2_000)]).run(["x"] * 1_500, session=session)
+    assert result.output == ["ok"] * 1_500
+    first = session.child("c0", "r")
+    for number in range(2_000):
+        await agent.run("x", session=session.child(f"c{number}", "r"))
+    assert session.child("c0", "r") is not first, "one that has ended is let go"
 
 
 async def test_the_usage_of_a_step_with_any_name_is_counted_once_more_on_resuming():
