@@ -182,6 +182,15 @@ async def test_an_answer_that_does_not_fit_a_workflow_in_a_team_is_refused_and_t
     assert not result.pending
 
 
+async def test_workflows_of_one_name_inside_one_another_ask_each_for_their_own_type():
+    inner = Workflow("w", [HumanInput("How many?", type=int, name="q"), str])
+    outer = Workflow("w", [HumanInput("Who?", name="q"), inner])
+    result = await outer.run("hi")
+    result = await outer.resume(result.session, {result.pending[0].call_id: Answer("me")})
+    result = await outer.resume(result.session, {result.pending[0].call_id: Answer(3)})
+    assert result.output == "3"
+
+
 @pytest.mark.parametrize("name", [None, "go"])
 def test_a_conversation_is_not_handed_to_a_workflow(name):
     with pytest.raises(ArgumentError, match="Workflow"):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["check_answer"]
 
 
-def check_answer(workflow: str, plan: Plan, pending: PendingCall, decision: Decision) -> None:
+def check_answer(
+    workflow: str, plan: Plan, pending: PendingCall, decision: Decision, run_id: str | None = None
+) -> None:
     """Check a decision about a call that waits in a workflow, or in whatever runs inside of it.
 
     Args:
@@ -25,11 +27,13 @@ def check_answer(workflow: str, plan: Plan, pending: PendingCall, decision: Deci
         plan: its steps.
         pending: what waits.
         decision: what a person decided.
+        run_id: the workflow's run; where that is not known, its name tells whose step waits.
 
     Raises:
         ResumeError: it does not fit; the step still waits.
     """
-    asks = pending.kind in {"question", "outcome"} and pending.agent == workflow
+    own = pending.agent == workflow if run_id is None else pending.run_id == run_id
+    asks = own and pending.kind in {"question", "outcome"}
     if asks and isinstance(decision, Approve) and decision.args is not None:
         raise ResumeError(
             f"call {pending.call_id!r}: a step that runs again takes what it took; leave out args"

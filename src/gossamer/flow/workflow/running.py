@@ -25,6 +25,7 @@ from gossamer.errors import (
     WorkflowError,
 )
 from gossamer.events import ApprovalNeeded, RunFinished, RunStarted
+from gossamer.flow.workflow.answers import check_answer
 from gossamer.flow.workflow.execution import Execution, WorkflowContext
 from gossamer.flow.workflow.outcome import WorkflowResult, outcome_of, summaries
 from gossamer.flow.workflow.past import find_past
@@ -268,7 +269,7 @@ async def _reopen(execution: Execution, decisions: Mapping[str, Decision]) -> An
         )
     for pending in session.pending:
         if pending.call_id in decisions:
-            workflow.check_decision(pending, decisions[pending.call_id])
+            check_answer(workflow.name, workflow.plan, pending, decisions[pending.call_id], past.run.run)
     decide(session, past.run.run, decisions, {})
     if session.turn is not None:
         past.decisions, past.asked = session.turn.decisions, session.turn.asked
