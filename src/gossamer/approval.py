@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from time import time
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import asdict
@@ -32,9 +32,10 @@ from gossamer.schema import encode_value, words_of
 from gossamer.session import Session
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool
+from gossamer.tools.toolset import AgentTool, toolset
 from gossamer.turn import OpenTurn
 
-__all__ = ["admit", "ask", "decide", "may_start_at_once"]
+__all__ = ["admit", "ask", "check_inside", "decide", "may_start_at_once"]
 
 _KINDS: dict[str, PendingKind] = {"agent": "approval", "caller": "caller", "person": "question"}
 
@@ -197,10 +198,43 @@ def decide(
             msgspec.json.encode(decision)  # it goes into the journal
         except (TypeError, ValueError) as error:
             raise ResumeError(f"the decision about {call_id!r} has no JSON form: {error}") from error
-        if isinstance(decision, Approve) and decision.args is not None and pending.run_id == run_id:
+        if pending.run_id != run_id:
+            _check_in_tools(tools, pending, decision)
+        elif isinstance(decision, Approve) and decision.args is not None:
             _check_arguments(tools.get(pending.call.name), decision.args)
     for call_id, decision in decisions.items():
         session.record(ApprovalDecidedRecord(run=run_id, call_id=call_id, decision=decision))
+
+
+def check_inside(runnable: Any, pending: PendingCall, decision: Decision) -> None:
+    """Check a decision about a call that waits in a run inside, as far as is known from here who runs there.
+
+    Args:
+        runnable: what runs inside: an agent, or what stands for one.
+        pending: what waits, there or further in.
+        decision: what a person decided.
+
+    Raises:
+        ResumeError: it does not fit.
+    """
+    check = getattr(runnable, "check_decision", None)
+    if check is not None:
+        check(pending, decision)
+        return
+    agent: Any = getattr(runnable, "agent", runnable)
+    tools: Any = getattr(agent, "tools", ())
+    if not isinstance(tools, tuple):  # a function gives them, to a run
+        return
+    by_name = toolset(cast("tuple[AgentTool, ...]", tools)).by_name
+    if isinstance(decision, Approve) and decision.args is not None and agent.name == pending.agent:
+        _check_arguments(by_name.get(pending.call.name), decision.args)
+    _check_in_tools(by_name, pending, decision)
+
+
+def _check_in_tools(tools: Mapping[str, Tool[..., Any]], pending: PendingCall, decision: Decision) -> None:
+    for tool in tools.values():
+        if tool.delegates_to is not None:
+            check_inside(tool.delegates_to, pending, decision)
 
 
 def _goes_on(tool: Tool[..., Any], run_id: str, call: ToolCall) -> bool:

@@ -20,7 +20,7 @@ from gossamer.tools.function import Tool, tool
 if TYPE_CHECKING:
     from gossamer.stream import RunStream
 
-__all__ = ["Runnable", "delegate", "delegation", "delegation_of"]
+__all__ = ["Runnable", "asking_for", "delegate", "delegation", "delegation_of"]
 
 # How deep runs may be inside one another; what goes deeper goes round in a circle.
 _MOST_NESTED = 16
@@ -94,7 +94,7 @@ def delegation(runnable: Runnable, name: str, description: str, takes: Any = str
     async def ask(context: RunContext[Any], arguments: Any) -> Any:
         return await delegate(context, runnable, runnable.name, lambda: arguments.prompt)
 
-    return delegation_of(runnable, _asking if takes is str else _asking_for(takes), ask, name, description)
+    return delegation_of(runnable, _asking if takes is str else asking_for(takes), ask, name, description)
 
 
 def delegation_of(
@@ -186,7 +186,9 @@ async def _asking(prompt: str) -> None:
     """The pattern of a tool that hands over a prompt."""
 
 
-def _asking_for(takes: Any) -> Tool[..., Any]:
+def asking_for(takes: Any) -> Tool[..., Any]:
+    """Make the pattern of a tool that hands over a prompt of a type."""
+
     async def asking(prompt: Any) -> None:
         """The pattern of a tool that hands over something else than text."""
 

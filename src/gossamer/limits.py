@@ -57,6 +57,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_share_anew)
 
 
+# The limits that runs inside a run share with it; those on turns and time are each run's own.
+_SHARED = frozenset(("max_tool_calls", "max_tokens", "max_cost"))
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What a run may use, or all runs of a session together. None means no limit, except on turns.
 
@@ -169,6 +173,12 @@ class Budget(msgspec.Struct, eq=False):
                 budgets.append(budget.session)
             budget = budget.outer
         return budgets
+
+    def is_at(self, error: LimitError) -> bool:
+        """Whether a limit that stopped a run inside is one of these, or of those around."""
+        return error.limit in _SHARED and any(
+            getattr(budget.limits, error.limit) == error.allowed for budget in self.all()
+        )
 
     def reserve(
         self,

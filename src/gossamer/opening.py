@@ -170,12 +170,13 @@ def open_run(
             check_name("the user of a run", context.user)
     session.trim()
     parent = context.parent
+    call = None if parent is None else parent.call
     session.record(
         RunStartedRecord(
             run=context.run_id,
             agent=context.agent,
-            parent=parent.run_id if parent is not None else None,
-            call=parent.call.id if parent is not None and parent.call is not None else None,
+            parent=None if parent is None else parent.run_id,
+            call=None if call is None else call.id,
             user=context.user,
             fingerprint=mark,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gossamer.context import RunContext
-from gossamer.errors import SessionBusyError, SessionError
+from gossamer.errors import SessionBusyError, SessionError, StoreError
 from gossamer.holding import WhenBusy, running_loop
 from gossamer.records import Record
 from gossamer.stores.base import Append, Held, Store, StoredSnapshot
@@ -38,6 +38,7 @@ class Saving:
     """
 
     __slots__ = (
+        "_failures",
         "_under_way",
         "created",
         "fence",
@@ -61,6 +62,7 @@ class Saving:
         self.fence: int | None = None
         self.created: float | None = None
         self._under_way: list[tuple[asyncio.Future[None], int]] = []
+        self._failures = 0
 
     async def hold(self, initial: Any, when_busy: WhenBusy, context: RunContext[Any] | None) -> Held:
         """Take hold of the session in the store, or wait until it is free.
@@ -127,13 +129,16 @@ class Saving:
             self.fence = None
 
     async def settle(self) -> None:
-        """Wait until all that was pushed is on disk.
+        """Wait until all that was pushed before this call is on disk; what others push meanwhile is theirs.
 
         Raises:
             StoreError: something could not be written; it is pushed again with what comes next.
         """
+        wanted, failures = self.pushed, self._failures
         while self._under_way:
             future, end = self._under_way[0]
+            if self.saved >= wanted and end > wanted:
+                return
             if future.get_loop() is not asyncio.get_running_loop():
                 # A loop that has ended since hears nothing any more; what is there already is not written twice.
                 self._give_up()
@@ -144,10 +149,13 @@ class Saving:
                 raise
             except BaseException:
                 self._give_up()
+                self._failures += 1
                 raise
             if self._under_way and self._under_way[0][0] is future:
                 del self._under_way[0]
                 self.saved = max(self.saved, end)
+        if self._failures > failures and self.saved < wanted:  # another one that waited was told why
+            raise StoreError(f"session {self.session!r} could not be written")
 
     def _give_up(self) -> None:
         """Forget what is under way: what follows a write that failed is refused too."""

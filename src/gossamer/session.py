@@ -399,13 +399,13 @@ class Session(Generic[State]):
     def child(self, call_id: str, run_id: str | None = None) -> Session[Any]:
         """Give the session of the run inside a call; the same one when the call is resumed.
 
-        The last 1,000 are kept; the oldest are let go.
+        1,000 are kept, and those that are under way; beyond that the oldest is let go that has ended, or is in a store.
 
         Args:
             call_id: the call's id.
             run_id: the run whose call it is, as a model may use an id again; the last such run where None.
         """
-        return self._inner.of(call_id, run_id)
+        return self._inner.of(call_id, run_id, self._make_child)
 
     def _make_child(self, inside: str, id: str | None) -> Session[Any]:  # noqa: A002 - as for Session
         saving = self._journal.saving
@@ -418,7 +418,7 @@ class Session(Generic[State]):
     @property
     def _inner(self) -> InnerSessions[Session[Any]]:
         if self._children is None:
-            self._children = InnerSessions(self._make_child)
+            self._children = InnerSessions()
         return self._children
 
     def used_inside(self, call_ids: AbstractSet[str]) -> Usage:
@@ -484,7 +484,7 @@ class Session(Generic[State]):
 
     async def _follow(self, inside: Mapping[str, str]) -> None:
         self._budget = None  # runs elsewhere may have used some of it
-        await self._inner.load(inside)
+        await self._inner.load(inside, self._make_child)
 
     def release(self) -> None:
         """Let the session go, for the next run; what is new goes to the store."""

@@ -24,6 +24,7 @@ class OpenTurn(msgspec.Struct, eq=False):
         decisions: decisions made, by call id.
         shown: decided calls as they were shown to whoever decided, by id.
         ended: the record of the result with which a tool ended the run, or None.
+        ids: those of the calls, once a result has come.
     """
 
     message: Message
@@ -35,16 +36,16 @@ class OpenTurn(msgspec.Struct, eq=False):
     decisions: dict[str, Decision]
     shown: dict[str, ToolCall] = {}
     ended: ToolResultRecord | None = None
+    ids: frozenset[str] | None = None
 
     def take(self, result: ToolResult) -> bool:
         """Take the result of a call, its first one; tells whether all calls have theirs.
 
         One of a tool that outlived its turn is none of this turn's.
         """
-        for call in self.calls:
-            if call.id == result.call_id:
-                break
-        else:
+        if self.ids is None:
+            self.ids = frozenset([call.id for call in self.calls])
+        if result.call_id not in self.ids:
             return False
         self.results.setdefault(result.call_id, result)
         return len(self.results) == len(self.calls)

@@ -434,3 +434,10 @@ def test_the_items_of_a_sequence():
     assert item_of(int) is None
     assert item_of(dict[str, int]) is None
     assert item_of(list[int] | tuple[str, ...]) == int | str
+
+
+def test_what_an_agent_takes_is_said_in_two_words():
+    first = Agent("offline", name="first", output=int)
+    with pytest.raises(StepTypeError) as caught:
+        Workflow("w", [first, Agent("offline", name="second")])
+    assert str(caught.value) == "step 'first' gives int, and step 'second' takes text or messages"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ from gossamer.context import RunContext
 from gossamer.errors import LimitError
 from gossamer.messages import Audio, File, Image, Message, Part, Text, ToolResult
 from gossamer.records import HandoffRecord, MessageRecord, ToolResultRecord
+from gossamer.session import Session
 
 __all__ = ["Course", "Round", "conversation", "course_of", "rounds_of"]
 
@@ -48,11 +50,19 @@ class Course(msgspec.Struct, eq=False):
         asked: what the user said in the run, or last in its session where the run began without words.
         prompt: the same as a prompt, text alone where it is no more than that.
         stopped: the limit of the run that has stopped a member, or None.
+        said: what the user said in the run.
+        heard: the place in the journal up to which that is known.
+        rounds: what was called in the run so far, turn by turn.
+        read: the place in the journal up to which the rounds are read.
     """
 
     asked: list[Message]
     prompt: str | list[Message]
     stopped: LimitError | None = None
+    said: list[Message] = []
+    heard: int = 0
+    rounds: list[Round] = []
+    read: int = 0
 
 
 # Of the runs under way in this process; read anew from the records where it is not there.
@@ -60,17 +70,18 @@ _courses: WeakKeyDictionary[RunContext[Any], Course] = WeakKeyDictionary()
 
 
 def course_of(context: RunContext[Any], *, anew: bool = False) -> Course:
-    """Give the course of a run. O(1), but for the first time in a turn: O(records of the run).
+    """Give the course of a run. O(1), or where it is read anew O(records since).
 
     Args:
         context: the run.
-        anew: read the records again.
+        anew: take in what was said since.
     """
     course = _courses.get(context)
     if course is None or anew:
-        stopped = None if course is None else course.stopped
-        asked = _asked(context)
-        course = _courses[context] = Course(asked, _shortest(asked), stopped)
+        if course is None:
+            start = context.session.starts[-1]
+            course = _courses[context] = Course([], "", heard=start, read=start)
+        _hear(course, context.session)
     return course
 
 
@@ -82,23 +93,37 @@ def _shortest(asked: list[Message]) -> str | list[Message]:
     return asked
 
 
-def _asked(context: RunContext[Any]) -> list[Message]:
-    session = context.session
-    records = session.journal[session.starts[-1] - session.first :]
+def _hear(course: Course, session: Session[Any]) -> None:
+    """Take in what the user has said since."""
+    begin, course.heard = course.heard, session.first + len(session.journal)
     said = [
         record.message
-        for record in records
+        for record in session.journal[max(begin - session.first, 0) :]
         if isinstance(record, MessageRecord) and record.message.role == "user" and not record.repair
     ]
-    return said or [one for one in reversed(session.messages) if one.role == "user"][:1]
+    if said:
+        course.said += said
+        course.asked = course.said
+    elif not course.said:
+        course.asked = [one for one in reversed(session.messages) if one.role == "user"][:1]
+    course.prompt = _shortest(course.asked)
 
 
 async def rounds_of(context: RunContext[Any]) -> list[Round]:
-    """Give what was called in a run so far, turn by turn. O(records of the run)."""
+    """Give what was called in a run so far, turn by turn. O(records since it was asked last)."""
     session = context.session
-    first: int = session.starts[-1]
-    rounds: list[Round] = []
-    for record in await session.read(first, session.first + len(session.journal)):
+    course = course_of(context)
+    rounds = course.rounds
+    while (begin := course.read) < (end := session.first + len(session.journal)):
+        records = await session.read(begin, end)
+        if course.read == begin:  # and nobody has taken them meanwhile
+            course.read = end
+            _take(rounds, records)
+    return rounds
+
+
+def _take(rounds: list[Round], records: Sequence[Any]) -> None:
+    for record in records:
         kind: Any = record.__class__
         if kind is MessageRecord:
             if record.message.role == "assistant" and (calls := record.message.tool_calls):
@@ -108,7 +133,6 @@ async def rounds_of(context: RunContext[Any]) -> list[Round]:
                 rounds[-1].results[record.result.call_id] = record.result
         elif kind is HandoffRecord:  # what was called before was another agent's business
             rounds.clear()
-    return rounds
 
 
 def conversation(context: RunContext[Any]) -> list[Message]:

@@ -10,12 +10,11 @@ import msgspec
 
 from gossamer.agent import Agent
 from gossamer.context import CallPaused, RunContext
-from gossamer.delegation import Runnable, delegate, delegation_of
+from gossamer.delegation import Runnable, asking_for, delegate, delegation_of
 from gossamer.errors import ArgumentError, EndRun, LimitError
 from gossamer.flow.course import conversation, course_of, rounds_of
 from gossamer.flow.directing import JUDGE
 from gossamer.flow.plan import plan_of
-from gossamer.limits import Budget
 from gossamer.messages import Message
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.toolkit import Toolkit
@@ -115,6 +114,10 @@ def driven(runnable: Any) -> Any:
 def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
     """Make the tool with which a leader asks a member in its own words."""
     runnable, name = member.runnable, member.name
+    takes: Any = getattr(runnable, "prompt_type", str)
+    pattern = _asking
+    if takes is not str:  # a workflow's
+        pattern, shared = asking_for(takes), False
 
     async def ask(context: RunContext[Any], arguments: Any) -> Any:
         prompt = arguments.prompt
@@ -125,7 +128,7 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
             lambda: [*conversation(context), Message.user(prompt)] if shared else prompt,
         )
 
-    return delegation_of(driven(member.runnable), _asking, ask, member.tool, member.described)
+    return delegation_of(driven(member.runnable), pattern, ask, member.tool, member.described)
 
 
 def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
@@ -160,7 +163,7 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
                 return await delegate(context, runnable, name, lambda: [*given(context), *said])
             return await delegate(context, runnable, name, lambda: prompt(context))
         except LimitError as error:
-            if _is_limited(context, error):  # it holds for the team too
+            if context.budget is not None and context.budget.is_at(error):  # it holds for the team too
                 # A copy: the error's traceback would keep the run and its agents.
                 course_of(context).stopped = LimitError(
                     str(error), limit=error.limit, allowed=error.allowed, used=error.used
@@ -248,13 +251,14 @@ def _prompt(context: RunContext[Any]) -> str | list[Message]:
 
 async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str]) -> Sequence[Message]:
     """Give what a member is told of the others: by the one before it, or by all in the round before."""
-    rounds = [one for one in await rounds_of(context) if one.is_over and one.result(JUDGE) is None]
-    if not rounds:
+    rounds = reversed(await rounds_of(context))
+    last = next((one for one in rounds if one.is_over and one.result(JUDGE) is None), None)
+    if last is None:
         return ()
     said = [
-        (name, result.text)
-        for tool, name in names.items()
-        if (result := rounds[-1].result(tool)) is not None and result.outcome == "ok"
+        (names[tool], result.text)
+        for tool in last.calls
+        if tool in names and (result := last.result(tool)) is not None and result.outcome == "ok"
     ]
     if mode == "sequential":
         return [Message.user(f"{name} said before you:\n\n{text}") for name, text in said]
@@ -262,12 +266,6 @@ async def _said_before(context: RunContext[Any], mode: str, names: dict[str, str
     return (
         Message.user(f"What was answered so far:\n\n{heard}\n\nWeigh it, then give your own answer, whole."),
     )
-
-
-def _is_limited(context: RunContext[Any], error: LimitError) -> bool:
-    """Whether a limit that stopped a member is one of the run around it, or of one further out."""
-    budgets: list[Budget] = [] if context.budget is None else context.budget.all()
-    return any(getattr(budget.limits, error.limit) == error.allowed for budget in budgets)
 
 
 @tool(name="ask", timeout=None)

@@ -205,7 +205,7 @@ def consensus(
 
 def _answers(last: Round, members: Mapping[str, str]) -> dict[str, str]:
     """Give what the members said in a round, by name, those that failed left out."""
-    found = ((name, last.result(tool)) for tool, name in members.items())
+    found = ((members[tool], last.result(tool)) for tool in last.calls if tool in members)
     return {name: result.text for name, result in found if result is not None and result.outcome == "ok"}
 
 

@@ -35,6 +35,10 @@ def handoff(
     Raises:
         ArgumentError: no agent, or a function without a name.
     """
+    if not isinstance(agent, Agent | Team) and callable(getattr(agent, "resume", None)):
+        raise ArgumentError(
+            f"a handoff goes to an Agent or a Team, not to a {type(agent).__name__}; let it be a tool: .as_tool(…)"
+        )
     if isinstance(agent, Agent | Team):
         give: Callable[[], Agent[Any, Any] | Team] = lambda: agent  # noqa: E731 - typed
         name = name or f"hand_over_to_{agent.name}"
@@ -43,7 +47,7 @@ def handoff(
     elif callable(agent):
         raise ArgumentError("a handoff to the agent that a function gives needs a name=")
     else:
-        raise ArgumentError(f"a handoff goes to an Agent, not {type(agent).__name__}")
+        raise ArgumentError(f"a handoff goes to an Agent or a Team, not {type(agent).__name__}")
 
     def successor() -> Agent[Any, Any]:
         one = give()

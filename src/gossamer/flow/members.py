@@ -47,7 +47,8 @@ def fanout_error(
 ) -> FanoutError:
     """Make the error that tells which agents failed; its cause is what the first one failed with."""
     place, first = next(iter(errors.items()))
-    others = f"; so did {len(errors) - 1} others" if len(errors) > 1 else ""
+    more = len(errors) - 1
+    others = f"; so did {more} other{'s'[: more > 1]}" if more else ""
     error = FanoutError(
         f"{agents[place].name!r}, number {place} of {len(agents)} agents, failed: "
         f"{type(first).__name__}: {words_of(first)}{others}",

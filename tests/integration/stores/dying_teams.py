@@ -1,4 +1,4 @@
-"""A team of teams whose members act, and whose process dies at an act of one's choice.
+"""A team of teams and of a workflow whose members act, and whose process dies at an act of one's choice.
 
 As a program: `python -m tests.integration.stores.dying_teams URL FOLDER ACT`.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gossamer import Agent, Session, Team, ToolCall, tool
+from gossamer import Agent, Parallel, Session, Team, ToolCall, Workflow, tool
 from gossamer.models import ScriptedModel
 from gossamer.stores import open_store
 
@@ -20,7 +20,7 @@ __all__ = ["team"]
 
 
 def team(act: Callable[[str], None]) -> Team:
-    """A team of each kind inside another one; five members act once."""
+    """A team of each kind inside another one, and a workflow; eight members act once."""
 
     @tool
     async def do(name: str) -> str:
@@ -42,7 +42,9 @@ def team(act: Callable[[str], None]) -> Team:
 
     line = Team([member("a"), member("b")], mode="sequential", name="line")
     led = Team([member("c"), member("d")], leader=ScriptedModel(lead), name="led")
-    return Team([line, led, member("e")], mode="broadcast", name="all")
+    pair = Team([member("h")], mode="broadcast", name="pair")
+    flow = Workflow("flow", [member("f"), Parallel({"g": member("g"), "h": pair})])
+    return Team([line, led, member("e"), flow], mode="broadcast", name="all")
 
 
 def main() -> None:

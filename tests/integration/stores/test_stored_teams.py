@@ -66,7 +66,7 @@ async def test_approvals_of_nested_members_are_decided_in_one_process_after_anot
     assert session.usage == result.usage
 
 
-@pytest.mark.parametrize("deadly", range(5))
+@pytest.mark.parametrize("deadly", range(8))
 async def test_a_team_goes_on_whichever_act_its_process_died_in(url, tmp_path, deadly):
     died = subprocess.run(
         [sys.executable, "-m", "tests.integration.stores.dying_teams", url, str(tmp_path), str(deadly)],
@@ -83,8 +83,11 @@ async def test_a_team_goes_on_whichever_act_its_process_died_in(url, tmp_path, d
     assert session.unfinished is not None
     result = await team(acts.append).resume(session)
     assert max(Counter(acts).values()) == 1, "nobody acted twice"
-    assert result.output == "## line\n\nb done\n\n## led\n\nled\n\n## e\n\ne done"
-    assert result.usage.tool_calls == 3 + 2 + 2 + 5
+    assert result.output == (
+        "## line\n\nb done\n\n## led\n\nled\n\n## e\n\ne done\n\n## flow\n\n"
+        '{"g":"g done","h":"## h\\n\\nh done"}'
+    )
+    assert result.usage.tool_calls == 4 + 2 + 2 + 1 + 8
 
 
 async def test_a_plan_is_there_in_another_process(url):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
 from gossamer.agent import Agent
 from gossamer.errors import ArgumentError, StepNameError, WorkflowCycleError
+from gossamer.flow.team import Team
 from gossamer.flow.workflow.branching import (
     ConditionNode,
     LoopNode,
@@ -26,7 +27,7 @@ from gossamer.flow.workflow.inference import infer
 from gossamer.flow.workflow.leaf import Leaf, Node
 from gossamer.flow.workflow.runnable_steps import RunnableNode
 from gossamer.flow.workflow.steps import Condition, HumanInput, Loop, Map, Parallel, Retry, Router, Step
-from gossamer.flow.workflow.types import check_of, name_of, union_of
+from gossamer.flow.workflow.types import Named, check_of, name_of, union_of
 from gossamer.messages import Message, Part
 from gossamer.schema import Output
 
@@ -36,7 +37,9 @@ _MAX_NAME_CHARS = 100
 _MAX_NODES = 10_000
 
 # What an agent may be asked.
-_PROMPT = str | Message | list[str | Part | Message] | tuple[str | Part | Message, ...]
+_PROMPT = Annotated[
+    str | Message | list[str | Part | Message] | tuple[str | Part | Message, ...], Named("text or messages")
+]
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
@@ -456,6 +459,11 @@ def _types_of(runnable: Any) -> tuple[Any, Any]:
     plan = getattr(runnable, "plan", None)
     if isinstance(plan, Plan):
         return plan.takes, plan.gives
+    if isinstance(runnable, Team):
+        members: Any = runnable.members
+        if runnable.mode == "route":
+            return _PROMPT, union_of([_types_of(one.runnable)[1] for one in members])
+        runnable = runnable.agent
     if isinstance(runnable, Agent):
         output = cast("Any", runnable).output
         return _PROMPT, output.type if isinstance(output, Output) else output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gossamer.asking import Emit
 from gossamer.context import CallPaused, RunContext
-from gossamer.errors import StepOutputError
+from gossamer.errors import LimitError, StepOutputError
 from gossamer.events import Event
 from gossamer.flow.workflow.past import Past
 from gossamer.flow.workflow.state import Branch
@@ -99,6 +99,15 @@ class Execution:
             setattr(other, name, getattr(self, name))
         other.emit = emit
         return other
+
+    def limit_behind(self, error: BaseException | None) -> LimitError | None:
+        """Give the limit of the run, or of one around it, that an error came of; None where it is none of these."""
+        budget = self.context.budget
+        while error is not None and budget is not None:
+            if isinstance(error, LimitError):
+                return error if budget.is_at(error) else None
+            error = error.__cause__
+        return None
 
     def pending(self, place: str, suffix: str = "") -> str:
         """Give the id under which a step waits for a person."""

@@ -190,7 +190,7 @@ class Leaf(Node):
                 seconds = perf_counter() - began
                 execution.tally.failures[self.index] += 1
                 execution.tally.seconds[self.index] += seconds
-                if execution.workflow.is_stopped_by(error.__cause__, execution.context):
+                if execution.limit_behind(error) is not None:
                     raise
                 execution.keep_failure(place, error, seconds)
                 cause = error.__cause__ or error

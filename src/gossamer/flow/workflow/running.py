@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -16,7 +16,6 @@ from gossamer.closing import fail, finish
 from gossamer.context import CallPaused
 from gossamer.errors import (
     ArgumentError,
-    LimitError,
     ResumeError,
     SessionError,
     StepInputError,
@@ -26,21 +25,18 @@ from gossamer.errors import (
     WorkflowError,
 )
 from gossamer.events import ApprovalNeeded, RunFinished, RunStarted
+from gossamer.flow.workflow.answers import check_answer
 from gossamer.flow.workflow.execution import Execution, WorkflowContext
 from gossamer.flow.workflow.outcome import WorkflowResult, outcome_of, summaries
 from gossamer.flow.workflow.past import find_past
-from gossamer.flow.workflow.places import path_of
-from gossamer.flow.workflow.runnable_steps import RunnableNode
 from gossamer.flow.workflow.state import Branch
-from gossamer.flow.workflow.types import check_of, read, store
+from gossamer.flow.workflow.types import check_of, fits, read, store
 from gossamer.ids import new_id
 from gossamer.limits import Limits
 from gossamer.messages import Message, ToolCall
 from gossamer.opening import budget_for, check_session, must_have_a_live_parent
 from gossamer.records import (
-    Answer,
     ApprovalAskedRecord,
-    Approve,
     Decision,
     MessageRecord,
     PendingCall,
@@ -129,7 +125,7 @@ async def execute(
                 _close(execution, branch)
             result = finish(context, began, "stop", "", output)
     except BaseException as error:
-        stopped = workflow.is_stopped_by(error.__cause__ or error, context)
+        stopped = execution.limit_behind(error)
         if isinstance(error, asyncio.CancelledError):
             stopped = context.stopped
         if stopped is None:
@@ -175,7 +171,17 @@ def _taken(workflow: Workflow[Any, Any], value: Any) -> Any:
     try:
         return check(value)
     except ValueError as error:
+        if fits(str, workflow.plan.takes) and (words := _words_of(value)):
+            return words
         raise StepInputError(f"workflow {workflow.name!r} cannot take its input: {error}") from error
+
+
+def _words_of(value: Any) -> str:
+    """Give the text of messages, as whoever runs agents asks with them; "" where it is something else."""
+    messages = cast("list[Any]", value) if isinstance(value, list) else [value]
+    if not all(isinstance(one, Message) for one in messages):
+        return ""
+    return "\n\n".join(one.text for one in messages)
 
 
 # --- begin --------------------------------------------------------------------------------------------------
@@ -261,7 +267,9 @@ async def _reopen(execution: Execution, decisions: Mapping[str, Decision]) -> An
             f"workflow {workflow.name!r} has been changed since run {past.run.run} began: its steps, their names or "
             "types are not the same; resume it as it was, or begin a new run in the session with run(…)"
         )
-    _check_answers(workflow, session, past.run.run, decisions)
+    for pending in session.pending:
+        if pending.call_id in decisions:
+            check_answer(workflow.name, workflow.plan, pending, decisions[pending.call_id], past.run.run)
     decide(session, past.run.run, decisions, {})
     if session.turn is not None:
         past.decisions, past.asked = session.turn.decisions, session.turn.asked
@@ -287,51 +295,6 @@ async def _reopen(execution: Execution, decisions: Mapping[str, Decision]) -> An
         raise WorkflowChangedError(
             f"the input of run {past.run.run} does not fit workflow {workflow.name!r} any more: {error}"
         ) from error
-
-
-def _check_answers(
-    workflow: Workflow[Any, Any], session: Session[Any], run_id: str, decisions: Mapping[str, Decision]
-) -> None:
-    """Check answers against the types that steps ask for, before anything is recorded.
-
-    Raises:
-        ResumeError: one does not fit; the step still waits.
-    """
-    waiting = {pending.call_id: pending for pending in session.pending}
-    for call_id, decision in decisions.items():
-        pending = waiting.get(call_id)
-        if pending is None or pending.kind not in {"question", "outcome"}:
-            continue
-        if isinstance(decision, Approve) and pending.kind == "outcome" and decision.args is not None:
-            raise ResumeError(f"call {call_id!r}: a step that runs again takes what it took; leave out args")
-        asking = _asking(workflow, pending, run_id)
-        if asking is None or not isinstance(decision, Answer):
-            continue
-        place = pending.call_id.removeprefix(f"{pending.run_id}/").partition("/outcome.")[0]
-        node = asking.plan.by_path.get(path_of(place))
-        if node is None:
-            continue
-        try:
-            read(decision.value, node.gives)
-        except ValueError as error:
-            raise ResumeError(
-                f"the answer for step {place!r} does not fit: {error}; it still waits"
-            ) from error
-
-
-def _asking(
-    workflow: Workflow[Any, Any], pending: PendingCall, run_id: str | None
-) -> Workflow[Any, Any] | None:
-    """Find the workflow whose step asks: this one, or one inside."""
-    if pending.run_id == run_id or (run_id is None and pending.agent == workflow.name):
-        return workflow
-    for node in workflow.plan.nodes:
-        if isinstance(node, RunnableNode) and node.is_workflow:
-            inner: Any = node.runnable
-            found = _asking(inner, pending, None)
-            if found is not None:
-                return found
-    return None
 
 
 # --- pause and end ------------------------------------------------------------------------------------------
@@ -363,17 +326,3 @@ def _close(execution: Execution, branch: Branch) -> None:
         except (ValueError, TypeError):
             if execution.stored:
                 raise
-
-
-def stopped_by(
-    limits: Limits | None, error: BaseException | None, context: WorkflowContext
-) -> LimitError | None:
-    """Give the limit of the run itself that an error came of, None where it is none of it."""
-    around: BaseException | None = error
-    while around is not None:
-        if isinstance(around, LimitError):
-            if context.budget is None or limits is None:
-                return None
-            return around if getattr(limits, around.limit, None) == around.allowed else None
-        around = around.__cause__
-    return None

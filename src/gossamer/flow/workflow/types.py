@@ -7,27 +7,43 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
 from gossamer.schema import decode_unsupported, encode_unsupported
 
-__all__ = ["Check", "check_of", "fits", "item_of", "name_of", "read", "store", "union_of"]
+__all__ = ["Check", "Named", "check_of", "fits", "item_of", "name_of", "read", "store", "union_of"]
 
 # Gives a value as its type has it, which is the value itself nearly always; raises ValueError with what does not fit.
 Check = Callable[[Any], Any]
 
 _UNIONS = (Union, types.UnionType)
 _LARGEST = 2**63 - 1
+_LISTS: dict[Any, Any] = {
+    list: list,
+    Sequence: list,
+    Iterable: list,
+    Collection: list,
+    tuple: tuple,
+    set: set,
+}
 _NUMBERS = {(bool, int), (bool, float), (int, float)}
+
+
+class Named(str):
+    """What people are told in place of a long type: `Annotated[…, Named("a prompt")]`."""
+
+    __slots__ = ()
 
 
 def name_of(type_: Any) -> str:
     """Give a type as people write it."""
     if type_ is None or type_ is type(None):
         return "None"
+    if get_origin(type_) is Annotated and isinstance(type_.__metadata__[0], Named):
+        return type_.__metadata__[0]
     if isinstance(type_, type) and get_origin(type_) is None:
         return type_.__name__
     return str(type_).replace("typing.", "")
@@ -311,6 +327,11 @@ def read(data: Any, type_: Any) -> Any:
     except (TypeError, NotImplementedError) as error:
         if isinstance(type_, type) and isinstance(data, type_):
             return data
+        if (
+            isinstance(data, list) and (made := _LISTS.get(get_origin(type_))) is not None
+        ):  # of such unions, say
+            item = item_of(type_)
+            return made(read(one, item) for one in cast("list[Any]", data))
         raise ValueError(f"{name_of(type_)} cannot be read from JSON: {error}") from error
 
 

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from gossamer.context import current_call, open_hubs, session_in_hub
 from gossamer.delegation import delegation
-from gossamer.errors import ArgumentError, LimitError, StepOutputError, WorkflowError
+from gossamer.errors import ArgumentError, StepOutputError, WorkflowError
+from gossamer.flow.workflow.answers import check_answer
 from gossamer.flow.workflow.building import Plan, build
 from gossamer.flow.workflow.execution import WorkflowContext
 from gossamer.flow.workflow.outcome import WorkflowResult
 from gossamer.flow.workflow.picture import Picture, draw
-from gossamer.flow.workflow.running import execute, stopped_by
+from gossamer.flow.workflow.running import execute
 from gossamer.flow.workflow.state import check_state
 from gossamer.flow.workflow.steps import StepLike
-from gossamer.flow.workflow.types import check_of
+from gossamer.flow.workflow.types import check_of, fits
 from gossamer.limits import Limits
 from gossamer.opening import decided_by
-from gossamer.records import Decision
+from gossamer.records import Decision, PendingCall
 from gossamer.session import Session
 from gossamer.stream import RunStream, emit, run_limited
 from gossamer.sync import run_blocking
@@ -251,8 +252,7 @@ class Workflow(Generic[InputT, OutputT]):
         Returns:
             The tool; it takes a `prompt` of the type that the workflow takes, text where that is not known.
         """
-        takes = self.plan.takes
-        return delegation(self, name, description, str if takes is Any else takes)
+        return delegation(self, name, description, self.prompt_type)
 
     def visualize(self, run: WorkflowResult[Any] | WorkflowError | None = None) -> Picture:
         """Draw the workflow.
@@ -279,6 +279,12 @@ class Workflow(Generic[InputT, OutputT]):
     # --- for the run ------------------------------------------------------------------------------------------
 
     @property
+    def prompt_type(self) -> Any:
+        """What a model gives that asks it: text, unless it takes none."""
+        takes = self.plan.takes
+        return str if takes is Any or fits(str, takes) else takes
+
+    @property
     def may_pause(self) -> bool:
         """Whether a step may have to wait for a person."""
         return self.plan.may_pause
@@ -289,6 +295,14 @@ class Workflow(Generic[InputT, OutputT]):
         current = current_call.get()
         parent = None if current is None else current[0]
         return WorkflowContext(self.name, deps, user, session, parent, workflow=self)
+
+    def check_decision(self, pending: PendingCall, decision: Decision) -> None:
+        """Check an answer against the type that the step wants that waits for it, here or inside.
+
+        Raises:
+            ResumeError: it does not fit; the step still waits.
+        """
+        check_answer(self.name, self.plan, pending, decision)
 
     def given(self, output: Any) -> Any:
         """Check what the last step gave against the declared output.
@@ -303,7 +317,3 @@ class Workflow(Generic[InputT, OutputT]):
             return output if check is None else check(output)
         except ValueError as error:
             raise StepOutputError(f"the output of workflow {self.name!r}: {error}") from error
-
-    def is_stopped_by(self, error: BaseException | None, context: WorkflowContext) -> LimitError | None:
-        """Give the limit of the run that an error came of, or None."""
-        return stopped_by(None if context.budget is None else context.budget.limits, error, context)
