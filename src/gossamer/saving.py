@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gossamer.context import RunContext
-from gossamer.errors import SessionBusyError, SessionError, StoreError
+from gossamer.errors import SessionBusyError, SessionError
 from gossamer.holding import WhenBusy, running_loop
 from gossamer.records import Record
 from gossamer.stores.base import Append, Held, Store, StoredSnapshot
@@ -38,6 +38,7 @@ class Saving:
     """
 
     __slots__ = (
+        "_failure",
         "_failures",
         "_under_way",
         "created",
@@ -63,6 +64,7 @@ class Saving:
         self.created: float | None = None
         self._under_way: list[tuple[asyncio.Future[None], int]] = []
         self._failures = 0
+        self._failure: Exception | None = None
 
     async def hold(self, initial: Any, when_busy: WhenBusy, context: RunContext[Any] | None) -> Held:
         """Take hold of the session in the store, or wait until it is free.
@@ -147,15 +149,17 @@ class Saving:
                 await asyncio.shield(future)
             except asyncio.CancelledError:
                 raise
-            except BaseException:
+            except Exception as error:
                 self._give_up()
                 self._failures += 1
+                self._failure = error
                 raise
             if self._under_way and self._under_way[0][0] is future:
                 del self._under_way[0]
                 self.saved = max(self.saved, end)
-        if self._failures > failures and self.saved < wanted:  # another one that waited was told why
-            raise StoreError(f"session {self.session!r} could not be written")
+        if self._failures > failures and self.saved < wanted:  # another one that waited was told first
+            assert self._failure is not None, "a failure is kept when it is counted"
+            raise type(self._failure)(*self._failure.args) from self._failure
 
     def _give_up(self) -> None:
         """Forget what is under way: what follows a write that failed is refused too."""

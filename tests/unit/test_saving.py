@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gossamer.errors import StoreError
+from gossamer.errors import StoreFullError
 from gossamer.saving import Saving
 
 
@@ -54,6 +54,7 @@ async def test_a_write_that_failed_is_told_to_all_whose_records_it_was_to_hold()
     both = [asyncio.ensure_future(saving.settle()) for _ in range(2)]
     await turns()
     store.writes[0].set_result(None)
-    store.writes[1].set_exception(StoreError("the disk is full"))
+    store.writes[1].set_exception(StoreFullError("the disk is full"))
     outcomes = await asyncio.gather(*both, return_exceptions=True)
-    assert all(isinstance(one, StoreError) for one in outcomes)
+    # The very kind, as it tells whether what was not written is kept for another try.
+    assert [type(one) for one in outcomes] == [StoreFullError, StoreFullError]
