@@ -479,7 +479,7 @@ async def test_a_client_that_leaves_frees_everything(phase):
         left = [
             o
             for o in gc.get_objects()
-            if type(o).__module__.startswith("gossamer.")
+            if str(type(o).__module__).startswith("gossamer.")
             and type(o).__name__ in {"Connection", "StreamDelivery", "ChatStream"}
         ]
         assert left == []

@@ -71,14 +71,14 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), BAD_ARGUMENTS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("name", "value"), BAD_ARGUMENTS)
 def test_a_bad_argument_is_named_when_the_agent_is_built(name, value):
     arguments = {"model": "offline", name: value}
     with pytest.raises(ArgumentError, match=name if name != "tools" else "tool"):
         Agent(**arguments)
 
 
-@pytest.mark.parametrize(("name", "value"), BAD_ARGUMENTS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("name", "value"), BAD_ARGUMENTS)
 def test_a_bad_argument_is_named_when_an_agent_is_replaced(name, value):
     with pytest.raises(ArgumentError, match=name if name != "tools" else "tool"):
         Agent("offline").replace(**{name: value})

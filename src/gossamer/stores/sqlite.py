@@ -220,9 +220,10 @@ class _Opened:
 
     def close(self) -> None:
         """Let both threads do what they were asked for, and wait for their end."""
-        self.stop()
-        self._writer.join(_FLUSH_SECONDS)
-        self._reader.join(_FLUSH_SECONDS)
+        # One after the other: SQLite removes its log with the last connection, and two that go at once both leave it.
+        for thread in (self._reader, self._writer):
+            thread.stop()
+            thread.join(_FLUSH_SECONDS)
         if self._writer.is_alive():
             logger.error("%s: what was asked for was not done within %s s", self, _FLUSH_SECONDS)
 
