@@ -314,6 +314,11 @@ async def test_a_file_that_may_not_be_written(tmp_path, opened) -> None:
     assert texts(await store.read("s", 0, 9)) == ["kept"]
 
 
+def content(path) -> bytes:
+    """Read a file in another process: closing it in this one would let go of SQLite's locks on it."""
+    return subprocess.run(["cat", str(path)], capture_output=True, check=True).stdout
+
+
 async def test_what_is_deleted_is_in_no_file_any_more(tmp_path, opened) -> None:
     path = tmp_path / "a.db"
     store = opened(path)
@@ -323,14 +328,13 @@ async def test_what_is_deleted_is_in_no_file_any_more(tmp_path, opened) -> None:
         name = chance.choice(["ada", "bob", "cyd", "dan", "eve"])
         words = f"{secret if name == 'ada' else name} " * chance.randrange(1, 40)
         await agent.run(words, session=Session(secret if name == "ada" else name, store=store), user=name)
-    assert any(secret.encode() in one.read_bytes() for one in tmp_path.iterdir())
+    assert any(secret.encode() in content(one) for one in tmp_path.iterdir())
     assert await store.delete_user("ada") == 1
     for one in tmp_path.iterdir():
-        assert secret.encode() not in one.read_bytes(), one.name
+        assert secret.encode() not in content(one), one.name
     await store.aclose()
     for one in tmp_path.iterdir():
-        assert secret.encode() not in one.read_bytes(), one.name
-    assert [one.name for one in tmp_path.iterdir()] == ["a.db"]
+        assert secret.encode() not in content(one), one.name
 
 
 async def test_nothing_is_left_beside_the_file(tmp_path, opened) -> None:
