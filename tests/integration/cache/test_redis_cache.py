@@ -19,7 +19,7 @@ from gossamer.cache import Cache, RedisCache
 
 @pytest.fixture
 async def cache(redis):
-    async with RedisCache(redis.url) as one:
+    async with RedisCache(redis.url, timeout=10) as one:  # how long it waits is no matter of these tests
         yield one
 
 
