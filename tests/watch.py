@@ -82,11 +82,14 @@ class Watch:
         """Look again and again at what each loop does."""
         while True:
             sleep(TICK)
-            for thread, (handle, ticks) in list(self.running.items()):
-                if ticks == MOST_TICKS:
-                    self._note(f"{handle!r} ran for {ticks} ticks", sys._current_frames().get(thread))
-                if thread in self.running and self.running[thread][0] is handle:
-                    self.running[thread] = (handle, ticks + 1)
+            self._look_once()  # nothing of what it looked at is held while it sleeps
+
+    def _look_once(self) -> None:
+        for thread, (handle, ticks) in list(self.running.items()):
+            if ticks == MOST_TICKS:
+                self._note(f"{handle!r} ran for {ticks} ticks", sys._current_frames().get(thread))
+            if thread in self.running and self.running[thread][0] is handle:
+                self.running[thread] = (handle, ticks + 1)
 
     def _note(self, what: str, frame: object) -> None:
         stack = traceback.extract_stack(frame)
