@@ -99,10 +99,8 @@ class Hold:
         ).fetchone()
         is_new = row is None
         if row is None:
-            fence, length = (
-                secrets.randbits(48),
-                0,
-            )  # so that it is none of a session of this id that was deleted
+            fence = secrets.randbits(48)  # so that it is none of a session of this id that was deleted
+            length = 0
             created = self._holder.clock.now()
             connection.execute(
                 "INSERT INTO sessions (id, parent, inside, created, updated, initial, fence, holder)"

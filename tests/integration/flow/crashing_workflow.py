@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
-import sys
 from pathlib import Path
 
-from tests.integration.stores.crashing import MOST_POINTS, Effects, Points, session_id, watch_writes
+from tests.integration.stores.crashing import (
+    MOST_POINTS,
+    Effects,
+    Points,
+    die_at_each_point,
+    session_id,
+    watch_writes,
+)
 
 from gossamer import (
     Agent,
@@ -187,22 +192,5 @@ def run(url: str, folder: Path, point: int) -> None:
     asyncio.run(main())
 
 
-def main() -> None:
-    url, folder = sys.argv[1], Path(sys.argv[2])
-    for point in range(MOST_POINTS):
-        child = os.fork()
-        if child == 0:
-            try:
-                run(url, folder, point)
-            except BaseException as error:
-                (folder / "failed").write_text(f"point {point}: {error!r}")
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            sys.stdout.write(str(point) if os.WEXITSTATUS(status) == 0 else "failed")
-            return
-
-
 if __name__ == "__main__":
-    main()
+    die_at_each_point(run, MOST_POINTS)

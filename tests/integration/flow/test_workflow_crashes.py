@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from tests.integration.flow.crashing_workflow import EXPECTED, WHAT_STEPS_GIVE, order_workflow
-from tests.integration.stores.crashing import Effects, session_id
+from tests.integration.stores.crashing import Effects, count_points, session_id
 from tests.integration.stores.test_crash_points import everything
 
 from gossamer import Answer, Approve, Session
 from gossamer.records import RunFinishedRecord, RunStartedRecord, StepFinishedRecord
 from gossamer.stores import open_store
-
-ROOT = Path(__file__).parents[3]
 
 # The effect by which one sees that a step that is not idempotent has done its work.
 EFFECTS = {
@@ -43,21 +38,6 @@ def url(request, tmp_path):
     return request.getfixturevalue("postgres").url()
 
 
-def die_everywhere(url: str, folder: Path) -> int:
-    out = subprocess.run(
-        [sys.executable, "-m", "tests.integration.flow.crashing_workflow", url, str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=ROOT,
-    )
-    told = out.stdout.strip()
-    failed = folder / "failed"
-    assert told.isdecimal(), f"{out.stderr[-3000:]} {failed.exists() and failed.read_text()}"
-    return int(told)
-
-
 def decide(pending, effects: Effects):
     """Say of each step that was cut off what became of it, as somebody can who sees its effects."""
     decisions = {}
@@ -71,7 +51,7 @@ def decide(pending, effects: Effects):
 
 
 async def test_a_workflow_goes_on_wherever_its_process_died(url, tmp_path):
-    points = die_everywhere(url, tmp_path)
+    points = count_points("tests.integration.flow.crashing_workflow", url, tmp_path)
     assert points > 60
     store = open_store(url)
     died_before = resumed = asked = skipped = 0

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from gossamer import Agent, Session, ToolCall, tool
@@ -19,7 +21,7 @@ from gossamer.models import ScriptedModel
 from gossamer.stores import open_store
 from gossamer.stores.thread import StoreThread
 
-__all__ = ["Effects", "agents", "session_id"]
+__all__ = ["Effects", "agents", "count_points", "die_at_each_point", "session_id"]
 
 MOST_POINTS = 300
 
@@ -176,9 +178,13 @@ def run(url: str, folder: Path, point: int) -> None:
     asyncio.run(main())
 
 
-def main() -> None:
+def die_at_each_point(run: Callable[[str, Path, int], None], most: int) -> None:
+    """Run a scenario in a child that dies at the first point, then at the second, until one comes to its end.
+
+    The program's arguments are the store's URL and a folder; it prints how many points there are.
+    """
     url, folder = sys.argv[1], Path(sys.argv[2])
-    for point in range(MOST_POINTS):
+    for point in range(most):
         child = os.fork()
         if child == 0:
             try:
@@ -193,5 +199,21 @@ def main() -> None:
             return
 
 
+def count_points(module: str, url: str, folder: Path) -> int:
+    """Run a module whose program is `die_at_each_point`; gives how many points there are."""
+    out = subprocess.run(
+        [sys.executable, "-m", module, url, str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=Path(__file__).parents[3],
+    )
+    told = out.stdout.strip()
+    failed = folder / "failed"
+    assert told.isdecimal(), f"{out.stderr[-3000:]} {failed.exists() and failed.read_text()}"
+    return int(told)
+
+
 if __name__ == "__main__":
-    main()
+    die_at_each_point(run, MOST_POINTS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.integration.stores.crashing import Effects, agents, session_id
+from tests.integration.stores.crashing import Effects, agents, count_points, session_id
 
 from gossamer import Session
 from gossamer.records import (
@@ -20,7 +18,6 @@ from gossamer.records import (
 )
 from gossamer.stores import open_store
 
-ROOT = Path(__file__).parents[3]
 NOT_IDEMPOTENT = ("pay 1", "pay 2", "note x", "note y", "stamp A", "stamp B")
 CALLS = 8  # of the boss and of the clerk
 
@@ -30,23 +27,6 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/crash.db"
     return request.getfixturevalue("postgres").url()
-
-
-def die_everywhere(url: str, folder: Path) -> int:
-    """Let processes die at one point after the other; gives how many points there are."""
-    out = subprocess.run(
-        [sys.executable, "-m", "tests.integration.stores.crashing", url, str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-    )
-    told = out.stdout.strip()
-    assert told.isdecimal(), (
-        f"{out.stderr[-3000:]} {(folder / 'failed').exists() and (folder / 'failed').read_text()}"
-    )
-    return int(told)
 
 
 async def everything(store, session: str) -> list:
@@ -69,7 +49,7 @@ def acknowledged(folder: Path, point: int) -> dict[str, int]:
 
 
 async def test_a_run_goes_on_wherever_its_process_died(url, tmp_path):
-    points = die_everywhere(url, tmp_path)
+    points = count_points("tests.integration.stores.crashing", url, tmp_path)
     assert points > 30
     store = open_store(url)
     died_before = resumed = told_of_unknown = inner_went_on = 0
