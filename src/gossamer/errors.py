@@ -17,6 +17,7 @@ __all__ = [
     "CacheValueError",
     "CassetteError",
     "CircuitOpenError",
+    "CodeError",
     "ConnectError",
     "ContentFilterError",
     "ContextBudgetError",
@@ -60,6 +61,21 @@ __all__ = [
     "ResumeError",
     "RouteError",
     "RunPausedError",
+    "SandboxBusyError",
+    "SandboxCallsError",
+    "SandboxClosedError",
+    "SandboxCpuError",
+    "SandboxCrashedError",
+    "SandboxDiskError",
+    "SandboxError",
+    "SandboxFileError",
+    "SandboxFileSizeError",
+    "SandboxLimitError",
+    "SandboxMemoryError",
+    "SandboxOutputError",
+    "SandboxProcessError",
+    "SandboxTimeoutError",
+    "SandboxUnavailableError",
     "ScriptExhaustedError",
     "ServiceError",
     "SessionBusyError",
@@ -611,6 +627,107 @@ class StoreDamagedError(StoreError):
 
 class StoreVersionError(StoreError):
     """The database was made by a newer version of Gossamer."""
+
+
+# --- sandboxes ----------------------------------------------------------------------------------------------
+
+
+class SandboxError(GossamerError):
+    """Code in a sandbox did not come to its end.
+
+    Attributes:
+        stdout: what it had written until then, as far as it is known.
+        stderr: the same.
+    """
+
+    def __init__(self, message: str, *, stdout: str = "", stderr: str = "") -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CodeError(SandboxError):
+    """The code is no Python, or it raised; the session goes on.
+
+    Attributes:
+        kind: the name of the exception's class, such as `ValueError`; as the code says, which nobody has checked.
+        traceback: as Python would show it.
+    """
+
+    def __init__(
+        self, message: str, *, kind: str = "", traceback: str = "", stdout: str = "", stderr: str = ""
+    ) -> None:
+        super().__init__(message, stdout=stdout, stderr=stderr)
+        self.kind = kind
+        self.traceback = traceback
+
+
+class SandboxLimitError(SandboxError):
+    """Code in a sandbox came to a limit.
+
+    Attributes:
+        limit: its name in `SandboxLimits`.
+        allowed: its value.
+    """
+
+    def __init__(
+        self, message: str, *, limit: str = "", allowed: float = 0, stdout: str = "", stderr: str = ""
+    ) -> None:
+        super().__init__(message, stdout=stdout, stderr=stderr)
+        self.limit = limit
+        self.allowed = allowed
+
+
+class SandboxTimeoutError(SandboxLimitError):
+    """It took too long; the session is closed."""
+
+
+class SandboxCpuError(SandboxLimitError):
+    """It used too much processor time; the session is closed."""
+
+
+class SandboxMemoryError(SandboxLimitError):
+    """It wanted more memory than it may have."""
+
+
+class SandboxProcessError(SandboxLimitError):
+    """It wanted more processes or threads than it may have."""
+
+
+class SandboxFileSizeError(SandboxLimitError):
+    """It wrote a file that is too large."""
+
+
+class SandboxDiskError(SandboxLimitError):
+    """Its files together are too large, or too many."""
+
+
+class SandboxOutputError(SandboxLimitError):
+    """It wrote too much to stdout and stderr, or gave back too much."""
+
+
+class SandboxCallsError(SandboxLimitError):
+    """It called functions of the host too often."""
+
+
+class SandboxUnavailableError(SandboxError):
+    """This machine cannot have this sandbox; nothing has run. The message says why, and how to get it."""
+
+
+class SandboxBusyError(SandboxError):
+    """No place in the sandbox was free in time, or too many wait for one."""
+
+
+class SandboxClosedError(SandboxError):
+    """The session or its sandbox was closed, before or during the run."""
+
+
+class SandboxCrashedError(SandboxError):
+    """The process in which the code ran died; the session is closed, and the sandbox goes on."""
+
+
+class SandboxFileError(SandboxError):
+    """There is no such file in the session, or it cannot be read."""
 
 
 # --- testing ------------------------------------------------------------------------------------------------
