@@ -10,6 +10,7 @@ from gossamer.sandbox import SandboxFile
 __all__ = ["HeadAndTail", "cut_middle", "how_it_ended", "in_sections", "named_files"]
 
 _MAX_NAMED = 20  # files
+_MAX_NAME = 200  # characters of a file's name
 
 
 def cut_middle(text: str, most: int) -> str:
@@ -108,4 +109,5 @@ def _left_out(count: int, of_what: str) -> str:
 
 
 def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)
+    shown = name if name.isprintable() else repr(name)
+    return shown if len(shown) <= _MAX_NAME else f"{shown[:_MAX_NAME]}…"

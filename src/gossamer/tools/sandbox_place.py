@@ -6,12 +6,14 @@ import asyncio
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from gossamer.errors import ArgumentError, SandboxError
-from gossamer.sandbox import Execution, Sandbox, SandboxFile, SandboxSession
+from gossamer.context import RunContext
+from gossamer.errors import ArgumentError, CodeError, SandboxError
+from gossamer.sandbox import Execution, Sandbox, SandboxFile, SandboxLimits, SandboxSession
+from gossamer.sandbox.files import check_uploads
 from gossamer.tools.function import Tool
 from gossamer.tools.opened import OpenedToolkits, open_in
 from gossamer.tools.toolkit import Toolkit
@@ -19,15 +21,17 @@ from gossamer.tools.toolkit import Toolkit
 __all__ = [
     "CommandSandbox",
     "CommandSession",
-    "Files",
     "Place",
     "Ran",
+    "about_files",
+    "bound",
     "must_run_commands",
     "place_in",
     "sandbox_session",
+    "with_words",
 ]
 
-Files = Mapping[str, bytes | str]
+_MAX_TOLD = 20  # names of files that a model is told of
 
 _GONE = "The session is closed: variables and files of earlier calls are gone, and the next call begins anew."
 
@@ -57,6 +61,7 @@ class CommandSandbox(Sandbox, Protocol):
 
 
 SessionT = TypeVar("SessionT", bound=SandboxSession)
+SessionT_co = TypeVar("SessionT_co", bound=SandboxSession, covariant=True)
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -65,12 +70,17 @@ class Ran(msgspec.Struct, frozen=True):
     Attributes:
         execution: what the sandbox gave.
         changed: files that are new, or of another size than before.
-        began: whether it was the first of its session.
     """
 
     execution: Execution
     changed: tuple[SandboxFile, ...]
-    began: bool
+
+
+class _Begins(Protocol[SessionT_co]):
+    @property
+    def limits(self) -> SandboxLimits: ...
+
+    def session(self) -> SessionT_co: ...
 
 
 class Place(Generic[SessionT]):
@@ -89,7 +99,7 @@ class Place(Generic[SessionT]):
     def __init__(
         self,
         begin: Callable[[], SessionT],
-        files: Files,
+        files: Mapping[str, bytes],
         tools: Callable[[Place[SessionT]], tuple[Tool[..., Any], ...]],
     ) -> None:
         self._begin = begin
@@ -105,6 +115,11 @@ class Place(Generic[SessionT]):
         return self._tools
 
     @property
+    def is_new(self) -> bool:
+        """Whether nothing has run yet in the session that the next call is made in."""
+        return self._session is None or self._session.closed or not self._filled
+
+    @property
     def session(self) -> SessionT:
         """The session, a new one where there is none or it is closed."""
         if self._session is None or self._session.closed:
@@ -113,7 +128,7 @@ class Place(Generic[SessionT]):
             self._known = {}
         return self._session
 
-    async def use(self, work: Callable[[SessionT, Files | None], Awaitable[Execution]]) -> Ran:
+    async def use(self, work: Callable[[SessionT, Mapping[str, bytes] | None], Awaitable[Execution]]) -> Ran:
         """Do something in the session, after what is being done there.
 
         Args:
@@ -124,18 +139,18 @@ class Place(Generic[SessionT]):
         """
         async with self._in_turn:
             session = self.session
-            began = not self._filled
-            if began:
-                self._known = {name: len(_encoded(content)) for name, content in self._files.items()}
+            new = None if self._filled else self._files
+            if new is not None:
+                self._known = {name: len(content) for name, content in new.items()}
             try:
-                execution = await work(session, self._files if began else None)
+                execution = await work(session, new)
             except SandboxError as error:
-                self._filled = not session.closed and (self._filled or bool(getattr(error, "kind", "")))
                 if session.closed:
                     raise with_words(error, f"{error}\n{_GONE}") from error
+                self._filled = self._filled or isinstance(error, CodeError)
                 raise
             self._filled = True
-            return Ran(execution, await self._changed(session), began)
+            return Ran(execution, await self._changed(session))
 
     async def aclose(self) -> None:
         """End the session."""
@@ -153,28 +168,52 @@ class Place(Generic[SessionT]):
 
 
 def place_in(
-    begin: Callable[[], SessionT],
-    files: Files | None,
+    sandbox: _Begins[SessionT],
+    files: Mapping[str, bytes | str] | None,
     tools: Callable[[Place[SessionT]], tuple[Tool[..., Any], ...]],
 ) -> Callable[[], AbstractAsyncContextManager[Place[SessionT]]]:
     """Make the `open` of a toolkit whose tools work in a sandbox. Nothing is started before one is called.
 
     Args:
-        begin: gives a new session of the sandbox.
+        sandbox: where they work.
         files: what is put into each session.
         tools: makes the tools, given their place.
+
+    Raises:
+        ArgumentError: a name cannot be that of a file.
+        SandboxFileSizeError: a file is larger than the sandbox takes.
+        SandboxDiskError: together they are.
     """
-    kept = dict(files or {})
+    checked = check_uploads(files, sandbox.limits)
 
     @asynccontextmanager
     async def opened() -> AsyncGenerator[Place[SessionT]]:
-        place = Place(begin, kept, tools)
+        place = Place(sandbox.session, checked, tools)
         try:
             yield place
         finally:
             await place.aclose()
 
     return opened
+
+
+def about_files(files: Mapping[str, bytes | str] | None) -> str:
+    """Say which files are there from the beginning; empty where there are none."""
+    if not files:
+        return ""
+    names = sorted(files)
+    more = f" and {len(names) - _MAX_TOLD:,} more" if len(names) > _MAX_TOLD else ""
+    return f"In the working folder there is {', '.join(names[:_MAX_TOLD])}{more}."
+
+
+def bound(pattern: Tool[..., Any], run: Callable[[RunContext[Any], Any], Awaitable[Any]]) -> Tool[..., Any]:
+    """Give a tool with the schema of a pattern, which was built once, that works in one place. O(1).
+
+    Args:
+        pattern: an async tool.
+        run: what it does, given the context and the decoded arguments.
+    """
+    return msgspec.structs.replace(pattern, function=run, invoke=run)
 
 
 def with_words(error: SandboxError, words: str) -> SandboxError:
@@ -205,15 +244,16 @@ async def sandbox_session(toolkit: Toolkit, session: _HasOpened) -> SandboxSessi
     """Give the sandbox session in which the tools of a conversation work, to put files there and to take some out.
 
     ```python
-    interpreter = python()
-    agent = Agent("openai:gpt-5-mini", tools=[interpreter])
+    analyst = python()
+    agent = Agent("openai:gpt-5-mini", tools=[analyst])
     async with Session() as session:
-        await (await sandbox_session(interpreter, session)).run("", files={"sales.csv": uploaded})
-        await agent.run("Which month was best? Write the totals to totals.csv", session=session)
-        totals = await (await sandbox_session(interpreter, session)).read("totals.csv")
+        await agent.run("Write the totals of each month to totals.csv", session=session)
+        box = await sandbox_session(analyst, session)
+        totals = await box.read("totals.csv")
+        await box.run("", files={"next-year.csv": uploaded})
     ```
 
-    It is the tools' own: what was put there is there for them. One that a limit closed is replaced by the next call, so
+    It is the tools' own: what is put there is there for them. One that a limit closed is replaced at the next use, so
     ask for it anew behind each run.
 
     Args:
@@ -226,11 +266,7 @@ async def sandbox_session(toolkit: Toolkit, session: _HasOpened) -> SandboxSessi
     if toolkit.scope == "session" and toolkit.open is not None:
         one = open_in(session.opened, toolkit)
         await one.ready()
-        if isinstance(one.equip, Place):
-            place: Place[SandboxSession] = one.equip
-            return place.session
+        place: Any = one.equip
+        if type(place) is Place:
+            return cast("Place[SandboxSession]", place).session
     raise ArgumentError(f"toolkit {toolkit.name!r} keeps no sandbox for a session; python() and shell() do")
-
-
-def _encoded(content: bytes | str) -> bytes:
-    return content if isinstance(content, bytes) else content.encode()
