@@ -11,7 +11,7 @@ import msgspec
 
 from gossamer.cache.envelope import FOREIGN, MISSING, encode_name, open_envelope
 from gossamer.cache.link import Link
-from gossamer.cache.loops import PerLoop
+from gossamer.per_loop import PerLoop
 from gossamer.cache.memory import CacheStatistics, MemoryCache
 from gossamer.cache.redis import RedisCache, RedisStatistics
 from gossamer.cache.scopes import Changes, Held, Look, Scope, Space, Tag
