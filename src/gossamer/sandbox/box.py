@@ -303,6 +303,9 @@ def _system(*, network: bool) -> list[str]:
         arguments += ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     prefix = Path(sys.base_prefix)
     if not prefix.is_relative_to("/usr"):
+        # Else bubblewrap makes folders above it that nobody else may enter, where the host's are like that.
+        for folder in reversed(prefix.parents[:-1]):
+            arguments += ("--dir", str(folder))
         arguments += ("--ro-bind", str(prefix), str(prefix))
     for name in ("purelib", "platlib"):
         packages = sysconfig.get_path(name, vars={"base": str(prefix), "platbase": str(prefix)})

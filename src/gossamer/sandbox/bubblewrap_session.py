@@ -98,9 +98,13 @@ class BubblewrapSession:
             SandboxError: see `SandboxSession.run`.
             ArgumentError: something cannot be used; the message names it.
         """
-        return await self._do(
-            {"do": "command", "argv": _checked_argv(argv)}, files, (stdin,), outputs, timeout, None
-        )
+        checked = _checked_argv(argv)
+        try:
+            return await self._do({"do": "command", "argv": checked}, files, (stdin,), outputs, timeout, None)
+        except CodeError as error:
+            if error.kind not in {"FileNotFoundError", "NotADirectoryError", "PermissionError"}:
+                raise
+            raise SandboxFileError(f"argv: {checked[0]!r} cannot be started in the sandbox: {error}") from error
 
     async def read(self, name: str) -> bytes:
         """Read a file of the session; see `SandboxSession.read`."""

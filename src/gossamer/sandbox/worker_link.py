@@ -23,7 +23,7 @@ from gossamer.sandbox.inside.frames import HEAD, pack
 from gossamer.sandbox.output import Output
 from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, memory_bytes
 
-__all__ = ["Frame", "Worker", "WorkerGoneError"]
+__all__ = ["BoxGoneError", "Frame", "Worker", "WorkerGoneError"]
 
 _CREDENTIALS = struct.Struct("iII")
 _MARGIN = 1_000_000  # bytes of a frame beside what was asked for
@@ -62,6 +62,10 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 class WorkerGoneError(Exception):
     """The worker has ended, or speaks no sense and was ended."""
+
+
+class BoxGoneError(WorkerGoneError):
+    """There is nobody left to fork a worker."""
 
 
 class Worker:
@@ -121,6 +125,7 @@ class Worker:
             worker._interpreter = os.pidfd_open(children[0])
         except BaseException as error:
             worker.end("it did not begin")
+            await asyncio.shield(worker.dead)
             if isinstance(error, TimeoutError | OSError):
                 raise WorkerGoneError(worker._failed or f"{type(error).__name__}: {error}") from error
             raise
@@ -318,7 +323,7 @@ def _fork(box: Box) -> tuple[socket.socket, _Ends]:
     """Make what a worker is spoken to by, and let it be forked.
 
     Raises:
-        WorkerGoneError: the box is gone.
+        BoxGoneError: the box is gone.
     """
     channel, its_channel = socket.socketpair()
     status, its_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -334,7 +339,7 @@ def _fork(box: Box) -> tuple[socket.socket, _Ends]:
         status.close()
         os.close(out)
         os.close(err)
-        raise WorkerGoneError(f"its box is gone: {error}") from error
+        raise BoxGoneError(str(error)) from error
     finally:
         its_channel.close()
         its_status.close()

@@ -10,7 +10,7 @@ from typing import Any
 from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
 from gossamer.sandbox.box import Box, BoxPlan, open_box
 from gossamer.sandbox.places import Places
-from gossamer.sandbox.worker_link import Worker, WorkerGoneError
+from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 
@@ -43,6 +43,7 @@ class WorkerPool:
         self._opening = asyncio.Lock()
         self._idle: deque[Worker] = deque()
         self._busy: set[Worker] = set()
+        self._alive: set[Worker] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -72,9 +73,6 @@ class WorkerPool:
         await self._places.enter()
         try:
             worker = self._warm_one() or await self._start()
-            if self._closed:
-                worker.end("closed")
-                raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
         except BaseException:
             self._places.leave()
             raise
@@ -96,15 +94,16 @@ class WorkerPool:
         """End everything, and wait until nothing is left."""
         self._closed = True
         self._places.close()
-        starting = list(self._starting)
+        async with self._opening:  # a box that is being opened is there then
+            starting = list(self._starting)
         for task in starting:
             task.cancel()
-        workers = [*self._idle, *self._busy]
         self._idle.clear()
-        for worker in workers:
-            worker.end("closed")
         if starting:
             await asyncio.wait(starting)
+        workers = list(self._alive)
+        for worker in workers:
+            worker.end("closed")
         box, self._box = self._box, None
         if box is not None:
             await box.close()
@@ -116,7 +115,7 @@ class WorkerPool:
         self._closed = True
         if self._box is not None:
             self._box.drop_in_child()
-        for worker in (*self._idle, *self._busy):
+        for worker in self._alive:
             worker.drop_in_child()
 
     def _warm_one(self) -> Worker | None:
@@ -131,7 +130,11 @@ class WorkerPool:
             box = await self._open_box()
             group = self._groups()
             try:
-                return await Worker.start(box, self._plan().limits, group)
+                worker = await Worker.start(box, self._plan().limits, group)
+            except BoxGoneError as error:
+                await box.close()
+                if tries == _MOST_TRIES:
+                    raise SandboxCrashedError(f"the box of the sandbox bubblewrap ends at once: {error}") from error
             except WorkerGoneError as error:
                 if tries == _MOST_TRIES:
                     raise SandboxCrashedError(
@@ -141,6 +144,14 @@ class WorkerPool:
                     raise SandboxUnavailableError(
                         f"BubblewrapSandbox cannot be had here: {error}; a namespace inside bubblewrap's is forbidden"
                     ) from error
+            else:
+                if self._closed:
+                    worker.end("closed")
+                    await asyncio.shield(worker.dead)
+                    raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
+                self._alive.add(worker)
+                worker.dead.add_done_callback(lambda _: self._alive.discard(worker))
+                return worker
         raise AssertionError
 
     async def _open_box(self) -> Box:
@@ -168,10 +179,9 @@ class WorkerPool:
     async def _warm_up(self) -> None:
         try:
             worker = await self._start()
+        except SandboxClosedError:
+            return
         except (SandboxCrashedError, SandboxUnavailableError) as error:
             logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
             return
-        if self._closed:
-            worker.end("closed")
-        else:
-            self._idle.append(worker)
+        self._idle.append(worker)

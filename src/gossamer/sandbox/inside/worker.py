@@ -28,6 +28,8 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
         channel: to the host.
         limits: the fields of `SandboxLimits`.
     """
+    own = os.getpid()
+    os.register_at_fork(after_in_child=channel.close)  # the host speaks with one of them
     interpreter = Interpreter(channel)
     channel.sendall(pack({"is": "ready"}))
     while (frame := receive(channel)) is not None:
@@ -52,6 +54,8 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
         except BaseException as error:  # noqa: BLE001 - whatever it is, the host is told
             told, parts = {"is": "done", "error": failure(error)}, []
         interpreter.flush()
+        if os.getpid() != own:
+            os._exit(int("error" in told))
         answer = pack(told, *parts)
         if len(answer) > limits["result_bytes"] + 100_000:
             answer = pack({"is": "done", "error": failure(LimitReachedError("result_bytes"))})
