@@ -52,7 +52,8 @@ async def sandbox():
     before = set(descendants(os.getpid()))
     async with BubblewrapSandbox(limits=SMALL, size=3, warm=1) as sandbox:
         yield sandbox
-    assert set(descendants(os.getpid())) <= before, "a process is left"
+    left = set(descendants(os.getpid())) - before
+    assert not left, [(pid, open(f"/proc/{pid}/cmdline").read()[:60], open(f"/proc/{pid}/stat").read()[:40]) for pid in left]
 
 
 @pytest.fixture
