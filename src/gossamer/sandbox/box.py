@@ -277,14 +277,20 @@ def _arguments(plan: BoxPlan, passwd: int) -> list[str]:
     arguments += ("--dir", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108 - its name in there
     arguments += _system(network=plan.network)
     arguments += ("--perms", "0444", "--ro-bind-data", str(passwd), "/etc/passwd")
-    arguments += ("--size", str(64 * 1024 * 1024), "--tmpfs", "/tmp")  # noqa: S108 - its name in there
+    arguments += ("--perms", "1777", "--size", str(64 * 1024 * 1024), "--tmpfs", "/tmp")  # noqa: S108 - its name in there
     arguments += ("--dir", "/session")
-    here = Path(inside.__file__).parent
-    arguments += ("--ro-bind", str(here), f"{_HOME}/gossamer/sandbox/inside")
-    arguments += ("--dir", _PACKAGES)
+    ours = Path(_HOME, "gossamer/sandbox/inside")
+    arguments += (*_folders(ours.parent), "--ro-bind", str(Path(inside.__file__).parent), str(ours))
+    arguments += _folders(Path(_PACKAGES))
     for name, path in plan.packages.items():
+        arguments += _folders(Path(_PACKAGES, name).parent)
         arguments += ("--ro-bind", str(path), f"{_PACKAGES}/{name}")
     return [*arguments, "--chdir", "/", "--remount-ro", "/"]
+
+
+def _folders(folder: Path) -> list[str]:
+    """Say that a folder is to be there with those above it: made on the way to something else, nobody could enter them."""
+    return [word for one in (*reversed(folder.parents[:-1]), folder) for word in ("--dir", str(one))]
 
 
 def _system(*, network: bool) -> list[str]:
@@ -303,9 +309,7 @@ def _system(*, network: bool) -> list[str]:
         arguments += ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     prefix = Path(sys.base_prefix)
     if not prefix.is_relative_to("/usr"):
-        # Else bubblewrap makes folders above it that nobody else may enter, where the host's are like that.
-        for folder in reversed(prefix.parents[:-1]):
-            arguments += ("--dir", str(folder))
+        arguments += _folders(prefix.parent)
         arguments += ("--ro-bind", str(prefix), str(prefix))
     for name in ("purelib", "platlib"):
         packages = sysconfig.get_path(name, vars={"base": str(prefix), "platbase": str(prefix)})

@@ -12,6 +12,7 @@ from gossamer.per_loop import PerLoop
 from gossamer.sandbox.base import Execution, Functions, SandboxLimits
 from gossamer.sandbox.box import BoxPlan, bubblewrap_version
 from gossamer.sandbox.bubblewrap_session import BubblewrapSession
+from gossamer.sandbox.packages import files_of, modules_of
 from gossamer.sandbox.places import Places
 from gossamer.sandbox.system_calls import filter_program
 from gossamer.sandbox.worker_pool import WorkerPool
@@ -27,7 +28,8 @@ class BubblewrapSandbox:
 
     Args:
         packages: names of installed packages that code may import, with what they depend on; nothing else of this
-            environment is there. They are loaded once, ahead.
+            environment is there. They are loaded once, ahead. One that is not installed is told of at the first use, by
+            an `ArgumentError`.
         limits: what a session may use.
         size: how many sessions there may be at once.
         warm: how many workers wait for sessions.
@@ -35,7 +37,7 @@ class BubblewrapSandbox:
         wait_timeout: how long, in seconds.
 
     Raises:
-        ArgumentError: a package is not there, or an argument is out of range; the message names it.
+        ArgumentError: an argument is out of range; the message names it.
     """
 
     name = "bubblewrap"
@@ -58,7 +60,6 @@ class BubblewrapSandbox:
         self._limits = limits or SandboxLimits()
         self._packages = tuple(packages)
         self._sizes = (size, warm, max_waiting, wait_timeout)
-        self._plan: BoxPlan | None = None
         self._pools: PerLoop[WorkerPool] = PerLoop(self._pool)
 
     @property
@@ -122,14 +123,18 @@ class BubblewrapSandbox:
 
     def _pool(self) -> WorkerPool:
         size, warm, max_waiting, wait_timeout = self._sizes
-        return WorkerPool(
-            self._planned, _no_group, Places(self.name, size, max_waiting, wait_timeout), size, warm
-        )
+        places = Places(self.name, size, max_waiting, wait_timeout)
+        return WorkerPool(self._plan, self._limits, _no_group, places, size, warm)
 
-    def _planned(self) -> BoxPlan:
-        if self._plan is None:
-            self._plan = BoxPlan(self._limits, filter_program(network=False), {}, (), network=False)
-        return self._plan
+    def _plan(self) -> BoxPlan:
+        packages = self._packages
+        return BoxPlan(
+            self._limits,
+            filter_program(network=False),
+            files_of(packages) if packages else {},
+            modules_of(packages) if packages else (),
+            network=False,
+        )
 
 
 def _no_group() -> Any:

@@ -208,6 +208,9 @@ class BubblewrapSession:
                 frame, parts = await worker.hear()
                 if frame.kind == "done":
                     worker.pause()
+                    worker.output.drain()
+                    if worker.cause:  # it has come to a limit with its last word
+                        raise WorkerGoneError(worker.cause)
                     return frame, parts
                 calls += len(frame.calls)
                 if frame.kind != "calls" or not frame.calls or functions is None:

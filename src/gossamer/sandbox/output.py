@@ -33,11 +33,15 @@ class Output:
         for which in (0, 1):
             self._loop.add_reader(self._pipes[which], self._read, which)
 
-    def take(self) -> tuple[str, str]:
-        """Give what was written since the last time, to stdout and to stderr; what is no UTF-8 is replaced."""
+    def drain(self) -> None:
+        """Read what is there."""
         for which in (0, 1) if self._pipes[0] >= 0 else ():
             while self._read(which):
                 pass
+
+    def take(self) -> tuple[str, str]:
+        """Give what was written since the last time, to stdout and to stderr; what is no UTF-8 is replaced."""
+        self.drain()
         told = (self._kept[0].decode(errors="replace"), self._kept[1].decode(errors="replace"))
         self._kept[0].clear()
         self._kept[1].clear()
@@ -48,9 +52,8 @@ class Output:
         """Read what is left, and close the pipes."""
         if self._pipes[0] < 0:
             return
-        for which, pipe in enumerate(self._pipes):
-            while self._read(which):
-                pass
+        self.drain()
+        for pipe in self._pipes:
             self._loop.remove_reader(pipe)
             os.close(pipe)
         self._pipes = (-1, -1)

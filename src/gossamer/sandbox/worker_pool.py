@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
+from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box, BoxPlan, open_box
 from gossamer.sandbox.places import Places
 from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
@@ -24,7 +25,8 @@ class WorkerPool:
     """Opens a box at the first use, and another one where that has ended.
 
     Args:
-        plan: makes what the box holds.
+        plan: makes what the box holds; may block.
+        limits: what a session may use.
         groups: makes the control group of a worker, or None.
         places: who may be in.
         size: how many workers there may be.
@@ -32,9 +34,16 @@ class WorkerPool:
     """
 
     def __init__(
-        self, plan: Callable[[], BoxPlan], groups: Callable[[], Any], places: Places, size: int, warm: int
+        self,
+        plan: Callable[[], BoxPlan],
+        limits: SandboxLimits,
+        groups: Callable[[], Any],
+        places: Places,
+        size: int,
+        warm: int,
     ) -> None:
         self._plan = plan
+        self._limits = limits
         self._groups = groups
         self._places = places
         self._size = size
@@ -57,6 +66,7 @@ class WorkerPool:
 
         Raises:
             SandboxUnavailableError: this machine cannot have it.
+            ArgumentError: a package is not there.
         """
         await self._open_box()
         self._refill()
@@ -130,7 +140,7 @@ class WorkerPool:
             box = await self._open_box()
             group = self._groups()
             try:
-                worker = await Worker.start(box, self._plan().limits, group)
+                worker = await Worker.start(box, self._limits, group)
             except BoxGoneError as error:
                 await box.close()
                 if tries == _MOST_TRIES:
@@ -162,8 +172,10 @@ class WorkerPool:
                 logger.warning(
                     "the box of a sandbox has ended, and every session in it; another one is opened"
                 )
-            if self._box is None:
-                self._box = await open_box(self._plan())
+            if self._box is None and not self._closed:
+                self._box = await open_box(await asyncio.to_thread(self._plan))
+            if self._box is None or self._closed:
+                raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
             return self._box
 
     def _refill(self) -> None:

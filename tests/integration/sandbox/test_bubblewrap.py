@@ -359,8 +359,29 @@ def test_arguments_are_checked():
     for wrong in ({"size": 0}, {"warm": -1}, {"max_waiting": -1}, {"wait_timeout": 0}, {"size": True}):
         with pytest.raises(ArgumentError, match=next(iter(wrong))):
             BubblewrapSandbox(**wrong)
+
+
+# --- packages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_packages_that_are_named_are_there_and_no_others():
+    code = """
+import numpy, matplotlib.pyplot as plt, importlib.util
+plt.plot(numpy.arange(3)); plt.figure(); plt.plot([1])
+int(numpy.arange(4).sum()), [importlib.util.find_spec(name) is None for name in ("msgspec", "pytest", "PIL", "pip")]
+"""
+    async with BubblewrapSandbox(["numpy", "matplotlib"], warm=1) as sandbox:
+        made = await sandbox.run(code)
+        assert made.value == [6, [True, True, False, True]]
+        assert [image.media_type for image in made.images] == ["image/png"] * 2
+        assert all(image.data[:8] == b"\x89PNG\r\n\x1a\n" for image in made.images)
+        shown = await sandbox.run("from PIL import Image\nImage.new('RGB', (2, 2))")
+        assert len(shown.images) == 1
+
+
+async def test_a_package_that_is_not_there_is_told():
     with pytest.raises(ArgumentError, match="no-such-package"):
-        BubblewrapSandbox(["no-such-package"])
+        await BubblewrapSandbox(["no-such-package"]).run("1")
 
 
 async def test_where_bubblewrap_is_missing_nothing_runs(monkeypatch):
