@@ -29,8 +29,14 @@ def doctor(*arguments, **variables) -> str:
     return ran.stdout
 
 
-def states(part="tools", **variables) -> dict:
-    return {state["name"]: state for state in json.loads(doctor("--json", **variables))[part]}
+def told(**variables) -> tuple[dict, dict]:
+    """Give what is told of toolkits and of sandboxes, by name."""
+    report = json.loads(doctor("--json", **variables))
+    return tuple({state["name"]: state for state in report[part]} for part in ("tools", "sandboxes"))
+
+
+def states(**variables) -> dict:
+    return told(**variables)[0]
 
 
 # What runs in a box of bubblewrap, which not every machine can have.
@@ -75,13 +81,11 @@ def test_a_git_that_is_too_old_is_none(tmp_path):
 
 
 def test_sandboxes_that_can_be_had_are_told_with_what_they_use(bubblewrap):
-    assert states("sandboxes") == {
-        "monty": {"name": "monty", "ready": True, "found": states("sandboxes")["monty"]["found"], "why": ""},
-        "bubblewrap": {"name": "bubblewrap", "ready": True, "found": bubblewrap, "why": ""},
-    }
-    assert "monty" in states("sandboxes")["monty"]["found"]
-    found = states()
-    assert all(found[name]["ready"] and "the sandbox bubblewrap" in found[name]["found"] for name in BOXED)
+    tools, sandboxes = told()
+    assert sandboxes["bubblewrap"] == {"name": "bubblewrap", "ready": True, "found": bubblewrap, "why": ""}
+    assert sandboxes["monty"]["ready"] is True
+    assert "monty" in sandboxes["monty"]["found"]
+    assert all(tools[name]["ready"] and "the sandbox bubblewrap" in tools[name]["found"] for name in BOXED)
     assert f"\n  ✓ bubblewrap: {bubblewrap}\n" in doctor()
 
 
@@ -96,13 +100,11 @@ def test_sandboxes_that_cannot_be_had_are_told_with_why_and_what_to_do(tmp_path)
         ("/nowhere", "apt-get install bubblewrap"),
         (str(tmp_path), "No permissions to create"),
     ):
-        sandboxes = states("sandboxes", PATH=path)
+        tools, sandboxes = told(PATH=path)
         assert sandboxes["bubblewrap"]["ready"] is False
         assert says in sandboxes["bubblewrap"]["why"]
-        tools = states(PATH=path)
-        assert {name: tools[name]["get"] for name in BOXED} == dict.fromkeys(
-            BOXED, "it needs the sandbox bubblewrap, see below"
-        )
+        needs = "it needs the sandbox bubblewrap, see below"
+        assert {name: tools[name]["get"] for name in BOXED} == dict.fromkeys(BOXED, needs)
         assert tools["python on Monty"]["ready"] is True
         assert tools["shell_on_host"]["ready"] is True
     said = doctor(PYTHONPATH=hidden(tmp_path, "pydantic_monty"))
