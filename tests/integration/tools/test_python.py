@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-import zlib
 
 import pytest
-from tests.integration.tools.calling import call, given, refused
+from tests.integration.tools.calling import given, refused
 
 from gossamer import Agent, Image, Session, ToolCall, Toolkit
 from gossamer.models import ScriptedModel
@@ -164,7 +162,9 @@ async def test_full_python_is_not_told_to_be_a_small_one(bubblewrap):
     model = ScriptedModel([ToolCall.of("run_python", code=_GENERATOR), "done"])
     async with BubblewrapSandbox(warm=1) as sandbox:
         result = await Agent(model, tools=[python(sandbox)]).run("go")
-    assert "small Python" not in model.requests[0].tools[0].description
+    description = model.requests[0].tools[0].description
+    assert "small Python" not in description
+    assert description.endswith(". It is CPython with its standard library, and no other package.")
     assert result.messages[2].parts[0].text == "value:\n[0, 1, 2]"
 
 
@@ -177,26 +177,13 @@ list(Numbers(range(3)).each())
 """
 
 
-def png() -> bytes:
-    """One black point."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(b"\0\0"))
-        + chunk(b"IEND", b"")
-    )
-
-
 async def test_a_plot_is_seen_as_a_picture(bubblewrap):
     code = "import matplotlib.pyplot as plt\nplt.plot([1, 4, 2])\nprint('drawn')"
+    model = ScriptedModel([ToolCall.of("run_python", code=code), "done"])
     async with BubblewrapSandbox(["matplotlib"], warm=1) as sandbox:
-        result = await call(python(sandbox), "run_python", code=code)
-    text, image = result.content
+        result = await Agent(model, tools=[python(sandbox)]).run("go")
+    assert "with its standard library and the packages matplotlib." in model.requests[0].tools[0].description
+    text, image = result.messages[2].parts[0].content
     assert text.text.startswith("stdout:\ndrawn")
     assert isinstance(image, Image)
     assert image.data.startswith(b"\x89PNG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -133,8 +133,17 @@ def _shared() -> Sandbox:
 
 
 def _described(sandbox: Sandbox, files: Mapping[str, bytes | str] | None) -> str:
-    small = _MONTY.format(modules=", ".join(MONTY_MODULES)) if sandbox.name == "monty" else ""
-    return " ".join(filter(None, (_WHAT, small, about_files(files))))
+    return " ".join(filter(None, (_WHAT, _which_python(sandbox), about_files(files))))
+
+
+def _which_python(sandbox: Sandbox) -> str:
+    if sandbox.name == "monty":
+        return _MONTY.format(modules=", ".join(MONTY_MODULES))
+    if sandbox.name != "bubblewrap":
+        return ""
+    packages: Sequence[str] = getattr(sandbox, "packages", ())
+    others = f" and the packages {', '.join(packages)}" if packages else ", and no other package"
+    return f"It is CPython with its standard library{others}."
 
 
 def _shown(ran: Ran, note: str, most: int) -> str | tuple[Text | Image, ...]:
