@@ -40,7 +40,7 @@ for row in rows:
 with open("totals.csv", "w") as file:
     for region, total in sorted(totals.items()):
         file.write(f"{region},{total:.2f}\\n")
-max(totals, key=totals.get)
+max(totals, key=lambda region: totals[region])
 """
 
 

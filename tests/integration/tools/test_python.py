@@ -27,8 +27,12 @@ def kind(request) -> str:
 
 @pytest.fixture
 async def sandbox(kind) -> Sandbox:
-    made = MontySandbox if kind == "monty" else BubblewrapSandbox
-    async with made(limits=LIMITS, size=3) as one:
+    made = (
+        MontySandbox(limits=LIMITS, processes=3)
+        if kind == "monty"
+        else BubblewrapSandbox(limits=LIMITS, size=3)
+    )
+    async with made as one:
         yield one
 
 
@@ -136,7 +140,7 @@ async def test_code_that_no_python_is_is_told(sandbox):
 
 
 async def test_monty_has_what_the_model_is_told_and_not_what_it_is_told_it_has_not():
-    async with MontySandbox(size=1) as sandbox:
+    async with MontySandbox(processes=1) as sandbox:
         toolkit = python(sandbox)
         model = ScriptedModel(["done"])
         await Agent(model, tools=[toolkit]).run("go")
@@ -153,7 +157,10 @@ async def test_monty_has_what_the_model_is_told_and_not_what_it_is_told_it_has_n
                 "class A:\n    @property\n    def x(self): return 1",
                 "class A:\n    @classmethod\n    def x(cls): return 1",
                 "def f():\n    yield 1",
+                "next(x for x in [1])",
                 "x = 1\ndel x",
+                "class Error(Exception): pass",
+                "max({}, key={}.get)",
             ]
             assert all("failed" in seen for seen in await converse(toolkit, session, *cannot))
 

@@ -27,7 +27,8 @@ _WHAT = (
 )
 _MONTY = (
     "It is a small Python: there are no third-party packages, and of the standard library only {modules}. It has neither "
-    "inheritance of classes, properties and class methods, nor generators (yield), del, or exceptions of your own. Use "
+    "inheritance of classes, properties and class methods, nor generators (yield, next), del, or exceptions of your own. "
+    "Methods of built-in types are called and not passed on: key=lambda name: totals[name], not key=totals.get. Use "
     "functions, lists, dicts and comprehensions."
 )
 _FRESH = "[a new session: variables and files of earlier calls are gone]"
