@@ -29,7 +29,8 @@ def in_sections(sections: Sequence[tuple[str, str]], most: int) -> str:
         sections: the name of each, which may be empty, and the text.
         most: characters of all texts; the middle of those is left out that have more than the others leave to them.
     """
-    there = [(name, text.rstrip("\n")) for name, text in sections]
+    # Half of a surrogate pair is no character, and nothing could hold it.
+    there = [(name, text.rstrip("\n").encode(errors="replace").decode()) for name, text in sections]
     there = [(name, text) for name, text in there if text]
     shares: dict[int, int] = {}
     left = most

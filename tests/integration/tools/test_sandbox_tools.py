@@ -70,6 +70,12 @@ async def test_plots_come_as_images_behind_the_text():
     assert result.content == (Text(words), *images[:8])
 
 
+async def test_what_is_no_character_is_replaced():
+    images = (Image(data=PNG),)
+    sandbox = FakeSandbox(lambda *_: Execution(stdout="é\ud800", images=images))
+    assert (await call(python(sandbox), "run_python", code="x")).content == (Text("stdout:\né?"), *images)
+
+
 async def test_files_that_are_new_or_of_another_size_are_named():
     def write(session, code):
         name, _, content = code.partition("=")

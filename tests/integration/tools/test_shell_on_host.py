@@ -81,7 +81,6 @@ async def test_nothing_of_the_environment_is_seen_but_what_was_named(programs, f
         "PATH": os.environ["PATH"].removeprefix(f".{os.pathsep}{os.pathsep}"),
         "HOME": str(folder),
         "LANG": "C.UTF-8",
-        "TERM": "dumb",
         "MINE": "1",
     }
 

@@ -44,8 +44,8 @@ def shell_on_host(
     and use the network. `shell` runs programs in a sandbox; take this only where that cannot do, for programs that you
     would let the author of any text that the model reads run.
 
-    A command runs in the folder, without a shell, with nothing to read from standard input, and with four variables of
-    its own (`PATH`, `HOME`, which is the folder, `LANG`, `TERM`) and none of this process. It is ended with its group
+    A command runs in the folder, without a shell, with nothing to read from standard input, and with three variables
+    of its own (`PATH`, `HOME`, which is the folder, `LANG`) and none of this process. It is ended with its group
     of processes when its time is over, when the run is cancelled, and when its program has ended; a program that moves
     to a session of its own gets away from that.
 
@@ -77,9 +77,7 @@ def shell_on_host(
         raise ArgumentError(f"folder must be a folder that can be read, not {folder!r}: {error}") from None
     search = _search_path()
     programs = {name: _program(name, search, place) for name in allowed}
-    variables = {"PATH": search, "HOME": str(place), "LANG": "C.UTF-8", "TERM": "dumb"} | dict(
-        environment or {}
-    )
+    variables = {"PATH": search, "HOME": str(place), "LANG": "C.UTF-8"} | dict(environment or {})
 
     @tool(
         name="run_command",
