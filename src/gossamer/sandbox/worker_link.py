@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import struct
@@ -130,6 +131,13 @@ class Worker:
                 raise WorkerGoneError(worker._failed or f"{type(error).__name__}: {error}") from error
             raise
         return worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives: asked of the kernel, as word of a death may still be on its way."""
+        if self.cause or self._first < 0:
+            return False
+        return not select.select((self._first,), (), (), 0)[0]
 
     # --- speaking -------------------------------------------------------------------------------------------------
 

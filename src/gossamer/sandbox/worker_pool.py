@@ -131,7 +131,7 @@ class WorkerPool:
     def _warm_one(self) -> Worker | None:
         while self._idle:
             worker = self._idle.popleft()
-            if not worker.dead.done() and not worker.cause:
+            if worker.alive:
                 return worker
         return None
 

@@ -506,6 +506,7 @@ async def test_the_parent_of_the_pool_is_killed_and_the_pool_goes_on(sandbox):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(SandboxCrashedError):
             await session.run("import time\ntime.sleep(3)")
+    await asyncio.wait_for(asyncio.shield(box.ended), 5)
     assert (await sandbox.run("1 + 1")).value == 2
 
 
