@@ -22,7 +22,7 @@ from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box
 from gossamer.sandbox.inside.frames import HEAD, pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, memory_bytes
+from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, takes_more
 
 __all__ = ["BoxGoneError", "Frame", "Worker", "WorkerGoneError"]
 
@@ -209,7 +209,7 @@ class Worker:
         self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
         if self._cpu() - self._cpu_before > self._limits.cpu_seconds:
             self.end("cpu_seconds")
-        elif memory_bytes(descendants(self._pid)) > self._limits.memory_bytes:
+        elif takes_more(descendants(self._pid), self._limits.memory_bytes):
             self.end("memory_bytes")
 
     def _cpu(self) -> float:
