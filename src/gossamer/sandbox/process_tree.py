@@ -44,7 +44,9 @@ def takes_more(pids: Collection[int], most: int) -> bool:
     What they share with others counts by its share. That costs a walk through their pages, so it is asked only where
     it matters.
     """
-    if sum(_lines(pid, "status", ("RssAnon", "RssShmem")) for pid in pids) <= most:  # what is shared counts for each
+    if (
+        sum(_lines(pid, "status", ("RssAnon", "RssShmem")) for pid in pids) <= most
+    ):  # what is shared counts for each
         return False
     return sum(_lines(pid, "smaps_rollup", ("Pss_Anon", "Pss_Shmem")) for pid in pids) > most
 

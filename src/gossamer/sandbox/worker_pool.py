@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box, BoxPlan, open_box
+from gossamer.sandbox.cgroups import Cgroup, Cgroups, find_cgroups
 from gossamer.sandbox.places import Places
 from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
 from gossamer.telemetry import metrics
@@ -27,7 +28,6 @@ class WorkerPool:
     Args:
         plan: makes what the box holds; may block.
         limits: what a session may use.
-        groups: makes the control group of a worker, or None.
         places: who may be in.
         size: how many workers there may be.
         warm: how many of them wait for sessions.
@@ -37,14 +37,13 @@ class WorkerPool:
         self,
         plan: Callable[[], BoxPlan],
         limits: SandboxLimits,
-        groups: Callable[[], Any],
         places: Places,
         size: int,
         warm: int,
     ) -> None:
         self._plan = plan
         self._limits = limits
-        self._groups = groups
+        self._cgroups: Cgroups | None = None
         self._places = places
         self._size = size
         self._warm = warm
@@ -138,13 +137,15 @@ class WorkerPool:
     async def _start(self) -> Worker:
         for tries in range(1, _MOST_TRIES + 1):
             box = await self._open_box()
-            group = self._groups()
+            group = await self._group()
             try:
                 worker = await Worker.start(box, self._limits, group)
             except BoxGoneError as error:
                 await box.close()
                 if tries == _MOST_TRIES:
-                    raise SandboxCrashedError(f"the box of the sandbox bubblewrap ends at once: {error}") from error
+                    raise SandboxCrashedError(
+                        f"the box of the sandbox bubblewrap ends at once: {error}"
+                    ) from error
             except WorkerGoneError as error:
                 if tries == _MOST_TRIES:
                     raise SandboxCrashedError(
@@ -160,9 +161,22 @@ class WorkerPool:
                     await asyncio.shield(worker.dead)
                     raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
                 self._alive.add(worker)
-                worker.dead.add_done_callback(lambda _: self._alive.discard(worker))
+                worker.dead.add_done_callback(partial(self._forget, worker))
                 return worker
         raise AssertionError
+
+    def _forget(self, worker: Worker, _: object) -> None:
+        self._alive.discard(worker)
+
+    async def _group(self) -> Cgroup | None:
+        """Make the control group of a worker, where this machine lets one."""
+        if self._cgroups is None:
+            return None
+        limits = self._limits
+        # What stands in its files counts there too, and process 1 and the interpreter are processes.
+        return await asyncio.to_thread(
+            self._cgroups.make, limits.memory_bytes + limits.disk_bytes, limits.processes + 2
+        )
 
     async def _open_box(self) -> Box:
         async with self._opening:
@@ -173,6 +187,8 @@ class WorkerPool:
                     "the box of a sandbox has ended, and every session in it; another one is opened"
                 )
             if self._box is None and not self._closed:
+                found = await asyncio.to_thread(find_cgroups)
+                self._cgroups = None if isinstance(found, str) else found
                 self._box = await open_box(await asyncio.to_thread(self._plan))
             if self._box is None or self._closed:
                 raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
