@@ -52,7 +52,8 @@ class WorkerPool:
         self._idle: deque[Worker] = deque()
         self._busy: set[Worker] = set()
         self._alive: set[Worker] = set()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[Worker | None]] = set()
+        self._awaited: deque[asyncio.Future[Worker | None]] = deque()
         self._closed = False
 
     @property
@@ -81,7 +82,7 @@ class WorkerPool:
         """
         await self._places.enter()
         try:
-            worker = self._warm_one() or await self._start()
+            worker = self._warm_one() or await self._coming() or await self._start()
         except BaseException:
             self._places.leave()
             raise
@@ -133,6 +134,19 @@ class WorkerPool:
             if worker.alive:
                 return worker
         return None
+
+    async def _coming(self) -> Worker | None:
+        """Wait for a warm worker that is being made and that nobody else waits for; None where there is none to come."""
+        if len(self._awaited) >= len(self._starting):
+            return None
+        awaited: asyncio.Future[Worker | None] = asyncio.get_running_loop().create_future()
+        self._awaited.append(awaited)
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            if awaited.done() and not awaited.cancelled() and (worker := awaited.result()) is not None:
+                self._idle.append(worker)
+            raise
 
     async def _start(self) -> Worker:
         for tries in range(1, _MOST_TRIES + 1):
@@ -202,14 +216,25 @@ class WorkerPool:
         for _ in range(wanted):
             task = asyncio.get_running_loop().create_task(self._warm_up(), name="gossamer-sandbox-worker")
             self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            task.add_done_callback(self._made)
 
-    async def _warm_up(self) -> None:
+    def _made(self, task: asyncio.Task[Worker | None]) -> None:
+        """Give a warm worker to who waits for it, or keep it; where there is none, who waits makes one for himself."""
+        self._starting.discard(task)
+        worker = None if task.cancelled() or task.exception() is not None else task.result()
+        while self._awaited:
+            awaited = self._awaited.popleft()
+            if not awaited.done():
+                awaited.set_result(worker)
+                return
+        if worker is not None:
+            self._idle.append(worker)
+
+    async def _warm_up(self) -> Worker | None:
         try:
-            worker = await self._start()
+            return await self._start()
         except SandboxClosedError:
-            return
+            return None
         except (SandboxCrashedError, SandboxUnavailableError) as error:
             logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
-            return
-        self._idle.append(worker)
+            return None
