@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from gossamer.errors import ArgumentError
 from gossamer.per_loop import PerLoop
 from gossamer.sandbox.base import Execution, Functions, SandboxLimits
 from gossamer.sandbox.box import BoxPlan, bubblewrap_version
 from gossamer.sandbox.bubblewrap_session import BubblewrapSession
+from gossamer.sandbox.cgroups import find_cgroups
 from gossamer.sandbox.packages import files_of, modules_of
 from gossamer.sandbox.places import Places
 from gossamer.sandbox.system_calls import filter_program
@@ -107,8 +108,18 @@ class BubblewrapSandbox:
             await BubblewrapSession(lambda: pool, self._limits).run("1+1")
         finally:
             await pool.aclose()
-        who = "as root, through an unprivileged user" if os.geteuid() == 0 else "as an ordinary user"
-        return f"{version}, user namespaces, seccomp, {who}"
+        groups = await asyncio.to_thread(find_cgroups)
+        return ", ".join(
+            (
+                version,
+                "user namespaces",
+                "seccomp",
+                "as root, through an unprivileged user" if os.geteuid() == 0 else "as an ordinary user",
+                f"without control groups ({groups})"
+                if isinstance(groups, str)
+                else f"cgroups v{groups.version}",
+            )
+        )
 
     async def aclose(self) -> None:
         """End every session and process that it holds in this event loop; it can be used again."""
@@ -129,7 +140,7 @@ class BubblewrapSandbox:
     def _pool(self) -> WorkerPool:
         size, warm, max_waiting, wait_timeout = self._sizes
         places = Places(self.name, size, max_waiting, wait_timeout)
-        return WorkerPool(self._plan, self._limits, _no_group, places, size, warm)
+        return WorkerPool(self._plan, self._limits, places, size, warm)
 
     def _plan(self) -> BoxPlan:
         packages = self._packages
@@ -140,7 +151,3 @@ class BubblewrapSandbox:
             modules_of(packages) if packages else (),
             network=False,
         )
-
-
-def _no_group() -> Any:
-    return None

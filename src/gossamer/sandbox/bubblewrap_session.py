@@ -104,7 +104,9 @@ class BubblewrapSession:
         except CodeError as error:
             if error.kind not in {"FileNotFoundError", "NotADirectoryError", "PermissionError"}:
                 raise
-            raise SandboxFileError(f"argv: {checked[0]!r} cannot be started in the sandbox: {error}") from error
+            raise SandboxFileError(
+                f"argv: {checked[0]!r} cannot be started in the sandbox: {error}"
+            ) from error
 
     async def read(self, name: str) -> bytes:
         """Read a file of the session; see `SandboxSession.read`."""

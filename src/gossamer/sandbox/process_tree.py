@@ -8,7 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "descendants", "kill_all", "memory_bytes"]
+__all__ = ["cpu_seconds", "descendants", "kill_all", "takes_more"]
 
 _MOST = 10_000
 
@@ -38,14 +38,28 @@ def cpu_seconds(pids: Collection[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def memory_bytes(pids: Collection[int]) -> int:
-    """Add up the memory that processes have for themselves, shared pages left out, in bytes."""
-    pages = 0
-    for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            fields = Path(f"/proc/{pid}/statm").read_text().split()
-            pages += int(fields[1]) - int(fields[2])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def takes_more(pids: Collection[int], most: int) -> bool:
+    """Tell whether processes together have more than so many bytes of memory, that of their files left out.
+
+    What they share with others counts by its share. That costs a walk through their pages, so it is asked only where
+    it matters.
+    """
+    if (
+        sum(_lines(pid, "status", ("RssAnon", "RssShmem")) for pid in pids) <= most
+    ):  # what is shared counts for each
+        return False
+    return sum(_lines(pid, "smaps_rollup", ("Pss_Anon", "Pss_Shmem")) for pid in pids) > most
+
+
+def _lines(pid: int, name: str, wanted: Collection[str]) -> int:
+    """Add up lines of a file in /proc that are in kB; in bytes."""
+    total = 0
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/{name}").read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key in wanted:
+                total += int(value.split()[0]) * 1024
+    return total
 
 
 def kill_all(pids: Collection[int], root: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import struct
@@ -19,9 +20,10 @@ import msgspec
 
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box
+from gossamer.sandbox.cgroups import Cgroup
 from gossamer.sandbox.inside.frames import HEAD, pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, memory_bytes
+from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, takes_more
 
 __all__ = ["BoxGoneError", "Frame", "Worker", "WorkerGoneError"]
 
@@ -78,7 +80,7 @@ class Worker:
         dead: done when no process of it is left.
     """
 
-    def __init__(self, limits: SandboxLimits, group: Any, parts: _Ends) -> None:
+    def __init__(self, limits: SandboxLimits, group: Cgroup | None, parts: _Ends) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._group = group
@@ -97,7 +99,7 @@ class Worker:
         self.output = Output(parts.out, parts.err, limits.output_bytes, lambda: self.end("output_bytes"))
 
     @classmethod
-    async def start(cls, box: Box, limits: SandboxLimits, group: Any) -> Worker:
+    async def start(cls, box: Box, limits: SandboxLimits, group: Cgroup | None) -> Worker:
         """Let a box fork a worker, and wait until it is ready.
 
         Args:
@@ -116,6 +118,9 @@ class Worker:
             worker._reader, worker._writer = await asyncio.open_unix_connection(sock=channel)
             async with asyncio.timeout(_BORN_SECONDS):
                 await worker._born
+                if group is not None:
+                    await asyncio.to_thread(group.add, worker._pid)
+                parts.status.send(b"go")
                 frame, _ = await worker.hear()
             if frame.kind != "ready":
                 raise WorkerGoneError(f"it began with {frame.kind!r}")
@@ -130,6 +135,13 @@ class Worker:
                 raise WorkerGoneError(worker._failed or f"{type(error).__name__}: {error}") from error
             raise
         return worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives: asked of the kernel, as word of a death may still be on its way."""
+        if self.cause or self._first < 0:
+            return False
+        return not select.select((self._first,), (), (), 0)[0]
 
     # --- speaking -------------------------------------------------------------------------------------------------
 
@@ -201,13 +213,12 @@ class Worker:
         self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
         if self._cpu() - self._cpu_before > self._limits.cpu_seconds:
             self.end("cpu_seconds")
-        elif memory_bytes(descendants(self._pid)) > self._limits.memory_bytes:
+        elif self.out_of_memory or takes_more(descendants(self._pid), self._limits.memory_bytes):
             self.end("memory_bytes")
 
     def _cpu(self) -> float:
-        if self._group is not None:
-            return self._group.cpu_seconds()
-        return cpu_seconds([self._pid, *descendants(self._pid)])
+        counted = None if self._group is None else self._group.cpu_seconds()
+        return counted if counted is not None else cpu_seconds([self._pid, *descendants(self._pid)])
 
     # --- ending ---------------------------------------------------------------------------------------------------
 
@@ -282,9 +293,6 @@ class Worker:
             self._born.set_exception(WorkerGoneError(str(error)))
             return
         self._loop.add_reader(self._first, self._has_died)
-        if self._group is not None:
-            self._group.add(self._pid)
-        self._status.send(b"go")
         self._born.set_result(None)
 
     def _has_died(self) -> None:
@@ -306,7 +314,7 @@ class Worker:
         if self.listening is not None:
             self.listening.close()
         if self._group is not None:
-            self._group.remove()
+            self._loop.run_in_executor(None, self._group.remove)
         if not self.dead.done():
             self.dead.set_result(None)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box, BoxPlan, open_box
+from gossamer.sandbox.cgroups import Cgroup, Cgroups, find_cgroups
 from gossamer.sandbox.places import Places
 from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
 from gossamer.telemetry import metrics
@@ -27,7 +28,6 @@ class WorkerPool:
     Args:
         plan: makes what the box holds; may block.
         limits: what a session may use.
-        groups: makes the control group of a worker, or None.
         places: who may be in.
         size: how many workers there may be.
         warm: how many of them wait for sessions.
@@ -37,14 +37,13 @@ class WorkerPool:
         self,
         plan: Callable[[], BoxPlan],
         limits: SandboxLimits,
-        groups: Callable[[], Any],
         places: Places,
         size: int,
         warm: int,
     ) -> None:
         self._plan = plan
         self._limits = limits
-        self._groups = groups
+        self._cgroups: Cgroups | None = None
         self._places = places
         self._size = size
         self._warm = warm
@@ -53,7 +52,8 @@ class WorkerPool:
         self._idle: deque[Worker] = deque()
         self._busy: set[Worker] = set()
         self._alive: set[Worker] = set()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[Worker | None]] = set()
+        self._awaited: deque[asyncio.Future[Worker | None]] = deque()
         self._closed = False
 
     @property
@@ -82,7 +82,7 @@ class WorkerPool:
         """
         await self._places.enter()
         try:
-            worker = self._warm_one() or await self._start()
+            worker = self._warm_one() or await self._coming() or await self._start()
         except BaseException:
             self._places.leave()
             raise
@@ -131,20 +131,35 @@ class WorkerPool:
     def _warm_one(self) -> Worker | None:
         while self._idle:
             worker = self._idle.popleft()
-            if not worker.dead.done() and not worker.cause:
+            if worker.alive:
                 return worker
         return None
+
+    async def _coming(self) -> Worker | None:
+        """Wait for a warm worker that is being made and that nobody else waits for; None where there is none to come."""
+        if len(self._awaited) >= len(self._starting):
+            return None
+        awaited: asyncio.Future[Worker | None] = asyncio.get_running_loop().create_future()
+        self._awaited.append(awaited)
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            if awaited.done() and not awaited.cancelled() and (worker := awaited.result()) is not None:
+                self._idle.append(worker)
+            raise
 
     async def _start(self) -> Worker:
         for tries in range(1, _MOST_TRIES + 1):
             box = await self._open_box()
-            group = self._groups()
+            group = await self._group()
             try:
                 worker = await Worker.start(box, self._limits, group)
             except BoxGoneError as error:
                 await box.close()
                 if tries == _MOST_TRIES:
-                    raise SandboxCrashedError(f"the box of the sandbox bubblewrap ends at once: {error}") from error
+                    raise SandboxCrashedError(
+                        f"the box of the sandbox bubblewrap ends at once: {error}"
+                    ) from error
             except WorkerGoneError as error:
                 if tries == _MOST_TRIES:
                     raise SandboxCrashedError(
@@ -160,9 +175,22 @@ class WorkerPool:
                     await asyncio.shield(worker.dead)
                     raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
                 self._alive.add(worker)
-                worker.dead.add_done_callback(lambda _: self._alive.discard(worker))
+                worker.dead.add_done_callback(partial(self._forget, worker))
                 return worker
         raise AssertionError
+
+    def _forget(self, worker: Worker, _: object) -> None:
+        self._alive.discard(worker)
+
+    async def _group(self) -> Cgroup | None:
+        """Make the control group of a worker, where this machine lets one."""
+        if self._cgroups is None:
+            return None
+        limits = self._limits
+        # What stands in its files counts there too, and process 1 and the interpreter are processes.
+        return await asyncio.to_thread(
+            self._cgroups.make, limits.memory_bytes + limits.disk_bytes, limits.processes + 2
+        )
 
     async def _open_box(self) -> Box:
         async with self._opening:
@@ -173,6 +201,8 @@ class WorkerPool:
                     "the box of a sandbox has ended, and every session in it; another one is opened"
                 )
             if self._box is None and not self._closed:
+                found = await asyncio.to_thread(find_cgroups)
+                self._cgroups = None if isinstance(found, str) else found
                 self._box = await open_box(await asyncio.to_thread(self._plan))
             if self._box is None or self._closed:
                 raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
@@ -186,14 +216,25 @@ class WorkerPool:
         for _ in range(wanted):
             task = asyncio.get_running_loop().create_task(self._warm_up(), name="gossamer-sandbox-worker")
             self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            task.add_done_callback(self._made)
 
-    async def _warm_up(self) -> None:
+    def _made(self, task: asyncio.Task[Worker | None]) -> None:
+        """Give a warm worker to who waits for it, or keep it; where there is none, who waits makes one for himself."""
+        self._starting.discard(task)
+        worker = None if task.cancelled() or task.exception() is not None else task.result()
+        while self._awaited:
+            awaited = self._awaited.popleft()
+            if not awaited.done():
+                awaited.set_result(worker)
+                return
+        if worker is not None:
+            self._idle.append(worker)
+
+    async def _warm_up(self) -> Worker | None:
         try:
-            worker = await self._start()
+            return await self._start()
         except SandboxClosedError:
-            return
+            return None
         except (SandboxCrashedError, SandboxUnavailableError) as error:
             logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
-            return
-        self._idle.append(worker)
+            return None

@@ -291,6 +291,23 @@ time.sleep(60)
 """
     with pytest.raises(SandboxMemoryError):
         await sandbox.run(code)
+    with pytest.raises(SandboxMemoryError):  # what is shared with nobody, although it could be
+        await sandbox.run(code.replace('b"x" * (30 << 20)', 'mmap.mmap(-1, 30 << 20); held.write(b"x" * (30 << 20))').replace("time\nfor", "time, mmap\nfor"))  # fmt: skip
+
+
+async def test_memory_that_processes_share_counts_once(sandbox):
+    code = """
+import os, time, mmap
+held = mmap.mmap(-1, 20 << 20)
+held.write(b"x" * (20 << 20))
+for _ in range(4):
+    if not os.fork():
+        sum(held[::4096])
+        time.sleep(60)
+time.sleep(0.3)
+7
+"""
+    assert (await sandbox.run(code)).value == 7
 
 
 async def test_what_was_written_before_a_limit_is_told(sandbox):
@@ -506,6 +523,7 @@ async def test_the_parent_of_the_pool_is_killed_and_the_pool_goes_on(sandbox):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(SandboxCrashedError):
             await session.run("import time\ntime.sleep(3)")
+    await asyncio.wait_for(asyncio.shield(box.ended), 5)
     assert (await sandbox.run("1 + 1")).value == 2
 
 
