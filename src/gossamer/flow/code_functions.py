@@ -44,9 +44,9 @@ _DESCRIPTION = """\
 Run Python code that calls your tools: they are the async functions below. `await` may stand outside of functions, and \
 `asyncio.gather` makes several calls at once. What fails raises RuntimeError. Do all that you can in one run: loop, \
 filter, compute, and print only what you need to see; the value of the last expression is shown too. The code runs in a \
-sandbox, and whatever it needs from outside comes through these functions. Nothing is kept between two runs. It may be \
-run again from its start after an interruption, with the results that it had: let what it calls not hang on the time or \
-on chance."""
+sandbox, and whatever it needs from outside comes through these functions. Nothing is kept between two runs. After an \
+interruption it is run again from its start, and its calls get the results that they had: which calls it makes must not \
+depend on the time or on chance."""
 
 
 class CallError(Exception):
@@ -122,14 +122,14 @@ class Functions:
     """The tools of an agent as functions.
 
     Args:
-        tools: the tools by name, as a run has them.
+        tools: the tools by name, as a run has them; `run_code` among them.
 
     Attributes:
         by_name: the functions by name.
         tools: the tools as a run inside a call has them, which makes the calls of code.
     """
 
-    __slots__ = ("_described", "_inside", "_schemas", "by_name", "tools")
+    __slots__ = ("_described", "_inside", "_running", "by_name", "tools")
 
     def __init__(self, tools: Mapping[str, Tool[..., Any]]) -> None:
         inside = [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
@@ -139,6 +139,7 @@ class Functions:
             parameters = parameters_of(tool.schema.parameters)
             self.by_name[name] = Function(name, tool.name, parameters, _reading_of(_returned_by(tool)))
         self._inside = {tool.name: tool for tool in inside}
+        self._running = tools[RUN_CODE].schema
         self.tools = tuple(map(_in_its_stead, inside))
         self._described: dict[tuple[ToolSchema | HostedTool, ...], tuple[ToolSchema | HostedTool, ...]] = {}
 
@@ -156,11 +157,15 @@ class Functions:
                 self._described.clear()
             names = {one.name for one in schemas if isinstance(one, ToolSchema)}
             shown = [one for one in self.by_name.values() if one.tool in names]
-            seen = self._described[schemas] = tuple(
-                msgspec.structs.replace(one, description=self._description(shown)) if _runs_code(one) else one
+            beside = [
+                one
                 for one in schemas
-                if isinstance(one, HostedTool) or one.name not in self._inside
-            )
+                if isinstance(one, HostedTool) or one.name not in {*self._inside, RUN_CODE}
+            ]
+            if shown or RUN_CODE in names:
+                running = msgspec.structs.replace(self._running, description=self._description(shown))
+                beside.insert(0, running)
+            seen = self._described[schemas] = tuple(beside)
         return seen
 
     def _description(self, shown: Sequence[Function]) -> str:
@@ -197,10 +202,6 @@ def functions_of(
 _BUILTINS = frozenset((*dir(builtins), "asyncio"))
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-def _runs_code(schema: ToolSchema | HostedTool) -> bool:
-    return isinstance(schema, ToolSchema) and schema.name == RUN_CODE
 
 
 def _words(parts: Iterable[Any]) -> str:

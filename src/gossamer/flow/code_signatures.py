@@ -110,7 +110,7 @@ def signature(
         if said := _said_of(one.schema):
             words.append(f"    {one.name}: {said}")
     lines = [f"async def {name}({', '.join(given)}) -> {returned}:"]
-    prose = description.strip().replace('"""', "'''").splitlines()
+    prose = _plain(description).lstrip().splitlines()
     if not prose and not words:
         return f"{lines[0]} ..."
     if len(prose) == 1 and not words:
@@ -224,13 +224,19 @@ def _said_of(schema: Any) -> str:
     """Give in one line what a schema says of a value: its description, and its bounds."""
     if not is_object(schema):
         return ""
-    facts = ", ".join(f"{fact} {schema[fact]}" for fact in _FACTS if fact in schema)
+    facts = _one_line(", ".join(f"{fact} {schema[fact]}" for fact in _FACTS if fact in schema))
     said = _one_line(schema.get("description"))
     return f"{said} ({facts})" if said and facts else said or facts
 
 
+def _plain(words: str) -> str:
+    """Leave out of a text what would end a docstring, or Python's reading of it."""
+    words = words.replace('"""', "'''").replace("\0", "").rstrip()
+    return f"{words} " if words.endswith(('"', "\\")) else words
+
+
 def _one_line(words: Any) -> str:
-    line = " ".join(words.split()) if isinstance(words, str) else ""
+    line = " ".join(_plain(words).split()) if isinstance(words, str) else ""
     return line if len(line) <= _MOST_COMMENT else f"{line[:_MOST_COMMENT]} …"
 
 
