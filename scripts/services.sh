@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # Node.js runs the reference MCP servers; where it is there from elsewhere, Debian's is not wanted.
-wanted=(git postgresql redis-server)
+wanted=(bubblewrap git libseccomp2 postgresql redis-server)
 command -v npm > /dev/null || wanted+=(nodejs npm)
 
 missing=()

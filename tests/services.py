@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -16,9 +17,13 @@ from typing import NamedTuple
 
 import pytest
 
+from gossamer import SandboxUnavailableError
+from gossamer.sandbox import BubblewrapSandbox
+
 __all__ = [
     "Postgres",
     "RedisServer",
+    "bubblewrap",
     "missing",
     "postgres",
     "postgres_server",
@@ -43,6 +48,17 @@ def require(program: str, command: str = "make services") -> None:
     """Skip a test whose program is not on PATH."""
     if shutil.which(program) is None:
         missing(program, command)
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> str:
+    """Skip a test where this machine cannot have a box of bubblewrap; gives what there is of it."""
+    require("bwrap")
+    try:
+        return asyncio.run(BubblewrapSandbox().check())
+    except SandboxUnavailableError as error:
+        missing(f"a box of bubblewrap ({error})", "make services")
+        raise
 
 
 class Postgres(NamedTuple):

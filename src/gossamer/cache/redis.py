@@ -10,10 +10,10 @@ from typing import Any, Self
 import msgspec
 
 from gossamer.cache.envelope import FOREIGN, MISSING, PLAIN, encode_name, encode_value, open_envelope
-from gossamer.cache.loops import PerLoop
 from gossamer.cache.memory import check_ttl
 from gossamer.cache.scripts import Script
 from gossamer.errors import ArgumentError, CacheBusyError, CacheUnavailableError
+from gossamer.per_loop import PerLoop
 from gossamer.telemetry.logging import logger
 
 __all__ = ["RedisCache", "RedisStatistics", "milliseconds"]

@@ -11,13 +11,13 @@ import msgspec
 
 from gossamer.cache.envelope import FOREIGN, MISSING, encode_name, open_envelope
 from gossamer.cache.link import Link
-from gossamer.cache.loops import PerLoop
 from gossamer.cache.memory import CacheStatistics, MemoryCache
 from gossamer.cache.redis import RedisCache, RedisStatistics
 from gossamer.cache.scopes import Changes, Held, Look, Scope, Space, Tag
 from gossamer.cache.scripts import DELETE, FOREIGN_VALUE, FORGET, HIT
 from gossamer.cache.single_flight import Flights
 from gossamer.errors import CacheError
+from gossamer.per_loop import PerLoop
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
 

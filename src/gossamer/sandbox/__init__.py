@@ -1,5 +1,10 @@
 """Python that nobody has read, in isolation: what every sandbox does, Monty for snippets, bubblewrap for full CPython."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gossamer.sandbox.base import (
     Execution,
     Functions,
@@ -10,7 +15,13 @@ from gossamer.sandbox.base import (
 )
 from gossamer.sandbox.host_functions import HostAnswer, HostCall, HostFunctions
 
+if TYPE_CHECKING:
+    from gossamer.sandbox.bubblewrap import BubblewrapSandbox
+    from gossamer.sandbox.bubblewrap_session import BubblewrapSession
+
 __all__ = [
+    "BubblewrapSandbox",
+    "BubblewrapSession",
     "Execution",
     "Functions",
     "HostAnswer",
@@ -21,3 +32,16 @@ __all__ = [
     "SandboxLimits",
     "SandboxSession",
 ]
+
+
+# What is loaded at its first use, and where it stands.
+_LATE = {
+    "BubblewrapSandbox": "bubblewrap",
+    "BubblewrapSession": "bubblewrap_session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(f"gossamer.sandbox.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

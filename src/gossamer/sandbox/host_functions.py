@@ -61,7 +61,9 @@ class HostFunctions(Protocol):
         ...
 
 
-def as_host_functions(functions: Mapping[str, Callable[..., Any]] | HostFunctions | None) -> HostFunctions | None:
+def as_host_functions(
+    functions: Mapping[str, Callable[..., Any]] | HostFunctions | None,
+) -> HostFunctions | None:
     """Give what answers calls of functions, those of a step at once.
 
     Args:

@@ -199,6 +199,26 @@ class Recorder:
             ["kind", "outcome"],
             registry=registry,
         )
+        self._sandbox_runs = Histogram(
+            "gossamer_sandbox_run_duration_seconds",
+            "Duration of runs in sandboxes by how they ended, without the wait for a place.",
+            ["sandbox", "outcome"],
+            buckets=_TOOL_BUCKETS,
+            registry=registry,
+        )
+        self._sandbox_waits = Histogram(
+            "gossamer_sandbox_wait_seconds",
+            "How long sessions waited for a place in a sandbox, those that had to.",
+            ["sandbox"],
+            buckets=_TOOL_BUCKETS,
+            registry=registry,
+        )
+        self._sandbox_starts = Counter(
+            "gossamer_sandbox_starts_total",
+            "Sessions that began in a sandbox.",
+            ["sandbox"],
+            registry=registry,
+        )
         self._metrics = (
             self._creations,
             self._runs,
@@ -228,6 +248,9 @@ class Recorder:
             self._retrieved,
             self._failed_retrievals,
             self._extractions,
+            self._sandbox_runs,
+            self._sandbox_waits,
+            self._sandbox_starts,
         )
         # Bound children by label values: finding one by labels() costs more than counting.
         self._observe: dict[tuple[str, ...], Callable[[float], None]] = {}
@@ -397,6 +420,24 @@ class Recorder:
         if observe is None:
             observe = self._bind((tool, outcome, "tool"), self._observe, self._tools, "observe")
         observe(seconds)
+
+    def sandbox_ran(self, sandbox: str, outcome: str, seconds: float) -> None:
+        """Note the end of a run: `ok`, `code`, `crashed`, `closed`, `file`, `cancelled`, `host`, or a limit's name."""
+        key = (sandbox, outcome, "sandbox run")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._sandbox_runs, "observe")
+        observe(seconds)
+
+    def sandbox_waited(self, sandbox: str, seconds: float) -> None:
+        """Note how long a session waited for a place."""
+        key = (sandbox, "sandbox wait")
+        observe = self._observe.get(key) or self._bind(key, self._observe, self._sandbox_waits, "observe")
+        observe(seconds)
+
+    def sandbox_started(self, sandbox: str) -> None:
+        """Count a session that began."""
+        key = (sandbox, "sandbox start")
+        count = self._count.get(key) or self._bind(key, self._count, self._sandbox_starts, "inc")
+        count(1)
 
     def close(self) -> None:
         """Take the metrics out of their registry."""

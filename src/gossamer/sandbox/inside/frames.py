@@ -1,0 +1,120 @@
+"""How host and worker speak: a frame is two lengths, JSON, and bytes behind it. Used on both sides, so stdlib only."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import socket
+import struct
+from typing import Any
+
+__all__ = ["HEAD", "NotPlainError", "pack", "plain", "receive", "restored"]
+
+# The lengths of the JSON and of the bytes behind it.
+HEAD = struct.Struct(">II")
+
+_BYTES = "\0bytes"
+_FLOAT = "\0float"
+_MOST_LEVELS = 100
+
+
+class NotPlainError(Exception):
+    """A value is no plain data."""
+
+
+def pack(message: dict[str, Any], *blobs: bytes) -> bytes:
+    """Give a frame.
+
+    Args:
+        message: JSON data; its key `blobs` will hold the lengths of the blobs.
+        blobs: bytes that go along.
+    """
+    if blobs:
+        message["blobs"] = [len(blob) for blob in blobs]
+    text = json.dumps(message, separators=(",", ":")).encode()
+    return b"".join((HEAD.pack(len(text), sum(map(len, blobs))), text, *blobs))
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[bytes]] | None:
+    """Read a frame of the host's from a blocking socket; None at its end."""
+    head = _read(channel, HEAD.size)
+    if head is None:
+        return None
+    text_length, blob_length = HEAD.unpack(head)
+    text, rest = _read(channel, text_length), _read(channel, blob_length)
+    if text is None or rest is None:
+        return None
+    message: dict[str, Any] = json.loads(text)
+    blobs: list[bytes] = []
+    place = 0
+    for length in message.get("blobs", ()):
+        blobs.append(rest[place : place + length])
+        place += length
+    return message, blobs
+
+
+def _read(channel: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        piece = channel.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def plain(value: Any, level: int = 0) -> Any:
+    """Give plain data as JSON can hold it; tuples become lists.
+
+    Raises:
+        NotPlainError: it is something else, or more than 100 levels deep.
+    """
+    kind = value.__class__
+    if value is None or kind is bool:
+        return value
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise NotPlainError from None
+        return value
+    if kind is int:
+        if value.bit_length() > 10_000:  # Python itself writes out no longer ones
+            raise NotPlainError
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {_FLOAT: repr(value)}
+    if kind is bytes:
+        return {_BYTES: base64.b64encode(value).decode()}
+    if level >= _MOST_LEVELS:
+        raise NotPlainError
+    if kind is list or kind is tuple:
+        return [plain(one, level + 1) for one in value]
+    if kind is dict:
+        made: dict[str, Any] = {}
+        for key, one in value.items():
+            if key.__class__ is not str or key[:1] == "\0":
+                raise NotPlainError
+            made[plain(key)] = plain(one, level + 1)
+        return made
+    raise NotPlainError
+
+
+def restored(data: Any) -> Any:
+    """Give back what `plain` was given, out of JSON that anybody may have written.
+
+    Raises:
+        ValueError: a mark is there with something else in it.
+    """
+    if data.__class__ is list:
+        return [restored(one) for one in data]
+    if data.__class__ is dict:
+        if len(data) == 1:
+            if _BYTES in data:
+                return base64.b64decode(data[_BYTES], validate=True)
+            if _FLOAT in data:
+                return float(data[_FLOAT])
+        return {key: restored(one) for key, one in data.items()}
+    return data

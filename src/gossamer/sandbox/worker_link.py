@@ -1,0 +1,356 @@
+"""The host's end of a worker: speaks with it, takes what it writes, watches what it uses, ends it.
+
+The worker's interpreter runs what nobody has read, so nothing that comes from it is believed: frames are bounded and
+decoded as plain data, and what it tells can be wrong about its own session alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gossamer.sandbox.base import SandboxLimits
+from gossamer.sandbox.box import Box
+from gossamer.sandbox.inside.frames import HEAD, pack
+from gossamer.sandbox.output import Output
+from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, memory_bytes
+
+__all__ = ["BoxGoneError", "Frame", "Worker", "WorkerGoneError"]
+
+_CREDENTIALS = struct.Struct("iII")
+_MARGIN = 1_000_000  # bytes of a frame beside what was asked for
+_BORN_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What a worker tells; whatever is in it, nobody has checked.
+
+    Attributes:
+        kind: `ready`, `calls` or `done`.
+        calls: calls of host functions.
+        value: the last expression as `frames.plain` writes it.
+        shown: as Python would show it.
+        error: kind, message, traceback and limit of an error.
+        images: how many of the blobs are images.
+        listed: files with their sizes.
+        blobs: the lengths of the bytes behind it.
+    """
+
+    kind: str = msgspec.field(name="is")
+    calls: list[dict[str, Any]] = []
+    value: Any = None
+    shown: str = ""
+    error: dict[str, str] | None = None
+    images: int = 0
+    listed: list[tuple[str, int]] = []
+    blobs: list[int] = []
+
+
+Heard: TypeAlias = tuple[Frame, list[bytes]]
+
+_decode = msgspec.json.Decoder(Frame).decode
+
+
+class WorkerGoneError(Exception):
+    """The worker has ended, or speaks no sense and was ended."""
+
+
+class BoxGoneError(WorkerGoneError):
+    """There is nobody left to fork a worker."""
+
+
+class Worker:
+    """A worker; made by `Worker.start`.
+
+    Attributes:
+        cause: the limit for which it was ended, or why else; empty as long as nobody has ended it.
+        output: what it has written.
+        exit_code: how its interpreter ended, negative for a signal; None while it is not known.
+        dead: done when no process of it is left.
+    """
+
+    def __init__(self, limits: SandboxLimits, group: Any, parts: _Ends) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._group = group
+        self._status = parts.status
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+        self._first = self._interpreter = self._pid = -1
+        self._born: asyncio.Future[None] = self._loop.create_future()
+        self._failed = ""
+        self._watch: asyncio.TimerHandle | None = None
+        self._cpu_before = 0.0
+        self.cause = ""
+        self.exit_code: int | None = None
+        self.dead: asyncio.Future[None] = self._loop.create_future()
+        self.listening: socket.socket | None = None
+        self.output = Output(parts.out, parts.err, limits.output_bytes, lambda: self.end("output_bytes"))
+
+    @classmethod
+    async def start(cls, box: Box, limits: SandboxLimits, group: Any) -> Worker:
+        """Let a box fork a worker, and wait until it is ready.
+
+        Args:
+            box: the box.
+            limits: what it may use.
+            group: the control group that it is put into, or None.
+
+        Raises:
+            WorkerGoneError: it did not begin; the message says why, as far as it is known.
+        """
+        channel, parts = _fork(box)
+        worker = cls(limits, group, parts)
+        try:
+            parts.status.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            worker._loop.add_reader(parts.status, worker._hear_status)
+            worker._reader, worker._writer = await asyncio.open_unix_connection(sock=channel)
+            async with asyncio.timeout(_BORN_SECONDS):
+                await worker._born
+                frame, _ = await worker.hear()
+            if frame.kind != "ready":
+                raise WorkerGoneError(f"it began with {frame.kind!r}")
+            children = descendants(worker._pid)
+            if len(children) != 1:
+                raise WorkerGoneError(f"it has {len(children)} processes, and not one")
+            worker._interpreter = os.pidfd_open(children[0])
+        except BaseException as error:
+            worker.end("it did not begin")
+            await asyncio.shield(worker.dead)
+            if isinstance(error, TimeoutError | OSError):
+                raise WorkerGoneError(worker._failed or f"{type(error).__name__}: {error}") from error
+            raise
+        return worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether it lives: asked of the kernel, as word of a death may still be on its way."""
+        if self.cause or self._first < 0:
+            return False
+        return not select.select((self._first,), (), (), 0)[0]
+
+    # --- speaking -------------------------------------------------------------------------------------------------
+
+    async def say(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send a frame.
+
+        Raises:
+            WorkerGoneError: nobody takes it any more.
+        """
+        try:
+            self._writer.write(pack(message, *blobs))
+            await self._writer.drain()
+        except (OSError, ConnectionError) as error:
+            raise WorkerGoneError(str(error)) from error
+
+    async def hear(self) -> Heard:
+        """Wait for a frame.
+
+        Raises:
+            WorkerGoneError: there is none to come, or it makes no sense.
+        """
+        try:
+            text_length, blob_length = HEAD.unpack(await self._reader.readexactly(HEAD.size))
+            if text_length > self._most or blob_length > self._most:
+                raise ValueError(f"{text_length + blob_length:,} bytes in one frame")
+            frame = _decode(await self._reader.readexactly(text_length))
+            rest = await self._reader.readexactly(blob_length)
+            if min(frame.blobs, default=0) < 0 or sum(frame.blobs) != blob_length:
+                raise ValueError("lengths that do not add up")
+        except (asyncio.IncompleteReadError, OSError) as error:
+            raise WorkerGoneError(self._failed) from error
+        except (ValueError, RecursionError) as error:
+            self.end("it answered nonsense")
+            raise WorkerGoneError(f"its answer makes no sense: {str(error)[:200]}") from error
+        blobs: list[bytes] = []
+        for length in frame.blobs:
+            blobs.append(rest[:length])
+            rest = rest[length:]
+        return frame, blobs
+
+    @property
+    def _most(self) -> int:
+        # Bytes take a third more as text, and what is shown stands beside the value.
+        return self._limits.result_bytes * 2 + _MARGIN
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Let it run, and look from time to time at what it uses."""
+        self._cpu_before = self._cpu()
+        self._signal(signal.SIGCONT)
+        self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def pause(self) -> None:
+        """Let it stand still: what code has left running uses nothing before the next run. Processes are ended."""
+        self.unwatch()
+        self._signal(signal.SIGSTOP)
+        others = descendants(self._pid)[1:]
+        if others:
+            kill_all(others, self._pid)
+
+    def unwatch(self) -> None:
+        """Look no more at what it uses."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look(self) -> None:
+        self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if self._cpu() - self._cpu_before > self._limits.cpu_seconds:
+            self.end("cpu_seconds")
+        elif memory_bytes(descendants(self._pid)) > self._limits.memory_bytes:
+            self.end("memory_bytes")
+
+    def _cpu(self) -> float:
+        if self._group is not None:
+            return self._group.cpu_seconds()
+        return cpu_seconds([self._pid, *descendants(self._pid)])
+
+    # --- ending ---------------------------------------------------------------------------------------------------
+
+    def end(self, cause: str) -> None:
+        """End it, with every process in it; returns at once, see `dead`.
+
+        Args:
+            cause: why, if it has not ended yet.
+        """
+        if not self.dead.done():
+            self.cause = self.cause or cause
+        self.unwatch()
+        if self._first >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        elif not self.dead.done():
+            self._has_died()
+
+    def drop_in_child(self) -> None:
+        """After a fork, in the child: close what was inherited, without ending anything."""
+        for watch in (self._first, self._interpreter):
+            if watch >= 0:
+                os.close(watch)
+        self._first = self._interpreter = -1
+        self._status.close()
+        self._group = None
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel ended something of it for want of memory."""
+        return self._group is not None and self._group.memory_exceeded()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._interpreter, number)
+
+    def _hear_status(self) -> None:
+        try:
+            told, extra, _, _ = self._status.recvmsg(4096, 256)
+        except BlockingIOError:
+            return
+        except OSError:
+            told, extra = b"", []
+        if told == b"born":
+            self._is_born(extra)
+            return
+        if told:
+            ended: dict[str, Any] = msgspec.json.decode(told)
+            self._failed = ended.get("failed", "")
+            self.exit_code = ended.get("ended")
+        else:
+            self._loop.remove_reader(self._status)
+            if self._first < 0 and not self.dead.done():
+                self._has_died()
+        if not self._born.done():
+            self._born.set_exception(WorkerGoneError(self._failed or "it ended before it began"))
+            self._born.exception()
+
+    def _is_born(self, extra: list[tuple[int, int, bytes]]) -> None:
+        for _, kind, data in extra:
+            if kind == socket.SCM_RIGHTS:
+                self.listening = socket.socket(fileno=struct.unpack("i", data[:4])[0])
+            elif (
+                kind == 2
+            ):  # SCM_CREDENTIALS, which the socket module does not name; the kernel vouches for them
+                self._pid = _CREDENTIALS.unpack(data)[0]
+        if self._born.done():
+            return
+        try:
+            self._first = os.pidfd_open(self._pid)
+        except OSError as error:
+            self._born.set_exception(WorkerGoneError(str(error)))
+            return
+        self._loop.add_reader(self._first, self._has_died)
+        if self._group is not None:
+            self._group.add(self._pid)
+        self._status.send(b"go")
+        self._born.set_result(None)
+
+    def _has_died(self) -> None:
+        """Let go of everything, now that no process is left."""
+        if self._first >= 0:
+            self._loop.remove_reader(self._first)
+            if not self.exit_code:
+                self._hear_status()  # what it said last
+        self._loop.remove_reader(self._status)
+        self.unwatch()
+        for watch in (self._first, self._interpreter):
+            if watch >= 0:
+                os.close(watch)
+        self._first = self._interpreter = -1
+        self._status.close()
+        self.output.close()
+        if hasattr(self, "_writer"):
+            self._writer.close()
+        if self.listening is not None:
+            self.listening.close()
+        if self._group is not None:
+            self._group.remove()
+        if not self.dead.done():
+            self.dead.set_result(None)
+
+
+class _Ends(msgspec.Struct):
+    """The host's ends of what a worker holds."""
+
+    out: int
+    err: int
+    status: socket.socket
+
+
+def _fork(box: Box) -> tuple[socket.socket, _Ends]:
+    """Make what a worker is spoken to by, and let it be forked.
+
+    Raises:
+        BoxGoneError: the box is gone.
+    """
+    channel, its_channel = socket.socketpair()
+    status, its_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    status.setblocking(False)
+    out, its_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    err, its_err = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.set_blocking(its_out, True)
+        os.set_blocking(its_err, True)
+        box.fork((its_channel.fileno(), its_out, its_err, its_status.fileno()))
+    except OSError as error:
+        channel.close()
+        status.close()
+        os.close(out)
+        os.close(err)
+        raise BoxGoneError(str(error)) from error
+    finally:
+        its_channel.close()
+        its_status.close()
+        os.close(its_out)
+        os.close(its_err)
+    return channel, _Ends(out, err, status)

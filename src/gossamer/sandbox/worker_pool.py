@@ -1,0 +1,199 @@
+"""The workers of one event loop: some wait, warm; each serves one session and is gone after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
+from gossamer.sandbox.base import SandboxLimits
+from gossamer.sandbox.box import Box, BoxPlan, open_box
+from gossamer.sandbox.places import Places
+from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
+from gossamer.telemetry import metrics
+from gossamer.telemetry.logging import logger
+
+__all__ = ["WorkerPool"]
+
+# How often a session gets another worker where one died before it began, as when its box was ended meanwhile.
+_MOST_TRIES = 3
+
+
+class WorkerPool:
+    """Opens a box at the first use, and another one where that has ended.
+
+    Args:
+        plan: makes what the box holds; may block.
+        limits: what a session may use.
+        groups: makes the control group of a worker, or None.
+        places: who may be in.
+        size: how many workers there may be.
+        warm: how many of them wait for sessions.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[], BoxPlan],
+        limits: SandboxLimits,
+        groups: Callable[[], Any],
+        places: Places,
+        size: int,
+        warm: int,
+    ) -> None:
+        self._plan = plan
+        self._limits = limits
+        self._groups = groups
+        self._places = places
+        self._size = size
+        self._warm = warm
+        self._box: Box | None = None
+        self._opening = asyncio.Lock()
+        self._idle: deque[Worker] = deque()
+        self._busy: set[Worker] = set()
+        self._alive: set[Worker] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def box(self) -> Box | None:
+        """The box, where one is open."""
+        return self._box
+
+    async def open(self) -> None:
+        """Open the box, and let it make warm workers.
+
+        Raises:
+            SandboxUnavailableError: this machine cannot have it.
+            ArgumentError: a package is not there.
+        """
+        await self._open_box()
+        self._refill()
+
+    async def take(self) -> Worker:
+        """Wait for a place, and give a worker that nobody has used.
+
+        Raises:
+            SandboxBusyError: none was free in time, or too many wait.
+            SandboxClosedError: the sandbox was closed meanwhile.
+            SandboxUnavailableError: this machine cannot have it.
+            SandboxCrashedError: workers die before they begin.
+        """
+        await self._places.enter()
+        try:
+            worker = self._warm_one() or await self._start()
+        except BaseException:
+            self._places.leave()
+            raise
+        self._busy.add(worker)
+        self._refill()
+        if metrics.recorder is not None:
+            metrics.recorder.sandbox_started("bubblewrap")
+        return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """End a worker; the next session may have its place."""
+        worker.end("closed")
+        if worker in self._busy:
+            self._busy.remove(worker)
+            self._places.leave()
+            self._refill()
+
+    async def aclose(self) -> None:
+        """End everything, and wait until nothing is left."""
+        self._closed = True
+        self._places.close()
+        async with self._opening:  # a box that is being opened is there then
+            starting = list(self._starting)
+        for task in starting:
+            task.cancel()
+        self._idle.clear()
+        if starting:
+            await asyncio.wait(starting)
+        workers = list(self._alive)
+        for worker in workers:
+            worker.end("closed")
+        box, self._box = self._box, None
+        if box is not None:
+            await box.close()
+        for worker in workers:
+            await asyncio.shield(worker.dead)
+
+    def drop_in_child(self) -> None:
+        """After a fork, in the child: let go of what belongs to the parent."""
+        self._closed = True
+        if self._box is not None:
+            self._box.drop_in_child()
+        for worker in self._alive:
+            worker.drop_in_child()
+
+    def _warm_one(self) -> Worker | None:
+        while self._idle:
+            worker = self._idle.popleft()
+            if worker.alive:
+                return worker
+        return None
+
+    async def _start(self) -> Worker:
+        for tries in range(1, _MOST_TRIES + 1):
+            box = await self._open_box()
+            group = self._groups()
+            try:
+                worker = await Worker.start(box, self._limits, group)
+            except BoxGoneError as error:
+                await box.close()
+                if tries == _MOST_TRIES:
+                    raise SandboxCrashedError(f"the box of the sandbox bubblewrap ends at once: {error}") from error
+            except WorkerGoneError as error:
+                if tries == _MOST_TRIES:
+                    raise SandboxCrashedError(
+                        f"workers of the sandbox bubblewrap do not begin: {error}"
+                    ) from error
+                if "Operation not permitted" in str(error):  # nothing has begun yet, and nothing will
+                    raise SandboxUnavailableError(
+                        f"BubblewrapSandbox cannot be had here: {error}; a namespace inside bubblewrap's is forbidden"
+                    ) from error
+            else:
+                if self._closed:
+                    worker.end("closed")
+                    await asyncio.shield(worker.dead)
+                    raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
+                self._alive.add(worker)
+                worker.dead.add_done_callback(lambda _: self._alive.discard(worker))
+                return worker
+        raise AssertionError
+
+    async def _open_box(self) -> Box:
+        async with self._opening:
+            if self._box is not None and self._box.ended.done():
+                self._box.kill()
+                self._box = None
+                logger.warning(
+                    "the box of a sandbox has ended, and every session in it; another one is opened"
+                )
+            if self._box is None and not self._closed:
+                self._box = await open_box(await asyncio.to_thread(self._plan))
+            if self._box is None or self._closed:
+                raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
+            return self._box
+
+    def _refill(self) -> None:
+        """Let warm workers be made, as many as are missing and have a place."""
+        if self._closed:
+            return
+        wanted = min(self._warm, self._size - self._places.taken) - len(self._idle) - len(self._starting)
+        for _ in range(wanted):
+            task = asyncio.get_running_loop().create_task(self._warm_up(), name="gossamer-sandbox-worker")
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _warm_up(self) -> None:
+        try:
+            worker = await self._start()
+        except SandboxClosedError:
+            return
+        except (SandboxCrashedError, SandboxUnavailableError) as error:
+            logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
+            return
+        self._idle.append(worker)

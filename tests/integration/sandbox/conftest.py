@@ -1,0 +1,5 @@
+"""Sandboxes for tests."""
+
+from tests.services import bubblewrap
+
+__all__ = ["bubblewrap"]
