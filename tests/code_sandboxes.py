@@ -9,11 +9,12 @@ import inspect
 import io
 
 import pytest
+from tests.services import bubblewrap
 
 from gossamer.errors import CodeError
-from gossamer.sandbox import Execution, HostCall
+from gossamer.sandbox import BubblewrapSandbox, Execution, HostCall
 
-__all__ = ["InProcess", "sandbox"]
+__all__ = ["InProcess", "bubblewrap", "kind", "sandbox"]
 
 
 class InProcess:
@@ -111,7 +112,19 @@ class _Host:
                 await task
 
 
-@pytest.fixture(params=["in_process"])
-async def sandbox(request):
+@pytest.fixture(params=["in_process", "bubblewrap"])
+def kind(request) -> str:
+    """Which sandbox; one that this machine cannot have is left out, and told."""
+    if request.param == "bubblewrap":
+        request.getfixturevalue("bubblewrap")
+    return request.param
+
+
+@pytest.fixture
+async def sandbox(kind):
     """Each sandbox that code mode is tested on."""
-    return InProcess()
+    if kind == "in_process":
+        yield InProcess()
+    else:
+        async with BubblewrapSandbox() as sandbox:
+            yield sandbox

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from tests.code_sandboxes import InProcess, sandbox
+from tests.code_sandboxes import InProcess, bubblewrap, kind, sandbox
 
 from gossamer import (
     Agent,
@@ -36,7 +36,7 @@ from gossamer.models import ModelSettings, ScriptedModel
 from gossamer.schema import HostedTool, ToolSchema
 from gossamer.tools import Tool
 
-__all__ = ["sandbox"]
+__all__ = ["bubblewrap", "kind", "sandbox"]
 
 
 def run(code: str) -> ToolCall:

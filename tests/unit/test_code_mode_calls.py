@@ -7,7 +7,7 @@ import gc
 import weakref
 
 import pytest
-from tests.code_sandboxes import InProcess, sandbox
+from tests.code_sandboxes import InProcess, bubblewrap, kind, sandbox
 
 from gossamer import (
     Agent,
@@ -36,7 +36,7 @@ from gossamer.models import ModelResponse, Price, ScriptedModel
 from gossamer.records import RunFinishedRecord, ToolResultRecord, ToolStartedRecord
 from gossamer.stores import SQLiteStore
 
-__all__ = ["sandbox"]
+__all__ = ["bubblewrap", "kind", "sandbox"]
 
 
 def run(code: str) -> ToolCall:
