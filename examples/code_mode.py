@@ -32,18 +32,18 @@ async def refund(number: int, amount: float) -> str:
     return f"{amount:.2f} euros for order {number}"
 
 
-# What a model would write; without a key the offline model calls what the prompt names.
+# What a model would write; the offline model takes it from between the prompt's quotes.
 CODE = """
 import asyncio
 
 orders = await asyncio.gather(*[order(number) for number in range(1, 21)])
-late = [one for one in orders if one["late"]]
-print(len(late), "of", len(orders), "orders are late")
+late = [one for one in orders if one['late']]
+print(len(late), 'of', len(orders), 'orders are late')
 for one in late:
     try:
-        print(await refund(one["id"], one["price"] / 2))
+        print(await refund(one['id'], one['price'] / 2))
     except RuntimeError as error:
-        print("order", one["id"], "-", error)
+        print('order', one['id'], '-', error)
 """
 
 agent = code_mode(Agent("offline", "You look after orders.", tools=[order, refund]))
@@ -52,7 +52,7 @@ agent = code_mode(Agent("offline", "You look after orders.", tools=[order, refun
 async def main() -> None:
     session = Session()
     calls = 0
-    async with agent.stream(f"call run_code {json.dumps({'code': CODE})}", session=session) as stream:
+    async with agent.stream(f'Run "{CODE}"', session=session) as stream:
         async for event in stream:
             if isinstance(event, InnerEvent) and isinstance(event.event, ToolCallFinished):
                 calls += 1

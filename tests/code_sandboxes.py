@@ -12,9 +12,9 @@ import pytest
 from tests.services import bubblewrap
 
 from gossamer.errors import CodeError
-from gossamer.sandbox import BubblewrapSandbox, Execution, HostCall
+from gossamer.sandbox import BubblewrapSandbox, Execution, HostCall, MontySandbox
 
-__all__ = ["InProcess", "bubblewrap", "kind", "sandbox"]
+__all__ = ["InProcess", "bubblewrap", "every_sandbox", "kind", "sandbox"]
 
 
 class InProcess:
@@ -112,7 +112,14 @@ class _Host:
                 await task
 
 
-@pytest.fixture(params=["in_process", "bubblewrap"])
+@pytest.fixture(params=["in_process", "monty"])
+async def sandbox(request):
+    """What code mode is tested on: a sandbox that begins quickly, and the tests' own process."""
+    async with opened(request.param) as one:
+        yield one
+
+
+@pytest.fixture(params=["in_process", "monty", "bubblewrap"])
 def kind(request) -> str:
     """Which sandbox; one that this machine cannot have is left out, and told."""
     if request.param == "bubblewrap":
@@ -121,10 +128,16 @@ def kind(request) -> str:
 
 
 @pytest.fixture
-async def sandbox(kind):
-    """Each sandbox that code mode is tested on."""
-    if kind == "in_process":
-        yield InProcess()
-    else:
-        async with BubblewrapSandbox() as sandbox:
-            yield sandbox
+async def every_sandbox(kind):
+    """The same, and each sandbox that there is."""
+    async with opened(kind) as one:
+        yield one
+
+
+def opened(kind: str):
+    match kind:
+        case "monty":
+            return MontySandbox()
+        case "bubblewrap":
+            return BubblewrapSandbox(size=2)
+    return contextlib.nullcontext(InProcess())

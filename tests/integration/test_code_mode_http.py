@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.code_sandboxes import bubblewrap, kind, sandbox
+from tests.code_sandboxes import sandbox
 from tests.integration.asking import ask, streamed_and_not
 
 from gossamer import Agent, Session, code_mode, tool
@@ -13,7 +13,7 @@ from gossamer.events import InnerEvent, ToolCallFinished
 from gossamer.models import AnthropicChat, GeminiChat, OllamaChat, OpenAIChat, OpenAIResponses
 from gossamer.simulator import Simulator
 
-__all__ = ["bubblewrap", "kind", "sandbox"]
+__all__ = ["sandbox"]
 
 CODE = """\
 import asyncio

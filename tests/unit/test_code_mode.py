@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from tests.code_sandboxes import InProcess, bubblewrap, kind, sandbox
+from tests.code_sandboxes import InProcess, bubblewrap, every_sandbox, kind, sandbox
 
 from gossamer import (
     Agent,
@@ -36,7 +36,7 @@ from gossamer.models import ModelSettings, ScriptedModel
 from gossamer.schema import HostedTool, ToolSchema
 from gossamer.tools import Tool
 
-__all__ = ["bubblewrap", "kind", "sandbox"]
+__all__ = ["bubblewrap", "every_sandbox", "kind", "sandbox"]
 
 
 def run(code: str) -> ToolCall:
@@ -70,11 +70,11 @@ async def double(number: int) -> int:
 # --- steps ------------------------------------------------------------------------------------------------
 
 
-async def test_twenty_calls_cost_one_turn_of_the_model(sandbox) -> None:
+async def test_twenty_calls_cost_one_turn_of_the_model(every_sandbox) -> None:
     code = "total = 0\nfor number in range(20):\n    total += await double(number)\nprint('total', total)\ntotal / 2"
     model = ScriptedModel([run(code), "The total is 380."])
     session = Session()
-    result = await code_mode(Agent(model, tools=[double]), sandbox).run("x", session=session)
+    result = await code_mode(Agent(model, tools=[double]), every_sandbox).run("x", session=session)
     assert result.output == "The total is 380."
     assert came_of(result)[0].text == "total 380\n190.0"
     # One call of the model for the code, one for the answer; the code itself is a tool call too.
@@ -85,7 +85,7 @@ async def test_twenty_calls_cost_one_turn_of_the_model(sandbox) -> None:
     assert session.usage == result.usage
 
 
-async def test_calls_that_are_gathered_are_one_step_and_run_at_the_same_time(sandbox) -> None:
+async def test_calls_that_are_gathered_are_one_step_and_run_at_the_same_time(every_sandbox) -> None:
     together = asyncio.Barrier(3)
 
     @tool
@@ -95,7 +95,7 @@ async def test_calls_that_are_gathered_are_one_step_and_run_at_the_same_time(san
 
     code = "import asyncio\nawait asyncio.gather(meet('a'), meet('b'), meet('c'))"
     session = Session()
-    agent = code_mode(Agent(ScriptedModel([run(code), "done"]), tools=[meet]), sandbox)
+    agent = code_mode(Agent(ScriptedModel([run(code), "done"]), tools=[meet]), every_sandbox)
     result = await agent.run("x", session=session)
     assert came_of(result)[0].text == "['a', 'b', 'c']"
     inner = session.child(came_of(result)[0].call_id)
@@ -375,7 +375,7 @@ async def test_what_code_gives_is_what_a_tool_takes(call: str, seen: str) -> Non
     assert (await told(InProcess(), code, [put])).startswith(seen)
 
 
-async def test_errors_of_tools_are_errors_in_the_code(sandbox) -> None:
+async def test_errors_of_tools_are_errors_in_the_code(every_sandbox) -> None:
     @tool(inline=True, retries=0)
     def fail(how: str) -> str:
         raise ModelRetry("Say it better.") if how == "retry" else ValueError("no such thing")
@@ -384,7 +384,7 @@ async def test_errors_of_tools_are_errors_in_the_code(sandbox) -> None:
         "for how in ('retry', 'retry', 'error'):\n    try:\n        await fail(how)\n"
         "    except RuntimeError as error:\n        print(error)"
     )
-    words = await told(sandbox, code, [fail])
+    words = await told(every_sandbox, code, [fail])
     assert words.splitlines() == [
         "Say it better.",
         "Say it better.",
@@ -405,7 +405,7 @@ async def test_a_tool_that_no_model_can_mend_ends_the_run(sandbox) -> None:
 # --- what comes of code ---------------------------------------------------------------------------------------
 
 
-async def test_code_that_fails_is_told_and_may_be_mended(sandbox) -> None:
+async def test_code_that_fails_is_told_and_may_be_mended(every_sandbox) -> None:
     model = ScriptedModel(
         [
             run("this is no Python"),
@@ -414,7 +414,7 @@ async def test_code_that_fails_is_told_and_may_be_mended(sandbox) -> None:
             "done",
         ]
     )
-    result = await code_mode(Agent(model, tools=[double]), sandbox).run("x")
+    result = await code_mode(Agent(model, tools=[double]), every_sandbox).run("x")
     wrong, broken, fine = came_of(result)
     assert [part.outcome for part in (wrong, broken, fine)] == ["error", "error", "ok"]
     assert wrong.text.startswith("The code failed: ")
@@ -438,9 +438,9 @@ async def test_what_the_model_is_told(sandbox, code: str, seen: str) -> None:
     assert await told(sandbox, code, [double]) == seen
 
 
-async def test_nothing_is_kept_between_two_runs_of_code(sandbox) -> None:
+async def test_nothing_is_kept_between_two_runs_of_code(every_sandbox) -> None:
     model = ScriptedModel([run("x = 1"), run("x"), "done"])
-    result = await code_mode(Agent(model, tools=[double]), sandbox).run("x")
+    result = await code_mode(Agent(model, tools=[double]), every_sandbox).run("x")
     assert "NameError" in came_of(result)[1].text
 
 

@@ -7,7 +7,7 @@ import gc
 import weakref
 
 import pytest
-from tests.code_sandboxes import InProcess, bubblewrap, kind, sandbox
+from tests.code_sandboxes import InProcess, bubblewrap, every_sandbox, kind, sandbox
 
 from gossamer import (
     Agent,
@@ -36,7 +36,7 @@ from gossamer.models import ModelResponse, Price, ScriptedModel
 from gossamer.records import RunFinishedRecord, ToolResultRecord, ToolStartedRecord
 from gossamer.stores import SQLiteStore
 
-__all__ = ["bubblewrap", "kind", "sandbox"]
+__all__ = ["bubblewrap", "every_sandbox", "kind", "sandbox"]
 
 
 def run(code: str) -> ToolCall:
@@ -83,14 +83,21 @@ class Till:
 
 CODE = """\
 import asyncio
+
+async def safe(call):
+    try:
+        return await call
+    except RuntimeError as error:
+        return f'no: {error}'
+
 first = await look()
-print(await asyncio.gather(pay(5), pay(20), pay(30), return_exceptions=True))
+print(await asyncio.gather(safe(pay(5)), safe(pay(20)), safe(pay(30))))
 print(await which('Which?'), first, await look())
 """
 
 
 @pytest.mark.parametrize("anew", [False, True], ids=["in memory", "stored"])
-async def test_a_pause_in_the_middle_of_code_and_its_going_on(sandbox, anew: bool) -> None:
+async def test_a_pause_in_the_middle_of_code_and_its_going_on(every_sandbox, anew: bool) -> None:
     till = Till()
     async with SQLiteStore(":memory:") as store:
 
@@ -98,7 +105,7 @@ async def test_a_pause_in_the_middle_of_code_and_its_going_on(sandbox, anew: boo
             return Session("s", store=store) if anew else kept
 
         kept = Session()
-        result = await till.agent(sandbox, run(CODE)).run("x", session=session())
+        result = await till.agent(every_sandbox, run(CODE)).run("x", session=session())
         assert result.finish_reason == "paused"
         assert [one.call.arguments for one in result.pending] == ['{"amount":20}', '{"amount":30}']
         assert [one.agent for one in result.pending] == ["till", "till"]
@@ -106,7 +113,7 @@ async def test_a_pause_in_the_middle_of_code_and_its_going_on(sandbox, anew: boo
         twenty, thirty = (one.call_id for one in result.pending)
 
         # Somebody else, elsewhere, decides about one of them, and then about the other.
-        agent = till.agent(sandbox, "done")
+        agent = till.agent(every_sandbox, "done")
         result = await agent.resume(session(), {twenty: Approve(args={"amount": 21})})
         assert [one.call_id for one in result.pending] == [thirty]
         assert till.paid == [5, 21]
@@ -115,7 +122,7 @@ async def test_a_pause_in_the_middle_of_code_and_its_going_on(sandbox, anew: boo
         result = await agent.resume(session(), {result.pending[0].call_id: Answer("this one")})
         assert result.output == "done"
         assert came_of(result)[0].text.splitlines() == [
-            "['paid 5', 'paid 21', RuntimeError('A person denied this call. Too much.')]",
+            "['paid 5', 'paid 21', 'no: A person denied this call. Too much.']",
             "this one 1 2",
         ]
         assert (till.paid, till.looked) == ([5, 21], 2)
@@ -147,9 +154,11 @@ async def test_arguments_of_whoever_decides_are_checked_before_they_hold() -> No
     assert till.paid == []
 
 
-async def test_code_that_does_not_repeat_itself_is_stopped_and_nothing_runs_twice(sandbox) -> None:
+async def test_code_that_does_not_repeat_itself_is_stopped_and_nothing_runs_twice(every_sandbox) -> None:
     till = Till()
-    agent = till.agent(sandbox, run("n = await look()\nawait pay(5)\nawait pay(20)\nawait pay(7)"), "done")
+    agent = till.agent(
+        every_sandbox, run("n = await look()\nawait pay(5)\nawait pay(20)\nawait pay(7)"), "done"
+    )
     session = Session()
     result = await agent.run("x", session=session)
     assert till.paid == [5]
@@ -419,7 +428,7 @@ async def test_nothing_of_a_run_stays_behind() -> None:
 # --- streams --------------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_tells_of_the_calls_of_code_as_they_happen(sandbox) -> None:
+async def test_a_stream_tells_of_the_calls_of_code_as_they_happen(every_sandbox) -> None:
     @tool
     async def count(to: int):
         for number in range(to):
@@ -430,7 +439,7 @@ async def test_a_stream_tells_of_the_calls_of_code_as_they_happen(sandbox) -> No
         Agent(
             ScriptedModel([run("print(await count(2))\nawait pay(20)"), "done"]), tools=[count, *till.tools]
         ),
-        sandbox,
+        every_sandbox,
     )
     session = Session()
     events = []

@@ -48,6 +48,11 @@ sandbox, and whatever it needs from outside comes through these functions. Nothi
 interruption it is run again from its start, and its calls get the results that they had: which calls it makes must not \
 depend on the time or on chance."""
 
+_MONTY = """\
+It is a small Python: functions, comprehensions, plain classes, and modules such as json, math, re, datetime, itertools and \
+collections; of asyncio it has `gather`, without options, and `sleep`. There are no other packages, and neither generators \
+(yield), inheritance of classes nor exceptions of your own."""
+
 
 class CallError(Exception):
     """Code called a function in a way that makes no call of a tool."""
@@ -123,15 +128,16 @@ class Functions:
 
     Args:
         tools: the tools by name, as a run has them; `run_code` among them.
+        sandbox: the name of the sandbox in which the code runs.
 
     Attributes:
         by_name: the functions by name.
         tools: the tools as a run inside a call has them, which makes the calls of code.
     """
 
-    __slots__ = ("_described", "_inside", "_running", "by_name", "tools")
+    __slots__ = ("_described", "_inside", "_running", "_sandbox", "by_name", "tools")
 
-    def __init__(self, tools: Mapping[str, Tool[..., Any]]) -> None:
+    def __init__(self, tools: Mapping[str, Tool[..., Any]], sandbox: str) -> None:
         inside = [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
         self.by_name: dict[str, Function] = {}
         for tool in inside:
@@ -140,6 +146,7 @@ class Functions:
             self.by_name[name] = Function(name, tool.name, parameters, _reading_of(_returned_by(tool)))
         self._inside = {tool.name: tool for tool in inside}
         self._running = tools[RUN_CODE].schema
+        self._sandbox = sandbox
         self.tools = tuple(map(_in_its_stead, inside))
         self._described: dict[tuple[ToolSchema | HostedTool, ...], tuple[ToolSchema | HostedTool, ...]] = {}
 
@@ -178,16 +185,18 @@ class Functions:
             heads.append(
                 signature(one.name, schema.description, one.parameters, schema.parameters, returned, known)
             )
-        return "\n\n".join([_DESCRIPTION, *known.written.values(), *heads])
+        about = f"{_DESCRIPTION} {_MONTY}" if self._sandbox == "monty" else _DESCRIPTION
+        return "\n\n".join([about, *known.written.values(), *heads])
 
 
 def functions_of(
-    tools: Mapping[str, Tool[..., Any]], known: dict[tuple[Tool[..., Any], ...], Functions]
+    tools: Mapping[str, Tool[..., Any]], sandbox: str, known: dict[tuple[Tool[..., Any], ...], Functions]
 ) -> Functions:
     """Give the functions of tools; made once for each selection of them, the last 64.
 
     Args:
         tools: the tools by name, as a run has them.
+        sandbox: see `Functions`.
         known: those that were made before.
     """
     key = tuple(tools.values())
@@ -195,7 +204,7 @@ def functions_of(
     if made is None:
         if len(known) >= _MOST_DESCRIBED:
             known.clear()
-        made = known[key] = Functions(tools)
+        made = known[key] = Functions(tools, sandbox)
     return made
 
 

@@ -81,6 +81,7 @@ class _CodeMode(Middleware):
 
     def __init__(self, sandbox: Sandbox, max_steps: int) -> None:
         self._sandbox = sandbox
+        self._name: str = getattr(sandbox, "name", "")
         self._max_steps = max_steps
         self._known: dict[tuple[Tool[..., Any], ...], Functions] = {}
         self._stopped: WeakKeyDictionary[RunContext[Any], LimitError] = WeakKeyDictionary()
@@ -96,7 +97,7 @@ class _CodeMode(Middleware):
         tools = context.kit.by_name
         if RUN_CODE not in tools:  # the run has others in their place
             return await next(request)
-        seen = functions_of(tools, self._known).described(request.tools)
+        seen = functions_of(tools, self._name, self._known).described(request.tools)
         choice = request.tool_choice
         if choice in tools and all(one.name != choice for one in seen):
             choice = RUN_CODE
@@ -129,7 +130,7 @@ class _CodeMode(Middleware):
         current = current_call.get()
         assert current is not None, "code runs inside a call"
         turn: ToolTurn = current[2]
-        functions = functions_of(turn.tools, self._known)
+        functions = functions_of(turn.tools, self._name, self._known)
         around = [one for one in turn.interceptions if getattr(one, "__self__", None) is not self]
         run = CodeRun(self._sandbox, code, functions, self._max_steps, around)
         inner = Agent(
