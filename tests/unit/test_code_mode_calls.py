@@ -343,7 +343,7 @@ async def test_a_tool_that_ends_the_run_ends_it_from_within_code(sandbox) -> Non
     assert (result.output, result.finish_reason) == ([1, 2], "ended_by_tool")
 
 
-@pytest.mark.parametrize("way", ["task", "stream", "time", "dropped"])
+@pytest.mark.parametrize("way", ["task", "stream", "time", "dropped", "stream dropped"])
 async def test_whatever_stops_a_run_stops_its_code(way: str) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -386,6 +386,14 @@ async def test_whatever_stops_a_run_stops_its_code(way: str) -> None:
             coroutine.close()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
+        case "stream dropped":
+            stream = agent.stream("x", session=session)
+            async for _ in stream:
+                if session.turn is not None and session.turn.started:
+                    await begun.wait()
+                    break
+            del stream, _
+            gc.collect()
     await ended.wait()
     for _ in range(5):
         await asyncio.sleep(0)
