@@ -175,7 +175,10 @@ async def test_code_that_does_not_repeat_itself_is_stopped_and_nothing_runs_twic
     assert result.output == "done"
     part = came_of(result)[0]
     assert part.outcome == "error"
-    assert "did not do the same as before: it called look with {}, where before it had called" in part.text
+    assert (
+        "as before: it called look with {}, and did not make calls that it had made then: look (1), pay (2)"
+        in part.text
+    )
     assert '- pay {"amount":5}: paid 5' in part.text
     assert '- pay {"amount":20}: paid 20' in part.text
     assert (till.paid, till.looked) == ([5, 20], 1)
@@ -193,7 +196,9 @@ async def test_code_that_ends_without_the_calls_that_it_had_made(sandbox) -> Non
     assert changed != session.export()
     session = Session.from_export(changed)
     result = await till.agent(sandbox, "done").resume(session, {result.pending[0].call_id: Approve()})
-    assert "it came to its end without, where before it had called pay (2)" in came_of(result)[0].text
+    assert (
+        "it came to its end, and did not make calls that it had made then: pay (2)" in came_of(result)[0].text
+    )
     assert till.paid == [5, 20]
 
 

@@ -295,7 +295,8 @@ class CodeRun(Middleware):
         if isinstance(error, SandboxUnavailableError) or not isinstance(error, GossamerError | None):
             raise error
         if self._past and isinstance(error, CodeError | None):
-            return self._failure(self._did_otherwise("it came to its end without"), "", messages)
+            what = "it came to its end" if error is None else f"it failed ({_cut(str(error))})"
+            return self._failure(self._did_otherwise(what), "", messages)
         if isinstance(error, CodeError):
             return self._failure(_last(error.traceback or str(error)), error.stdout, messages)
         if error is not None:
@@ -312,8 +313,8 @@ class CodeRun(Middleware):
         told = ", ".join(f"{name} ({count})" for name, count in left.items())
         return (
             "it was run again from its start, as the run had been interrupted, and did not do the same as before: "
-            f"{what}, where before it had called {told}. It was stopped, and no call was made twice. See below what was "
-            "done, and go on from there"
+            f"{what}, and did not make calls that it had made then: {told}. It was stopped, and no call was made twice. "
+            "See below what was done, and go on from there"
         )
 
     def _failure(self, why: str, stdout: str, messages: MessageView) -> str:
