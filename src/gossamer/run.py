@@ -110,7 +110,7 @@ async def execute(
     new = [Message("user", (Text(prompt),))] if type(prompt) is str and prompt else as_messages(prompt)
     limits = limits or agent.limits
     max_turns = DEFAULT_MAX_TURNS if limits is None else limits.max_turns
-    session = context.session
+    session = given = context.session
     if session is not None and type(session) is not Session:
         check_session(session)
     held: Session[Any] | None = None
@@ -355,7 +355,8 @@ async def execute(
         if held is not None:
             held.release()
         if setup is not None and setup.equipment is not None:
-            setup.equipment.release()
+            alone = session is not None and session is not given and not session.pending
+            setup.equipment.release(with_session=alone)
     if setup is not None and setup.equipment is not None:
         await setup.equipment.closed()
     if session is not None:

@@ -34,6 +34,13 @@ SAYS = {
         "the model was told of charge: The process ended while this tool ran; whether it took effect is unknown.",
         "answer: I cannot tell whether your card was charged.",
     ],
+    "data_analyst.py": [
+        "{'month': '2026-01', 'region': 'north', 'amount': '1200.50'}",
+        "run_python failed: CodeError: Traceback",
+        "ValueError: could not convert string to float: 'n/a'",
+        "The region that sold most is 'north'",
+        "north,3296.50\nsouth,2240.00\n",
+    ],
     "delegation.py": ["multiply gave 42.0", "4 model calls and 2 tool calls"],
     "guardrails.py": [
         "You said: Write to [email] about order 7.",

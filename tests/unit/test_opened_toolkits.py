@@ -325,6 +325,39 @@ async def test_what_inner_agents_open_for_their_sessions_is_closed_with_them():
     assert (resource.opened, resource.closed) == (3, 3)
 
 
+async def test_what_a_run_without_a_session_opens_ends_with_it_and_outlasts_a_pause():
+    resource = Resource()
+
+    @tool(needs_approval=True)
+    async def sign() -> str:
+        """Sign."""
+        return "signed"
+
+    kit = Toolkit("r", [sign], open=resource.open, scope="session")
+    calls = [ToolCall.of("which"), ToolCall.of("sign"), ToolCall.of("which"), "done"]
+    agent = Agent(ScriptedModel([*calls, "x"]), tools=[kit])
+    paused = await agent.run("x")
+    assert resource.live == 1
+    (call,) = paused.pending
+    done = await agent.resume(paused.session, {call.call_id: Approve()})
+    assert done.output == "done"
+    assert (answers(done)[0], answers(done)[-1], resource.opened) == ("1", "1", 1)
+    await paused.session.aclose()
+    assert resource.live == 0
+    kept = await agent.run("x")  # a result that is kept keeps nothing open
+    assert (kept.output, resource.opened, resource.live) == ("x", 2, 0)
+
+
+async def test_what_a_run_without_a_session_opens_is_closed_where_it_fails():
+    resource = Resource()
+    kit = Toolkit("r", open=resource.open, scope="session")
+    agent = Agent(ScriptedModel([ToolCall.of("which"), ValueError("broken")]), tools=[kit])
+    with pytest.raises(ValueError, match="broken"):
+        await agent.run("x")
+    assert resource.opened == 1
+    await soon(lambda: resource.live == 0)
+
+
 async def test_an_opening_that_nobody_waits_for_any_more_is_cancelled():
     opening, cancelled = asyncio.Event(), asyncio.Event()
 

@@ -17,6 +17,7 @@ import gossamer
 from gossamer.cli.choice import base_url, default_model
 from gossamer.cli.loop import loop_factory
 from gossamer.cli.online import OnlineService, ask_services, show_services
+from gossamer.cli.sandboxes import SandboxState, look_for_sandboxes, show_sandboxes
 from gossamer.cli.screen import Screen
 from gossamer.cli.tools_report import ToolkitState, show_tools, tools_report
 from gossamer.errors import ArgumentError, GossamerError
@@ -59,6 +60,8 @@ _OPTIONAL = {
     "tiktoken": ("tiktoken", "exact token counts for OpenAI's models", "pip install 'gossamer[tokens]'"),
     "redis": ("redis", "caches in Redis or Valkey", "pip install 'gossamer[redis]'"),
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
+    "pydantic_monty": ("pydantic-monty", "the sandbox monty", "pip install 'gossamer[sandbox]'"),
+    "pyseccomp": ("pyseccomp", "the sandbox bubblewrap", "pip install 'gossamer[sandbox]'; for Linux alone"),
     "sentence_transformers": (
         "sentence-transformers",
         "embeddings in this process",
@@ -133,6 +136,7 @@ class Report(msgspec.Struct, frozen=True):
         libraries: needed and optional ones.
         providers: those known by name.
         tools: the toolkits that come along, and whether they can be used here.
+        sandboxes: whether code that nobody has read can be run here, in which, and why not.
         open_files: the limit, or None where the system has no such thing.
         online: the services that toolkits use, as far as they were asked for.
         broken: what is needed and does not work; empty where all is well.
@@ -146,6 +150,7 @@ class Report(msgspec.Struct, frozen=True):
     libraries: tuple[Library, ...]
     providers: tuple[Provider, ...]
     tools: tuple[ToolkitState, ...]
+    sandboxes: tuple[SandboxState, ...]
     open_files: OpenFiles | None
     online: tuple[OnlineService, ...]
     broken: tuple[str, ...]
@@ -172,6 +177,7 @@ def doctor(
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         providers = runner.run(_providers())
         services = runner.run(ask_services()) if online else ()
+        sandboxes = runner.run(look_for_sandboxes())
     model = default_model()
     libraries = _libraries()
     report = Report(
@@ -182,7 +188,8 @@ def doctor(
         model=model,
         libraries=libraries,
         providers=providers,
-        tools=tools_report(),
+        tools=tools_report(sandboxes),
+        sandboxes=sandboxes,
         open_files=_open_files(),
         online=services,
         broken=(*_broken_libraries(libraries), *_broken_model(model, providers)),
@@ -289,6 +296,7 @@ def _show(report: Report) -> None:
         _show_provider(screen, provider)
 
     show_tools(screen, report.tools)
+    show_sandboxes(screen, report.sandboxes)
     if report.online:
         show_services(screen, report.online)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from ctypes.util import find_library
 from importlib import metadata
 from importlib.util import find_spec
 
 import msgspec
 
+from gossamer.cli.sandboxes import SandboxState
 from gossamer.cli.screen import Screen
 from gossamer.tools.builtin.git_process import OLDEST, git_version
 
@@ -23,11 +24,13 @@ class Need(msgspec.Struct, frozen=True):
         toolkit: the function that makes it, and what of it where it is a part.
         check: looks on this machine alone; gives what was found, with its version, or None.
         get: how to get it.
+        sandbox: the name of the sandbox that it runs things in; None where it needs none.
     """
 
     toolkit: str
     check: Callable[[], str | None]
     get: str
+    sandbox: str | None = None
 
 
 class ToolkitState(msgspec.Struct, frozen=True):
@@ -46,9 +49,14 @@ class ToolkitState(msgspec.Struct, frozen=True):
     get: str = ""
 
 
-def tools_report() -> tuple[ToolkitState, ...]:
-    """Look for what each toolkit needs, without asking anybody on a network."""
-    return tuple(_state(need) for need in NEEDS)
+def tools_report(sandboxes: Sequence[SandboxState]) -> tuple[ToolkitState, ...]:
+    """Look for what each toolkit needs, without asking anybody on a network.
+
+    Args:
+        sandboxes: which there are.
+    """
+    by_name = {state.name: state for state in sandboxes}
+    return tuple(_state(need, by_name) for need in NEEDS)
 
 
 def show_tools(screen: Screen, states: tuple[ToolkitState, ...]) -> None:
@@ -61,11 +69,20 @@ def show_tools(screen: Screen, states: tuple[ToolkitState, ...]) -> None:
             screen.line(f"  - {state.name}: not ready; {state.get}", "yellow")
 
 
-def _state(need: Need) -> ToolkitState:
+def _state(need: Need, sandboxes: Mapping[str, SandboxState]) -> ToolkitState:
     found = need.check()
     if found is None:
         return ToolkitState(need.toolkit, ready=False, found="", get=need.get)
-    return ToolkitState(need.toolkit, ready=True, found=found)
+    if need.sandbox is None:
+        return ToolkitState(need.toolkit, ready=True, found=found)
+    sandbox = sandboxes[need.sandbox]
+    if not sandbox.ready:
+        return ToolkitState(
+            need.toolkit, ready=False, found="", get=f"it needs the sandbox {sandbox.name}, see below"
+        )
+    return ToolkitState(
+        need.toolkit, ready=True, found=", ".join(filter(None, (found, f"the sandbox {sandbox.name}")))
+    )
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -73,6 +90,14 @@ def _state(need: Need) -> ToolkitState:
 
 def _nothing() -> str:
     return "needs nothing more"
+
+
+def _sandbox_alone() -> str:
+    return ""
+
+
+def _groups() -> str | None:
+    return "unprotected, needs nothing more" if hasattr(os, "killpg") else None
 
 
 def _folders() -> str | None:
@@ -122,4 +147,11 @@ NEEDS = (
     Need("hacker_news", _html, _WEB),
     Need("MCP servers", lambda: _library("mcp"), "pip install 'gossamer[mcp]'"),
     Need("skills", lambda: _library("yaml", "pyyaml"), "pip install 'gossamer[skills]'"),
+    Need(
+        "skills' scripts", lambda: _library("yaml", "pyyaml"), "pip install 'gossamer[skills]'", "bubblewrap"
+    ),
+    Need("python on Monty", _sandbox_alone, "", "monty"),
+    Need("python on bubblewrap", _sandbox_alone, "", "bubblewrap"),
+    Need("shell", _sandbox_alone, "", "bubblewrap"),
+    Need("shell_on_host", _groups, "it needs Linux, macOS or BSD"),
 )

@@ -68,6 +68,11 @@ class BubblewrapSandbox:
         """What a session may use."""
         return self._limits
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What code may import beside the standard library, as it was named; what these depend on comes with them."""
+        return self._packages
+
     async def run(
         self,
         code: str,

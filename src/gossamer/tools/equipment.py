@@ -82,11 +82,15 @@ class Equipment:
             self._known = known
         return self._kit
 
-    def release(self) -> None:
-        """Let go of everything, and begin to close what was opened for this run alone."""
+    def release(self, *, with_session: bool = False) -> None:
+        """Let go of everything, and begin to close what was opened for this run alone.
+
+        Args:
+            with_session: whether the run's session was made for it, and ends with it.
+        """
         for toolkit, one in self._held.items():
             one.users -= 1
-            if toolkit.scope == "run":
+            if toolkit.scope == "run" or (with_session and toolkit.scope == "session"):
                 one.close()
                 self._closing.append(one)
         self._held.clear()

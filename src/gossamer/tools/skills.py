@@ -17,6 +17,8 @@ import msgspec
 from gossamer.errors import ArgumentError, ToolkitError
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.rooted import FilesError, Found, Rooted
+from gossamer.tools.sandbox_place import CommandSandbox, must_run_commands
+from gossamer.tools.skill_scripts import script_tool
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["skills"]
@@ -33,15 +35,17 @@ _MAX_LEVELS = 16
 _HINT = "read_skill tells which files there are"
 _LEAST_SUMMARY_CHARS = 40
 
-_HOW = (
+_WHAT = (
     "Skills are folders with instructions for certain kinds of work. Where one fits the task, read it with "
-    "read_skill before you begin, and do as it says; the files that it mentions are read with read_skill_file. "
-    "The skills are:"
+    "read_skill before you begin, and do as it says; the files that it mentions are read with read_skill_file"
 )
+_HOW = f"{_WHAT}. The skills are:"
+_HOW_WITH_SCRIPTS = f"{_WHAT}, and its scripts run with run_skill_script. The skills are:"
 
 
 def skills(
     *folders: str | Path,
+    sandbox: CommandSandbox | None = None,
     max_skills: int = 100,
     max_instructions_chars: int = 20_000,
     max_file_bytes: int = 1024 * 1024,
@@ -49,12 +53,14 @@ def skills(
     """Make a toolkit of skills: `Agent(…, tools=[skills("./skills")])`.
 
     The system prompt lists the skills by name and description. The model reads one with `read_skill`, and its other
-    files with `read_skill_file`. Nothing is ever executed. Folders are searched, and front matter is checked, here;
-    what the model reads is read from the disk when it asks, as it is then.
+    files with `read_skill_file`. Folders are searched, and front matter is checked, here; what the model reads is read
+    from the disk when it asks, as it is then. Without a sandbox nothing is ever executed.
 
     Args:
         folders: each a skill, that is a folder with a SKILL.md, or a folder with skills in it. There, hidden folders
             and those without SKILL.md are passed over.
+        sandbox: where scripts of skills run, a `BubblewrapSandbox`: the model has a tool `run_skill_script` then, which
+            copies the skill's files into a session of its own and runs a script there.
         max_skills: how many there may be.
         max_instructions_chars: of the list in the system prompt; where the descriptions do not fit, long ones are
             cut, all to the same length.
@@ -62,7 +68,7 @@ def skills(
 
     Raises:
         ArgumentError: a folder is missing or has no skill in it, a skill does not keep to the format, two have one
-            name, or there are too many; the message names the file and what to do.
+            name, or there are too many; the message names the file and what to do. Or the sandbox runs no programs.
         ToolkitError: PyYAML is missing, or this system cannot keep to a folder.
     """
     if not folders:
@@ -74,6 +80,8 @@ def skills(
     ):
         if type(value) is not int or value < 1:
             raise ArgumentError(f"{bound} must be a whole number above 0, not {value!r}")
+    if sandbox is not None:
+        must_run_commands(sandbox)
     found: dict[str, _Skill] = {}
     for folder in folders:
         for place in _places(folder, max_skills):
@@ -89,9 +97,11 @@ def skills(
             found[skill.name] = skill
     return Toolkit(
         "skills",
-        _tools(found, max_file_bytes),
+        _tools(found, max_file_bytes, sandbox),
         description=f"Instructions for certain kinds of work, read on demand: {', '.join(found)}"[:500],
-        instructions=_instructions(tuple(found.values()), max_instructions_chars),
+        instructions=_instructions(
+            tuple(found.values()), _HOW if sandbox is None else _HOW_WITH_SCRIPTS, max_instructions_chars
+        ),
     )
 
 
@@ -104,7 +114,9 @@ class _Skill(msgspec.Struct, frozen=True):
 # --- what the model calls -----------------------------------------------------------------------------------
 
 
-def _tools(found: Mapping[str, _Skill], max_file_bytes: int) -> tuple[Tool[..., Any], ...]:
+def _tools(
+    found: Mapping[str, _Skill], max_file_bytes: int, sandbox: CommandSandbox | None
+) -> tuple[Tool[..., Any], ...]:
     def read_skill(name: str) -> str:
         """Read the instructions of a skill, and see which files it has.
 
@@ -132,7 +144,10 @@ def _tools(found: Mapping[str, _Skill], max_file_bytes: int) -> tuple[Tool[..., 
         text = _text_of(data)
         return f"{path} is no text: {len(data):,} bytes, not shown." if text is None else text
 
-    return tool(idempotent=True)(read_skill), tool(idempotent=True)(read_skill_file)
+    readers = tool(idempotent=True)(read_skill), tool(idempotent=True)(read_skill_file)
+    if sandbox is None:
+        return readers
+    return (*readers, script_tool(lambda name: _known(found, name).folder, sandbox))
 
 
 def _known(found: Mapping[str, _Skill], name: str) -> _Skill:
@@ -192,13 +207,13 @@ def _listed(files: Sequence[Found], whole: bool) -> str:
     return "\n".join(("Files of this skill:", *lines))
 
 
-def _instructions(found: Sequence[_Skill], max_chars: int) -> str:
+def _instructions(found: Sequence[_Skill], how: str, max_chars: int) -> str:
     """List the skills within a bound.
 
     Raises:
         ArgumentError: there are so many that hardly a word of each would be left.
     """
-    room = max_chars - len(_HOW) - sum(len(f"\n- {skill.name}: ") for skill in found)
+    room = max_chars - len(how) - sum(len(f"\n- {skill.name}: ") for skill in found)
     longest = _MAX_DESCRIPTION_CHARS
     if sum(len(skill.description) for skill in found) > room:
         longest = room // len(found)
@@ -207,7 +222,7 @@ def _instructions(found: Sequence[_Skill], max_chars: int) -> str:
                 f"{len(found)} skills do not fit into {max_chars:,} characters; raise max_instructions_chars"
             )
     lines = (f"- {skill.name}: {_cut(skill.description, longest)}" for skill in found)
-    return "\n".join((_HOW, *lines))
+    return "\n".join((how, *lines))
 
 
 def _cut(text: str, longest: int) -> str:

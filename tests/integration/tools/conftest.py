@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.services import postgres
+from tests.services import bubblewrap, postgres
 
-__all__ = ["postgres"]
+__all__ = ["bubblewrap", "postgres"]

@@ -29,8 +29,18 @@ def doctor(*arguments, **variables) -> str:
     return ran.stdout
 
 
+def told(**variables) -> tuple[dict, dict]:
+    """Give what is told of toolkits and of sandboxes, by name."""
+    report = json.loads(doctor("--json", **variables))
+    return tuple({state["name"]: state for state in report[part]} for part in ("tools", "sandboxes"))
+
+
 def states(**variables) -> dict:
-    return {state["name"]: state for state in json.loads(doctor("--json", **variables))["tools"]}
+    return told(**variables)[0]
+
+
+# What runs in a box of bubblewrap, which not every machine can have.
+BOXED = {"skills' scripts", "python on bubblewrap", "shell"}
 
 
 def hidden(tmp_path, name) -> str:
@@ -43,7 +53,8 @@ def test_every_toolkit_is_listed_and_what_is_here_is_found():
     found = states()
     functions = {name for name in builtin.__all__ if name[0].islower()}
     assert functions <= {name.split(" on ")[0] for name in found}
-    assert all(state["ready"] and state["found"] and not state["get"] for state in found.values()), found
+    here = [state for name, state in found.items() if name not in BOXED]
+    assert all(state["ready"] and state["found"] and not state["get"] for state in here), found
     assert found["git"]["found"].startswith("git 2.")
     assert found["sql on Postgres"]["found"].startswith("psycopg 3.")
     assert found["dataframes"]["found"].startswith("duckdb ")
@@ -56,7 +67,7 @@ def test_what_is_missing_is_told_with_how_to_get_it(tmp_path):
     assert "git: not ready; install git 2.32 or newer" in doctor(PATH="/nowhere")
     for library, names in {"duckdb": ["sql on DuckDB", "dataframes"], "psycopg": ["sql on Postgres"]}.items():
         found = states(PYTHONPATH=hidden(tmp_path, library))
-        assert [name for name, state in found.items() if not state["ready"]] == names
+        assert [name for name, state in found.items() if not state["ready"] and name not in BOXED] == names
         assert all("pip install 'gossamer[" in found[name]["get"] for name in names)
 
 
@@ -67,3 +78,36 @@ def test_a_git_that_is_too_old_is_none(tmp_path):
     assert states(PATH=str(tmp_path))["git"]["ready"] is False
     program.write_text("#!/bin/sh\necho something else\n")
     assert states(PATH=str(tmp_path))["git"]["ready"] is False
+
+
+def test_sandboxes_that_can_be_had_are_told_with_what_they_use(bubblewrap):
+    tools, sandboxes = told()
+    assert sandboxes["bubblewrap"] == {"name": "bubblewrap", "ready": True, "found": bubblewrap, "why": ""}
+    assert sandboxes["monty"]["ready"] is True
+    assert "monty" in sandboxes["monty"]["found"]
+    assert all(tools[name]["ready"] and "the sandbox bubblewrap" in tools[name]["found"] for name in BOXED)
+    assert f"\n  ✓ bubblewrap: {bubblewrap}\n" in doctor()
+
+
+def test_sandboxes_that_cannot_be_had_are_told_with_why_and_what_to_do(tmp_path):
+    program = tmp_path / "bwrap"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit\n'
+        "echo 'bwrap: No permissions to create new namespace' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    for path, says in (
+        ("/nowhere", "apt-get install bubblewrap"),
+        (str(tmp_path), "No permissions to create"),
+    ):
+        tools, sandboxes = told(PATH=path)
+        assert sandboxes["bubblewrap"]["ready"] is False
+        assert says in sandboxes["bubblewrap"]["why"]
+        needs = "it needs the sandbox bubblewrap, see below"
+        assert {name: tools[name]["get"] for name in BOXED} == dict.fromkeys(BOXED, needs)
+        assert tools["python on Monty"]["ready"] is True
+        assert tools["shell_on_host"]["ready"] is True
+    said = doctor(PYTHONPATH=hidden(tmp_path, "pydantic_monty"))
+    assert "  - monty: not ready; " in said
+    assert said.count("pip install 'gossamer[sandbox]'") >= 2  # the library, and the sandbox
+    assert "python on Monty: not ready; it needs the sandbox monty, see below" in said

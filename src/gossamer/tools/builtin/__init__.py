@@ -10,7 +10,10 @@ from gossamer.tools.builtin.git import git
 from gossamer.tools.builtin.git_process import GitError
 from gossamer.tools.builtin.hacker_news import hacker_news
 from gossamer.tools.builtin.http_fetch import http_fetch
+from gossamer.tools.builtin.python import python
 from gossamer.tools.builtin.rows import QueryError
+from gossamer.tools.builtin.shell import shell
+from gossamer.tools.builtin.shell_on_host import shell_on_host
 from gossamer.tools.builtin.sql import sql
 from gossamer.tools.builtin.web_search import (
     BraveSearch,
@@ -21,11 +24,13 @@ from gossamer.tools.builtin.web_search import (
     web_search,
 )
 from gossamer.tools.builtin.wikipedia import wikipedia
+from gossamer.tools.commands import CommandError
 from gossamer.tools.rooted import FilesError
 
 __all__ = [
     "BraveSearch",
     "CalculationError",
+    "CommandError",
     "FilesError",
     "GitError",
     "QueryError",
@@ -40,6 +45,9 @@ __all__ = [
     "git",
     "hacker_news",
     "http_fetch",
+    "python",
+    "shell",
+    "shell_on_host",
     "sql",
     "web_search",
     "wikipedia",

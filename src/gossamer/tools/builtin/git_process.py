@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-import selectors
 import shutil
-import signal
 import stat
 import subprocess
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from gossamer.errors import ArgumentError, GossamerError, ToolkitError
+from gossamer.tools.processes import run_process
 
 __all__ = ["OLDEST", "GitError", "Output", "Repository", "git_version"]
 
 # The oldest git that keeps to all of the settings below.
 OLDEST = (2, 32)
 
-_LOOK_EVERY = 0.05  # seconds between two looks at whether to stop
-_TERMINATE_SECONDS = 1.0  # for git to take its locks away, before it is killed
 _MAX_ERRORS = 8_192  # bytes of what git complains of
 _MAX_LISTED = 4_000_000  # bytes of the names of a repository's settings
 _MAX_SILENCED = 1_000
@@ -135,6 +129,25 @@ class Output(msgspec.Struct, frozen=True):
     output: bytes
     more: bool
     skipped: int
+
+
+class _Taken:
+    """Takes what git writes until it is enough."""
+
+    def __init__(self, most: int, skip: int) -> None:
+        self._most = most
+        self._skip = skip
+        self._skipped = 0
+        self._taken = bytearray()
+
+    def __call__(self, piece: bytes) -> bool:
+        passed = min(self._skip - self._skipped, len(piece))
+        self._skipped += passed
+        self._taken += piece[passed:]
+        return len(self._taken) <= self._most
+
+    def output(self) -> Output:
+        return Output(bytes(self._taken[: self._most]), len(self._taken) > self._most, self._skipped)
 
 
 class Repository:
@@ -247,32 +260,31 @@ class Repository:
         skip: int,
         good: Sequence[int],
     ) -> Output:
+        taken = _Taken(most, skip)
+        complaints = bytearray()
+
+        def complain(piece: bytes) -> bool:
+            complaints.extend(piece[: _MAX_ERRORS - len(complaints)])
+            return True
+
         try:
-            process = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
-                ["git", *arguments],  # noqa: S607 - as found on PATH, which is the user's
-                cwd=self._path,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # a group of its own, so that what it starts is ended with it
+            code = run_process(
+                ["git", *arguments],  # as found on PATH, which is the user's
+                folder=self._path,
+                environment=variables,
+                stopped=stopped,
+                output=taken,
+                errors=complain,
             )
         except FileNotFoundError:
             raise _missing() from None
         except (OSError, ValueError) as error:
             raise GitError(f"git cannot be run: {error}") from None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        with process.stdout, process.stderr:
-            try:
-                gave, errors = _read(process.stdout, process.stderr, stopped, most, skip)
-                code = None if gave.more else _wait(process, stopped)
-            finally:
-                _end(process)
+        gave = taken.output()
         if stopped.is_set():
             raise GitError("git was stopped")
         if code is not None and code not in good:
-            words = (errors or gave.output[:_MAX_ERRORS]).decode("utf-8", "replace").strip()
+            words = (bytes(complaints) or gave.output[:_MAX_ERRORS]).decode("utf-8", "replace").strip()
             words = words.replace(str(self._path), "the repository")
             # What follows may be a line of a file outside that the repository names as a list of commits.
             words = re.sub(r"(invalid object name): .*", r"\1", words)
@@ -378,50 +390,3 @@ def _check_version() -> None:
 
 def _missing() -> ToolkitError:
     return ToolkitError("git is not on PATH; install it with: apt-get install git (or as your system does)")
-
-
-def _read(
-    output: IO[bytes], errors: IO[bytes], stopped: threading.Event, most: int, skip: int
-) -> tuple[Output, bytes]:
-    """Read what git writes until it ends, is stopped, or has written more than is taken."""
-    taken, complaints = bytearray(), bytearray()
-    skipped = 0
-    with selectors.DefaultSelector() as selector:
-        for stream in (output, errors):
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ)
-        while selector.get_map() and not stopped.is_set():
-            for key, _ in selector.select(_LOOK_EVERY):
-                piece = os.read(key.fd, 65_536)
-                if not piece:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is errors:
-                    complaints += piece[: _MAX_ERRORS - len(complaints)]
-                else:
-                    passed = min(skip - skipped, len(piece))
-                    skipped += passed
-                    taken += piece[passed:]
-                    if len(taken) > most:
-                        return Output(bytes(taken[:most]), more=True, skipped=skipped), bytes(complaints)
-    return Output(bytes(taken), more=False, skipped=skipped), bytes(complaints)
-
-
-def _wait(process: subprocess.Popen[bytes], stopped: threading.Event) -> int | None:
-    while not stopped.is_set():
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(_LOOK_EVERY)
-    return None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End git and what it may have started: gently first, so that it takes its locks away."""
-    if process.poll() is None:
-        deadline = time.monotonic() + _TERMINATE_SECONDS
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        while process.poll() is None and time.monotonic() < deadline:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_LOOK_EVERY)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
