@@ -16,6 +16,7 @@ NAMES = (
     "turns",
     "workflow",
     "team",
+    "code_mode",
     "memory",
     "memories",
     "stores",

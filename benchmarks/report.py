@@ -72,6 +72,10 @@ CHAPTERS = {
         "Teams",
         "The members' models answer at once, but for the row in which they wait. What is taken off a delegation is the same agents run by plain gather, each in a session and a task of its own, as in a team. agno's leader sends the question to all members in one call; its figure is less its own members run by gather. A chunk is one of a model in the same process.",
     ),
+    "code_mode": (
+        "Code that calls tools",
+        "The code runs in Monty, in processes of its own, whose CPU is not counted. The floor is the same code with the plain function in the tool's place; Gossamer's figure adds all that a call of a tool passes, and its records. What a run without calls costs is taken off both.",
+    ),
     "imports": ("Imports", "CPU beyond a bare interpreter. The floor is `import msgspec`."),
     "http": (
         "Calls to a server that answers after 1 ms",

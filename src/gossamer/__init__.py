@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         WireError,
         WorkflowError,
     )
+    from gossamer.flow.code_mode import code_mode
     from gossamer.flow.delegating import Member
     from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
     from gossamer.flow.handoff import handoff
@@ -239,6 +240,7 @@ _HOMES = {
     "gossamer.flow.hub": ("MessageHub",),
     "gossamer.flow.merged": ("stream_pipeline",),
     "gossamer.flow.sequential": ("SequentialPipeline", "sequential_pipeline"),
+    "gossamer.flow.code_mode": ("code_mode",),
     "gossamer.flow.delegating": ("Member",),
     "gossamer.flow.plan": ("Plan", "PlanChange", "PlanItem", "plan_of", "plan_toolkit"),
     "gossamer.flow.team": ("Team",),
@@ -401,6 +403,7 @@ __all__ = [
     "Workflow",
     "WorkflowError",
     "WorkflowResult",
+    "code_mode",
     "disable_metrics",
     "enable_metrics",
     "errors",

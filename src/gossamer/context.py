@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,7 @@ else:
 __all__ = [
     "AgentLike",
     "CallPaused",
+    "CurrentCall",
     "RunContext",
     "current_call",
     "current_hubs",
@@ -63,6 +64,8 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
         inbox: messages put into the run that the model has not seen yet; see `steer`.
         stopped: the time limit, once it has stopped the run.
         stopping: whether the run is being cancelled by its stream or its time limit.
+        kit: the tools as they were when the model was asked last, for the middleware around it; None where nothing lies
+            around the model.
         ended: whether the run is over; runs inside its tools make no further calls.
     """
 
@@ -85,6 +88,7 @@ class RunContext(msgspec.Struct, Generic[Deps], eq=False, weakref=True):
     inbox: deque[Message] | None = None
     stopped: LimitError | None = None
     stopping: bool = False
+    kit: Any = None
     ended: bool = False
 
     @property
@@ -144,11 +148,12 @@ _MOST_STEERING = 100
 _NONE_SWITCHED: Mapping[str, bool] = {}
 
 
-# The run and the tool call under way. Set while a tool runs, and copied into the threads and tasks that it starts: a run started in there finds its
+# The run, the tool call under way, and the turn that it belongs to: a `ToolTurn`, or None in a step of a workflow.
+CurrentCall: TypeAlias = tuple[RunContext[Any], ToolCall, Any]
+
+# Set while a tool runs, and copied into the threads and tasks that it starts: a run started in there finds its
 # parent here. Never held across an event.
-current_call: ContextVar[tuple[RunContext[Any], ToolCall] | None] = ContextVar(
-    "gossamer_current_call", default=None
-)
+current_call: ContextVar[CurrentCall | None] = ContextVar("gossamer_current_call", default=None)
 
 
 # The hubs that are open in this process. While there are none, a run looks no further than whether this is empty.

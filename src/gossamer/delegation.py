@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gossamer.context import CallPaused, RunContext
+from gossamer.context import CallPaused, RunContext, current_call
 from gossamer.errors import GossamerError, NestingError, ToolError
 from gossamer.events import InnerEvent
 from gossamer.inner import again
@@ -20,7 +20,7 @@ from gossamer.tools.function import Tool, tool
 if TYPE_CHECKING:
     from gossamer.stream import RunStream
 
-__all__ = ["Runnable", "asking_for", "delegate", "delegation", "delegation_of"]
+__all__ = ["Ended", "Runnable", "asking_for", "delegate", "delegation", "delegation_of", "run_inside"]
 
 # How deep runs may be inside one another; what goes deeper goes round in a circle.
 _MOST_NESTED = 16
@@ -91,8 +91,8 @@ def delegation(runnable: Runnable, name: str, description: str, takes: Any = str
         takes: the type of its `prompt`.
     """
 
-    async def ask(context: RunContext[Any], arguments: Any) -> Any:
-        return await delegate(context, runnable, runnable.name, lambda: arguments.prompt)
+    async def ask(_: RunContext[Any], arguments: Any) -> Any:
+        return await delegate(runnable, runnable.name, lambda: arguments.prompt)
 
     return delegation_of(runnable, _asking if takes is str else asking_for(takes), ask, name, description)
 
@@ -119,13 +119,12 @@ def delegation_of(
     )
 
 
-async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prompt: Callable[[], Any]) -> Any:
+async def delegate(runnable: Runnable, name: str, prompt: Callable[[], Any]) -> Any:
     """Run an agent inside the tool call that is under way, or go on with what an earlier start of the call began.
 
     Where somebody listens to the run around it, its events are passed on as they come.
 
     Args:
-        context: the run around it.
         runnable: the agent.
         name: what its events are tagged with.
         prompt: gives what it is asked; called only where it is asked anew.
@@ -138,8 +137,37 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
         NestingError: too many runs are inside one another.
         GossamerError: it failed, or a limit stopped it.
     """
-    call = context.call
-    assert call is not None, "the tool of an agent runs inside a call"
+    try:
+        return (await run_inside(runnable, name, prompt)).output
+    except NestingError:
+        raise
+    except ToolError as error:  # a tool that ends the inner run ends it alone, and the outer model is told
+        raise GossamerError(str(error)) from error
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a run inside a call has ended.
+
+    Attributes:
+        reason: why, as in `Result.finish_reason`.
+        output: its output.
+    """
+
+    reason: str
+    output: Any
+
+
+async def run_inside(runnable: Runnable, name: str, prompt: Callable[[], Any]) -> Ended:
+    """Do what `delegate` does, and tell how the run has ended; arguments as there.
+
+    Raises:
+        CallPaused: the inner run waits for decisions, and the call with it.
+        ToolError: a tool ended it, or too many runs are inside one another.
+        GossamerError: it failed, or a limit stopped it.
+    """
+    current = current_call.get()
+    assert current is not None, "the tool of an agent runs inside a call"
+    context, call, _ = current
     _check_depth(context, name)
     tell = context.tell
     outer: Session[Any] = context.session
@@ -160,25 +188,20 @@ async def delegate(context: RunContext[Any], runnable: Runnable, name: str, prom
     else:
         begin: Any = runnable.run if tell is None else runnable.stream
         run = begin(prompt(), session=inner, deps=context.deps, user=context.user)
-    try:
-        if tell is None:
-            result = await run
-        else:
-            async with run:
-                async for event in run:
-                    if type(event) is InnerEvent:
-                        await tell(InnerEvent((name, *event.path), event.run_id, event.event))
-                    else:
-                        await tell(InnerEvent((name,), run.run_id, event))
-            result = run.result
-    except NestingError:
-        raise
-    except ToolError as error:  # a tool that ends the inner run ends it alone, and the outer model is told
-        raise GossamerError(str(error)) from error
+    if tell is None:
+        result = await run
+    else:
+        async with run:
+            async for event in run:
+                if type(event) is InnerEvent:
+                    await tell(InnerEvent((name, *event.path), event.run_id, event.event))
+                else:
+                    await tell(InnerEvent((name,), run.run_id, event))
+        result = run.result
     if result.pending:
         raise CallPaused(result.pending)
     await inner.aclose()
-    return result.output
+    return Ended(result.finish_reason, result.output)
 
 
 @tool(timeout=None)
@@ -230,8 +253,8 @@ def _uses_before(outer: Session[Any], run_id: str, call: ToolCall) -> int:
     )
 
 
-def _stored_outcome(session: Session[Any]) -> Any:
-    """Give the output of an inner run that has ended; it never runs again.
+def _stored_outcome(session: Session[Any]) -> Ended:
+    """Tell how an inner run has ended; it never runs again.
 
     Raises:
         GossamerError: it had failed, or a limit had stopped it.
@@ -242,5 +265,5 @@ def _stored_outcome(session: Session[Any]) -> Any:
         if isinstance(record, RunFinishedRecord):
             if record.finish_reason == "limit":
                 raise GossamerError("the inner run was stopped by a limit")
-            return record.output
-    return None
+            return Ended(record.finish_reason, record.output)
+    return Ended("stop", None)

@@ -710,8 +710,11 @@ class SandboxCallsError(SandboxLimitError):
     """It called functions of the host too often."""
 
 
-class SandboxUnavailableError(SandboxError):
-    """This machine cannot have this sandbox; nothing has run. The message says why, and how to get it."""
+class SandboxUnavailableError(SandboxError, ToolError):
+    """This machine cannot have this sandbox; nothing has run. The message says why, and how to get it.
+
+    No model can mend that, so that it ends the run of a tool that needs the sandbox.
+    """
 
 
 class SandboxBusyError(SandboxError):

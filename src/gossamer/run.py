@@ -219,6 +219,7 @@ async def execute(
                 asked = perf_counter() if metrics.recorder is not None else 0.0
                 model = setup.model if setup.beside is None else setup.beside
                 if setup.layers is not None or context.budget is not None:
+                    context.kit = kit
                     response = await ask_model(context, model, request, setup.layers, setup.listen, heard)
                 elif emit is None:
                     response = await model.respond(request)

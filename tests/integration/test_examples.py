@@ -19,6 +19,14 @@ SAYS = {
         "published: 12 words, names: You, Ada, Grace.",
         "condition/otherwise              not_run",
     ],
+    "code_mode.py": [
+        "25 calls done",
+        'waits for a person: refund {"number":18,"amount":108.0}',
+        "6 of 20 orders are late",
+        "90.00 euros for order 15",
+        "order 18 - A person denied this call. Not again.",
+        "2 calls of the model, 26 tool calls",
+    ],
     "crash.py": [
         "it was killed by signal 9",
         "session order-7: a run of shop broke off",

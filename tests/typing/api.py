@@ -40,6 +40,7 @@ from gossamer import (
     Toolkit,
     Workflow,
     WorkflowResult,
+    code_mode,
     fanout_pipeline,
     handoff,
     plan_toolkit,
@@ -221,6 +222,8 @@ async def fitting(session: Session) -> None:
 
 one: Runnable = plain
 assert_type(handoff(plain, "Knows."), Tool[..., Any])
+assert_type(code_mode(quoting, max_steps=10), Agent[Deps, Quote])
+code_mode(quoting, "monty")  # pyright: ignore[reportArgumentType]
 Approve(remember="forever")  # pyright: ignore[reportArgumentType]
 
 

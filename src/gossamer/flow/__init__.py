@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gossamer.flow.code_mode import code_mode
 from gossamer.flow.delegating import Member
 from gossamer.flow.fanout import FanoutPipeline, fanout_pipeline
 from gossamer.flow.handoff import handoff
@@ -54,6 +55,7 @@ __all__ = [
     "Workflow",
     "WorkflowResult",
     "add_up",
+    "code_mode",
     "fanout_pipeline",
     "handoff",
     "join_lists",

@@ -122,7 +122,6 @@ def asking(member: Member, *, shared: bool) -> Tool[..., Any]:
     async def ask(context: RunContext[Any], arguments: Any) -> Any:
         prompt = arguments.prompt
         return await delegate(
-            context,
             runnable,
             name,
             lambda: [*conversation(context), Message.user(prompt)] if shared else prompt,
@@ -137,7 +136,7 @@ def deciding(member: Member, *, shared: bool) -> Tool[..., Any]:
     prompt = conversation if shared else _prompt
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
-        raise EndRun(await delegate(context, runnable, name, lambda: prompt(context)))
+        raise EndRun(await delegate(runnable, name, lambda: prompt(context)))
 
     return delegation_of(driven(member.runnable), _calling, ask, member.tool, member.described)
 
@@ -160,8 +159,8 @@ def by_rule(member: Member, mode: str, names: dict[str, str], *, shared: bool) -
         said = () if alone else await _said_before(context, mode, names)
         try:
             if said:
-                return await delegate(context, runnable, name, lambda: [*given(context), *said])
-            return await delegate(context, runnable, name, lambda: prompt(context))
+                return await delegate(runnable, name, lambda: [*given(context), *said])
+            return await delegate(runnable, name, lambda: prompt(context))
         except LimitError as error:
             if context.budget is not None and context.budget.is_at(error):  # it holds for the team too
                 # A copy: the error's traceback would keep the run and its agents.
@@ -179,7 +178,7 @@ def judging(leader: Agent[Any, Any], names: dict[str, str]) -> Tool[..., Any]:
 
     async def ask(context: RunContext[Any], _: Any) -> Any:
         said = await _said_before(context, "consensus", names)
-        return await delegate(context, judge, judge.name, lambda: [*_asked(context), *said])
+        return await delegate(judge, judge.name, lambda: [*_asked(context), *said])
 
     return delegation_of(judge, _calling, ask, JUDGE, "Tells whether the members agree.")
 
@@ -209,7 +208,7 @@ def planned(member: Member, plan: Toolkit, *, shared: bool) -> Tool[..., Any]:
             return [*conversation(context), Message.user(words)] if shared else words
 
         try:
-            answer = await delegate(context, runnable, name, prompt)
+            answer = await delegate(runnable, name, prompt)
         except CallPaused:
             raise
         except Exception as error:

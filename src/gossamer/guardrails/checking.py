@@ -38,9 +38,12 @@ class Guards:
 
     Args:
         guardrails: the agent's.
+
+    Attributes:
+        of_tools: those that check calls or results, in order.
     """
 
-    __slots__ = ("_before", "_beside", "_call", "_holds_back", "_output", "_result")
+    __slots__ = ("_before", "_beside", "_call", "_holds_back", "_output", "_result", "of_tools")
 
     def __init__(self, guardrails: Sequence[Guardrail]) -> None:
         self._before = [one for one in guardrails if "input" in one.on and not one.beside]
@@ -48,6 +51,7 @@ class Guards:
         self._output = [one for one in guardrails if "output" in one.on]
         self._call = [one for one in guardrails if "call" in one.on]
         self._result = [one for one in guardrails if "result" in one.on]
+        self.of_tools = [one for one in guardrails if one in self._call or one in self._result]
         self._holds_back = any(one.hold_back for one in self._output)
 
     # --- input ------------------------------------------------------------------------------------------------
@@ -223,6 +227,8 @@ class Guards:
         Raises:
             GuardrailError: a guardrail stopped the run.
         """
+        if self.of_tools:
+            turn.guards = self
         if self._result:
             turn.check_result = self._checked_result
         if not self._call:

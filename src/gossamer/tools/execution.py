@@ -69,6 +69,7 @@ class ToolTurn(msgspec.Struct, eq=False):
         refused: how many did not for want of budget.
         decoded: the arguments that a policy looked at last, behind its tool and the text that they were decoded from.
         verdicts: what policies said of calls that may have to wait, by call id.
+        guards: the run's guardrails, for a run inside a call that is to go by the same ones; or None.
     """
 
     context: RunContext[Any]
@@ -86,6 +87,7 @@ class ToolTurn(msgspec.Struct, eq=False):
     refused: int = 0
     decoded: tuple[Tool[..., Any], str, Any] | None = None
     verdicts: dict[str, Any] | None = None
+    guards: Any = None
 
     def runs_inline(self, tool: Tool[..., Any]) -> bool:
         """Whether a tool runs without a coroutine, as nothing is to be awaited before or after it."""
@@ -322,7 +324,7 @@ def begin_call(turn: ToolTurn, tool: Tool[..., Any], call: ToolCall) -> Any:
     else:
         turn.started += call.id not in session.turn.started  # one that goes on was counted when it began
         session.record(ToolStartedRecord(run=context.run_id, call_id=call.id))
-    current_call.set((context, call))
+    current_call.set((context, call, turn))
     return arguments
 
 

@@ -27,7 +27,7 @@ from gossamer.context import RunContext
 from gossamer.errors import ArgumentError
 from gossamer.schema import ToolSchema, decode_unsupported, is_strict, json_schema
 
-__all__ = ["NeedsApproval", "RunBy", "Tool", "as_tool", "tool"]
+__all__ = ["NeedsApproval", "RunBy", "Tool", "as_tool", "hints_of", "tool"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -275,7 +275,7 @@ class _Signature(msgspec.Struct, frozen=True):
 
 def _read_signature(function: Callable[..., Any], preset: dict[str, Any]) -> _Signature:
     name = _name_of(function)
-    hints = _hints_of(function)
+    hints = hints_of(function)
     description, described = _read_docstring(inspect.getdoc(_described(function)) or "")
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     context_name: str | None = None
@@ -409,7 +409,12 @@ def _described(function: Callable[..., Any]) -> Any:
     return call if call.__doc__ else function
 
 
-def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Give the type hints of a function, a callable object or a partial.
+
+    Raises:
+        ArgumentError: one cannot be resolved.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     target = function if inspect.isroutine(function) else type(function).__call__

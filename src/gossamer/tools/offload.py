@@ -8,11 +8,17 @@ from itertools import islice
 
 from gossamer.errors import ToolError
 
-__all__ = ["Offload", "read_part"]
+__all__ = ["Offload", "is_kept_aside", "read_part"]
 
 _PREVIEW = 400
 _MAX_READ = 20_000
 _MAX_MATCHES = 20
+
+# How the words end that stand for a text in the view, and how long they are at most.
+_REFERENCE = re.compile(
+    r"\n\[… \d+ characters in all, kept as offload-\d+: read_offloaded\([^\n]*\) reads on, find=… searches\]\Z"
+)
+_MOST_WORDS = _PREVIEW + 300
 
 
 class Offload:
@@ -90,6 +96,11 @@ class Offload:
             known = ", ".join(self.texts) or "nothing"
             return f"There is no {reference!r}; kept are: {known}."
         return read_part(text, start, length, find)
+
+
+def is_kept_aside(text: str) -> bool:
+    """Tell whether a text is what stands in the view for one that was kept aside."""
+    return len(text) <= _MOST_WORDS and _REFERENCE.search(text) is not None
 
 
 def read_part(text: str, start: int = 0, length: int = 4_000, find: str | None = None) -> str:

@@ -36,7 +36,7 @@ class FunctionNode(Leaf):
         context = execution.context
         step = StepContext[Any](context, place, at.number, at.branch) if callee.wants_context else None
         outer = current_call.get()
-        current_call.set((context, ToolCall(self.name, "", at.key)))
+        current_call.set((context, ToolCall(self.name, "", at.key), None))
         try:
             if callee.kind == "async":
                 output = callee.call(value, step)

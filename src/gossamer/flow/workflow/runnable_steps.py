@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from gossamer.context import CallPaused, RunContext, current_call
+from gossamer.context import CallPaused, CurrentCall, RunContext, current_call
 from gossamer.delegation import Runnable
 from gossamer.errors import (
     WorkflowCycleError,
@@ -75,7 +75,7 @@ class RunnableNode(Leaf):
                 if not resumes:
                     # The process died after the inner run ended and before its output was stored.
                     return self._given(_stored_output(inner, self.gives), place), None
-            call = (context, ToolCall(self.name, "", at.key))
+            call = (context, ToolCall(self.name, "", at.key), None)
             result = await self._ask(execution, value, place, inner if began else None, inner, call)
             if result.pending:
                 raise CallPaused(result.pending)
@@ -101,7 +101,7 @@ class RunnableNode(Leaf):
         place: str,
         begun: Session[Any] | None,
         inner: Session[Any] | None,
-        call: tuple[RunContext[Any], ToolCall],
+        call: CurrentCall,
     ) -> Any:
         runnable = self.runnable
         options: dict[str, Any] = {"deps": execution.context.deps, "user": execution.context.user}
@@ -131,7 +131,7 @@ class RunnableNode(Leaf):
         return await self._listen(execution, made_run, place, call)  # pyright: ignore[reportUnknownArgumentType]
 
     async def _listen(
-        self, execution: Execution, stream: RunStream[Any], place: str, call: tuple[RunContext[Any], ToolCall]
+        self, execution: Execution, stream: RunStream[Any], place: str, call: CurrentCall
     ) -> Any:
         """Hand on the events of an inner run; neither its call nor its timeout is held across one."""
         emit = execution.emit
