@@ -84,8 +84,8 @@ def python(
         max_output: characters that a call gives of all that the code wrote; the middle of longer texts is left out.
 
     Returns:
-        The toolkit. Where this machine cannot have the sandbox, the model is told so and nothing runs;
-        `await sandbox.check()` tells it before.
+        The toolkit. Where this machine cannot have the sandbox, nothing runs, and the run of the agent ends with a
+        `SandboxUnavailableError`; `await sandbox.check()` tells it before.
 
     Raises:
         ArgumentError: an argument is out of range, or a name cannot be that of a file.

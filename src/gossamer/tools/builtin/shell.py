@@ -60,7 +60,8 @@ def shell(
         max_output: characters that a call gives of what a program wrote; the middle of longer texts is left out.
 
     Returns:
-        The toolkit. Where this machine cannot have the sandbox, the model is told so and nothing runs.
+        The toolkit. Where this machine cannot have the sandbox, nothing runs, and the run of the agent ends with a
+        `SandboxUnavailableError`.
 
     Raises:
         ArgumentError: `allow` names no program or something else than names, the sandbox runs no programs, or an
