@@ -35,7 +35,9 @@ def own_prices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own_prices")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-async def test_code_blocks(page: Path) -> None:
+async def test_code_blocks(page: Path, request: pytest.FixtureRequest) -> None:
+    if "BubblewrapSandbox(" in "".join(BLOCK.findall(page.read_text())):
+        request.getfixturevalue("bubblewrap")
     namespace: dict = {"__name__": f"docs_{page.stem}"}
     for match in BLOCK.finditer(page.read_text()):
         block = match.group(1)
