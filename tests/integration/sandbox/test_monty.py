@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from gossamer import disable_metrics, enable_metrics
 from gossamer.errors import (
     ArgumentError,
     CodeError,
@@ -20,6 +23,7 @@ from gossamer.errors import (
     SandboxCpuError,
     SandboxCrashedError,
     SandboxDiskError,
+    SandboxError,
     SandboxFileError,
     SandboxFileSizeError,
     SandboxLimitError,
@@ -190,6 +194,12 @@ async def test_code_that_is_no_python_is_told(session: MontySession, code: str) 
         await session.run(code)
     assert raised.value.kind in {"SyntaxError", "NameError"}
     assert (await session.run("1 + 1")).value == 2
+
+
+async def test_what_is_written_comes_back_whatever_it_is(session: MontySession) -> None:
+    text = "".join(map(chr, range(256))) + "\U0010ffff"
+    made = await session.run(f"print({text!r}, end='')")
+    assert made.stdout == text
 
 
 async def test_errors_of_the_code_say_where_and_the_session_goes_on(session: MontySession) -> None:
@@ -639,6 +649,32 @@ async def test_damaged_snapshots_are_refused(sandbox: MontySandbox) -> None:
     assert (await sandbox.run("1 + 1")).value == 2
 
 
+# --- what the metrics tell ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry() -> Iterator[CollectorRegistry]:
+    yield enable_metrics(CollectorRegistry()).registry
+    disable_metrics()
+
+
+async def test_runs_waits_and_starts_are_counted(registry: CollectorRegistry) -> None:
+    value = registry.get_sample_value
+    async with MontySandbox(limits=SMALL, processes=1) as sandbox:
+        await asyncio.gather(sandbox.run("1"), sandbox.run("2"))
+        for code in ("1 / 0", "while True: pass", "x = [0] * 10**9"):
+            with pytest.raises(SandboxError):
+                await sandbox.run(code)
+
+    def runs(outcome: str) -> float | None:
+        labels = {"sandbox": "monty", "outcome": outcome}
+        return value("gossamer_sandbox_run_duration_seconds_count", labels)
+
+    assert [runs(one) for one in ("ok", "code", "cpu_seconds", "memory_bytes")] == [2, 1, 1, 1]
+    assert value("gossamer_sandbox_starts_total", {"sandbox": "monty"}) == 5
+    assert value("gossamer_sandbox_wait_seconds_count", {"sandbox": "monty"}) == 1
+
+
 # --- places and ends --------------------------------------------------------------------------------------------------
 
 
@@ -804,6 +840,20 @@ def test_a_sandbox_serves_one_loop_after_the_other() -> None:
         assert asyncio.run(use()).value == 2
         assert not workers()  # closed with the loop
     assert sessions[0].closed
+
+
+def test_a_loop_that_was_closed_over_a_sandbox_leaves_no_process() -> None:
+    sandbox = MontySandbox(warm=2)
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(sandbox.run("1 + 1")).value == 2
+    loop.close()  # and nothing shut down
+    assert workers()
+    del sandbox
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not workers()
 
 
 async def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
