@@ -221,7 +221,7 @@ class BubblewrapSession:
                 heard = await worker.hear(most)
                 frame = heard.frame
                 if frame.kind == "done":
-                    worker.pause()
+                    await worker.pause()
                     worker.output.drain()
                     if worker.cause:  # it has come to a limit with its last word
                         raise WorkerGoneError(worker.cause)

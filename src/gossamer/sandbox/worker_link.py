@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import struct
@@ -24,7 +23,7 @@ from gossamer.sandbox.cgroups import Cgroup
 from gossamer.sandbox.heard import Heard, NonsenseError, TooLargeError, hear
 from gossamer.sandbox.inside.frames import pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, takes_more
+from gossamer.sandbox.process_tree import cpu_seconds, descendants, has_ended, kill_all, takes_more
 
 __all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
 
@@ -32,6 +31,7 @@ _CREDENTIALS = struct.Struct("iII")
 _MARGIN = 1_000_000  # bytes of a frame beside what was asked for
 _BORN_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
+_MOST_LOOKS = 20
 
 
 class WorkerGoneError(Exception):
@@ -59,7 +59,7 @@ class Worker:
         self._status = parts.status
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
-        self._first = self._interpreter = self._pid = -1
+        self._first = self._interpreter = self._pid = self._main = -1
         self._born: asyncio.Future[None] = self._loop.create_future()
         self._failed = ""
         self._watch: asyncio.TimerHandle | None = None
@@ -99,7 +99,8 @@ class Worker:
             children = descendants(worker._pid)
             if len(children) != 1:
                 raise WorkerGoneError(f"it has {len(children)} processes, and not one")
-            worker._interpreter = os.pidfd_open(children[0])
+            worker._main = children[0]
+            worker._interpreter = os.pidfd_open(worker._main)
         except BaseException as error:
             worker.end("it did not begin")
             await asyncio.shield(worker.dead)
@@ -113,7 +114,7 @@ class Worker:
         """Whether it lives: asked of the kernel, as word of a death may still be on its way."""
         if self.cause or self._first < 0:
             return False
-        return not select.select((self._first,), (), (), 0)[0]
+        return not has_ended(self._first)
 
     # --- speaking -------------------------------------------------------------------------------------------------
 
@@ -160,13 +161,28 @@ class Worker:
         self._signal(signal.SIGCONT)
         self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    def pause(self) -> None:
-        """Let it stand still: what code has left running uses nothing before the next run. Processes are ended."""
+    async def pause(self) -> None:
+        """Let it stand still: what code has left running uses nothing before the next run. Processes are ended.
+
+        Whoever is told to end may have made another one just before, or have told the interpreter to go on. So it is
+        looked again until nobody is left; a worker that always has another one is ended.
+        """
         self.unwatch()
-        self._signal(signal.SIGSTOP)
-        others = descendants(self._pid)[1:]
-        if others:
-            kill_all(others, self._pid)
+        seen = {self._main}
+        for _ in range(_MOST_LOOKS):
+            self._signal(signal.SIGSTOP)
+            others = [pid for pid in descendants(self._pid) if pid not in seen]
+            if self.cause or not others:
+                return
+            seen.update(others)
+            handles = kill_all(others, self._pid, self._first)
+            try:
+                for handle in handles:
+                    await _until_ended(handle)
+            finally:
+                for handle in handles:
+                    os.close(handle)
+        self.end("what it left running always started other processes")
 
     def unwatch(self) -> None:
         """Look no more at what it uses."""
@@ -217,8 +233,9 @@ class Worker:
         return self._group is not None and self._group.memory_exceeded()
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._interpreter, number)
+        if self._interpreter >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._interpreter, number)
 
     def _hear_status(self) -> None:
         try:
@@ -282,6 +299,17 @@ class Worker:
             self._loop.run_in_executor(None, self._group.remove)
         if not self.dead.done():
             self.dead.set_result(None)
+
+
+async def _until_ended(handle: int) -> None:
+    """Wait for the process of a pidfd to end."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(handle)
 
 
 class _Ends(msgspec.Struct):

@@ -1,6 +1,10 @@
 """Ways around what BubblewrapSandbox promises that were open once."""
 
 import asyncio
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,7 @@ from gossamer.errors import (
     SandboxTimeoutError,
 )
 from gossamer.sandbox import BubblewrapSandbox, SandboxLimits
+from gossamer.sandbox.process_tree import descendants
 
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
@@ -145,3 +150,62 @@ async def test_its_time_is_that_of_a_run_with_its_files(sandbox):
 async def test_a_signal_that_has_no_name_is_told_by_its_number(sandbox, number):
     with pytest.raises(SandboxError, match=f"signal {number}"):
         await sandbox.run(f"import os\nos.kill(os.getpid(), {number})\nimport time\ntime.sleep(9)")
+
+
+# --- between runs -----------------------------------------------------------------------------------------------------
+
+
+# Each process starts another one and ends, which is faster than looking for them.
+FLEE = """
+for _ in range(3):
+    if not os.fork():
+        while True:
+            try:
+                if os.fork(): os._exit(0)
+            except OSError: pass
+"""
+# One wakes the interpreter whenever it is stopped.
+WAKE = """
+interpreter = os.getpid()
+if not os.fork():
+    while True: os.kill(interpreter, signal.SIGCONT)
+"""
+
+
+@pytest.mark.parametrize("left", [FLEE, WAKE])
+async def test_nothing_goes_on_between_runs(sandbox, left):
+    before = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    async with sandbox.session() as session:
+        await session.run(before + left + "time.sleep(0.1)")
+        if not session.closed:
+            async with asyncio.timeout(5):
+                while _states(session) != ["T"]:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert _states(session) == ["T"]
+
+
+def _states(session):
+    """Give the states of the processes of a session beside its process 1, those of dead ones left out."""
+    found = []
+    for pid in descendants(session._worker._pid):
+        with suppress(OSError):
+            found += Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
+    return [state for state in found if state not in {"Z", "X"}]
+
+
+async def test_a_host_with_many_files_open_can_have_sandboxes():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 1500), hard), hard))
+    held = []
+    try:
+        held += [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+        async with BubblewrapSandbox(size=1, warm=1) as sandbox:
+            async with asyncio.timeout(9):
+                while not sandbox._pools.here()._idle:
+                    await asyncio.sleep(0.01)
+            assert (await sandbox.run("1 + 1")).value == 2
+    finally:
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
