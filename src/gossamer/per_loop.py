@@ -55,32 +55,28 @@ class PerLoop(Generic[T]):
             self._kept.pop(other, None)
             self._guards.pop(other, None)
         kept = self._kept[loop] = self._make()
-        self._guards[loop] = guard = self._guard(loop)
+        self._guards[loop] = guard = self._guard(loop, kept)
         # Begun here and now, so that the loop knows of it; it needs no waiting to come to its yield.
         with suppress(StopIteration):
             guard.asend(None).send(None)
         return kept
 
-    async def _guard(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+    async def _guard(self, loop: asyncio.AbstractEventLoop, kept: T) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            if not sys.is_finalizing() and not loop.is_closed():
-                await self._close(loop)
-                self._guards.pop(loop, None)
+            if not sys.is_finalizing() and not loop.is_closed() and self._kept.get(loop) is kept:
+                del self._kept[loop], self._guards[loop]
+                await kept.aclose()
 
     async def aclose(self) -> None:
-        """Close the running loop's, if it has one."""
+        """Close the running loop's, if it has one; who uses it meanwhile has a new one."""
         loop = asyncio.get_running_loop()
-        await self._close(loop)
-        guard = self._guards.pop(loop, None)
-        if guard is not None:
-            await guard.aclose()
-
-    async def _close(self, loop: asyncio.AbstractEventLoop) -> None:
-        kept = self._kept.pop(loop, None)
+        kept, guard = self._kept.pop(loop, None), self._guards.pop(loop, None)
         if kept is not None:
             await kept.aclose()
+        if guard is not None:
+            await guard.aclose()
 
     def all(self) -> list[T]:
         """Give those of all loops."""

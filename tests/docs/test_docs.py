@@ -33,7 +33,14 @@ def own_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gossamer.models.prices, "_added", {})
 
 
-@pytest.mark.usefixtures("own_prices")
+@pytest.fixture
+def services(page: Path, request: pytest.FixtureRequest) -> None:
+    """Skip a page that needs what this machine does not have."""
+    if "BubblewrapSandbox(" in "".join(BLOCK.findall(page.read_text())):
+        request.getfixturevalue("bubblewrap")
+
+
+@pytest.mark.usefixtures("own_prices", "services")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 async def test_code_blocks(page: Path) -> None:
     namespace: dict = {"__name__": f"docs_{page.stem}"}

@@ -132,10 +132,9 @@ class Functions:
 
     Attributes:
         by_name: the functions by name.
-        tools: the tools as a run inside a call has them, which makes the calls of code.
     """
 
-    __slots__ = ("_described", "_inside", "_running", "_sandbox", "by_name", "tools")
+    __slots__ = ("_described", "_inside", "_running", "_sandbox", "_tools", "by_name")
 
     def __init__(self, tools: Mapping[str, Tool[..., Any]], sandbox: str) -> None:
         inside = [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
@@ -147,8 +146,12 @@ class Functions:
         self._inside = {tool.name: tool for tool in inside}
         self._running = tools[RUN_CODE].schema
         self._sandbox = sandbox
-        self.tools = tuple(map(_in_its_stead, inside))
+        self._tools = tuple(map(_in_its_stead, inside))
         self._described: dict[tuple[ToolSchema | HostedTool, ...], tuple[ToolSchema | HostedTool, ...]] = {}
+
+    def inside(self, _: RunContext[Any]) -> tuple[Tool[..., Any], ...]:
+        """Give the tools of a run inside a call, as an agent's function of the context: its fingerprint is quick to make."""
+        return self._tools
 
     def described(self, schemas: tuple[ToolSchema | HostedTool, ...]) -> tuple[ToolSchema | HostedTool, ...]:
         """Give what a model sees in place of the tools: the one that runs code, and those that code cannot call.

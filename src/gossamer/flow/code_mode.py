@@ -136,7 +136,7 @@ class _CodeMode(Middleware):
         inner = Agent(
             _CODE,
             name=context.agent,
-            tools=functions.tools,
+            tools=functions.inside,
             middleware=(run,),
             guardrails=[_inside(one) for one in turn.guards.of_tools] if turn.guards is not None else (),
             limits=Limits(max_turns=self._max_steps + 2, max_parallel_tools=turn.max_parallel),

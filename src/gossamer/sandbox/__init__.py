@@ -18,6 +18,8 @@ from gossamer.sandbox.host_functions import HostAnswer, HostCall, HostFunctions
 if TYPE_CHECKING:
     from gossamer.sandbox.bubblewrap import BubblewrapSandbox
     from gossamer.sandbox.bubblewrap_session import BubblewrapSession
+    from gossamer.sandbox.monty import MontySandbox
+    from gossamer.sandbox.monty_session import MontySession
 
 __all__ = [
     "BubblewrapSandbox",
@@ -27,6 +29,8 @@ __all__ = [
     "HostAnswer",
     "HostCall",
     "HostFunctions",
+    "MontySandbox",
+    "MontySession",
     "Sandbox",
     "SandboxFile",
     "SandboxLimits",
@@ -38,6 +42,8 @@ __all__ = [
 _LATE = {
     "BubblewrapSandbox": "bubblewrap",
     "BubblewrapSession": "bubblewrap_session",
+    "MontySandbox": "monty",
+    "MontySession": "monty_session",
 }
 
 

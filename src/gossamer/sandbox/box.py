@@ -260,7 +260,11 @@ def _arguments(plan: BoxPlan, passwd: int) -> list[str]:
     else:
         walls = ["--unshare-all", "--uid", "1000", "--gid", "1000"]
     arguments = [*walls, "--die-with-parent", "--new-session"]
-    for name, value in _ENVIRONMENT.items():
+    # A program `python3` is the interpreter of the session, and has its packages.
+    environment = _ENVIRONMENT | {"PATH": f"{Path(_python()).parent}:{_ENVIRONMENT['PATH']}"}
+    if plan.packages:
+        environment["PYTHONPATH"] = _PACKAGES
+    for name, value in environment.items():
         arguments += ("--setenv", name, value)
     if plan.network:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from gossamer.errors import ArgumentError, SandboxDiskError, SandboxFileError, SandboxFileSizeError
 from gossamer.sandbox.base import SandboxLimits
 
-__all__ = ["check_name", "check_patterns", "check_uploads", "count_of", "matching", "why_no_name"]
+__all__ = ["check_name", "check_patterns", "check_uploads", "matching", "why_no_name"]
 
 # A part of a name, and a whole one, in bytes: what Linux takes of them, so that a name fits every sandbox.
 _MAX_PART = 255
@@ -115,11 +115,6 @@ def check_uploads(files: Mapping[str, bytes | str] | None, limits: SandboxLimits
             allowed=limits.files,
         )
     return checked
-
-
-def count_of(names: Collection[str]) -> int:
-    """Count files and the folders above them."""
-    return len(names) + len(_folders_of(names))
 
 
 def check_patterns(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -111,10 +111,15 @@ async def test_the_end_of_a_long_traceback_is_seen():
     assert text.count("left out]") == 3
 
 
-async def test_a_sandbox_that_cannot_be_had_is_told_and_nothing_runs():
+async def test_a_sandbox_that_cannot_be_had_ends_the_run_and_says_why():
     sandbox = FakeSandbox(lambda *_: SandboxUnavailableError("there is none; install it"))
-    text = await refused(python(sandbox), "run_python", code="x")
-    assert text == "run_python failed: SandboxUnavailableError: there is none; install it"
+    for toolkit, arguments in (
+        (python(sandbox), {"code": "x"}),
+        (shell(["ls"], sandbox=sandbox), {"argv": ["ls"]}),
+    ):
+        name = "run_python" if "code" in arguments else "run_command"
+        with pytest.raises(SandboxUnavailableError, match=r"^there is none; install it$"):
+            await call(toolkit, name, **arguments)
 
 
 # --- what lasts ---------------------------------------------------------------------------------------------

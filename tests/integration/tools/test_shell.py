@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.integration.tools.calling import given, refused
+from tests.integration.tools.calling import call, given, refused
 
 from gossamer import Agent, Session, ToolCall, Toolkit
+from gossamer.errors import SandboxUnavailableError
 from gossamer.models import ScriptedModel
 from gossamer.sandbox import BubblewrapSandbox, SandboxLimits
 from gossamer.tools import sandbox_session
@@ -90,6 +91,6 @@ async def test_a_program_that_the_sandbox_has_not_is_told(sandbox):
 async def test_where_bubblewrap_is_missing_nothing_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "/nowhere")
     made = tmp_path / "made"
-    said = await refused(shell(["touch"]), "run_command", argv=["touch", str(made)])
-    assert said.startswith("run_command failed: SandboxUnavailableError: ")
+    with pytest.raises(SandboxUnavailableError, match="apt-get install bubblewrap"):
+        await call(shell(["touch"]), "run_command", argv=["touch", str(made)])
     assert not made.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ async def test_a_script_runs_in_the_folder_of_its_skill_and_gets_its_arguments(s
     assert await run(skill, sandbox, path, "a b", "--x", "*") == (
         "exit code 3\nstdout:\n['a b', '--x', '*'] ['it,22', 'de,19']"
     )
+
+
+async def test_a_script_has_the_packages_of_the_sandbox_and_runs_in_its_python(skill, bubblewrap):
+    code = "import sys, packaging\nprint(sys.version_info[:3], packaging.__name__)"
+    path = script(skill, "a.py", code)
+    async with BubblewrapSandbox(["packaging"], warm=1) as sandbox:
+        assert await run(skill, sandbox, path) == f"exit code 0\nstdout:\n{sys.version_info[:3]} packaging"
+    async with BubblewrapSandbox(warm=1) as sandbox:
+        assert "No module named 'packaging'" in await run(skill, sandbox, path)
 
 
 async def test_what_it_writes_is_named_and_shown_and_changes_nothing_of_the_skill(skill, sandbox):

@@ -16,7 +16,7 @@ from gossamer.errors import (
     SandboxLimitError,
 )
 from gossamer.sandbox import SandboxLimits
-from gossamer.sandbox.files import check_patterns, check_uploads, count_of, matching
+from gossamer.sandbox.files import check_patterns, check_uploads, matching
 from gossamer.sandbox.request import check_code, check_timeout
 
 LIMITS = SandboxLimits(file_bytes=10, disk_bytes=15, files=4, code_bytes=20, timeout=5)
@@ -86,10 +86,6 @@ def test_what_is_no_file_is_refused() -> None:
         check_uploads({"a": "\ud800"}, LIMITS)
     with pytest.raises(ArgumentError, match="folder of another"):
         check_uploads({"a": b"", "a/b": b""}, LIMITS)
-
-
-def test_folders_count() -> None:
-    assert count_of(["a", "b/c", "b/d/e", "b/d/f"]) == 6
 
 
 NAMES = ["a.csv", "b.csv", "b.txt", "in/c.csv", "in/deep/d.csv", "odd[1].csv", "x*y"]

@@ -13,7 +13,7 @@ from gossamer.sandbox import Sandbox, SandboxSession
 from gossamer.tools.commands import MAX_FAILURE, check_bounds
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.output_text import in_sections, named_files
-from gossamer.tools.sandbox_place import Place, Ran, about_files, bound, place_in, with_words
+from gossamer.tools.sandbox_place import SHARED_PLACES, Place, Ran, about_files, bound, place_in, with_words
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["MAX_IMAGES", "python"]
@@ -76,16 +76,16 @@ def python(
     the files.
 
     Args:
-        sandbox: where it runs. Where None a `MontySandbox` that all such toolkits share: a small Python of its own,
-            quick to begin, without third-party packages. A `BubblewrapSandbox` has all of CPython.
+        sandbox: where it runs. Where None a `MontySandbox` of 16 processes that all such toolkits share: a small Python
+            of its own, quick to begin, without third-party packages. A `BubblewrapSandbox` has all of CPython.
         files: put there before the first call, by name.
         name: of the toolkit. Where a tool's name is taken, it is put before it.
         timeout: seconds that a call may take; the sandbox's limit where None, and never more than that.
         max_output: characters that a call gives of all that the code wrote; the middle of longer texts is left out.
 
     Returns:
-        The toolkit. Where this machine cannot have the sandbox, the model is told so and nothing runs;
-        `await sandbox.check()` tells it before.
+        The toolkit. Where this machine cannot have the sandbox, nothing runs, and the run of the agent ends with a
+        `SandboxUnavailableError`; `await sandbox.check()` tells it before.
 
     Raises:
         ArgumentError: an argument is out of range, or a name cannot be that of a file.
@@ -130,7 +130,7 @@ async def run_python(code: str) -> None:
 def _shared() -> Sandbox:
     from gossamer.sandbox import MontySandbox
 
-    return MontySandbox()
+    return MontySandbox(processes=SHARED_PLACES)
 
 
 def _described(sandbox: Sandbox, files: Mapping[str, bytes | str] | None) -> str:

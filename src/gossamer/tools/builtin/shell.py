@@ -21,6 +21,7 @@ from gossamer.tools.commands import (
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.output_text import named_files
 from gossamer.tools.sandbox_place import (
+    SHARED_PLACES,
     CommandSandbox,
     CommandSession,
     Place,
@@ -51,7 +52,7 @@ def shell(
 
     Args:
         allow: the names of the programs that may be run; nothing else is, and there is no default.
-        sandbox: where they run; a `BubblewrapSandbox` that all such toolkits share where None.
+        sandbox: where they run; a `BubblewrapSandbox` of 16 places that all such toolkits share where None.
         files: put into the working folder before the first call, by name. What commands leave there lasts as long as
             the session of the conversation is held open in this process.
         name: of the toolkit. Where a tool's name is taken, it is put before it.
@@ -59,7 +60,8 @@ def shell(
         max_output: characters that a call gives of what a program wrote; the middle of longer texts is left out.
 
     Returns:
-        The toolkit. Where this machine cannot have the sandbox, the model is told so and nothing runs.
+        The toolkit. Where this machine cannot have the sandbox, nothing runs, and the run of the agent ends with a
+        `SandboxUnavailableError`.
 
     Raises:
         ArgumentError: `allow` names no program or something else than names, the sandbox runs no programs, or an
@@ -105,4 +107,4 @@ def shell(
 def _shared() -> CommandSandbox:
     from gossamer.sandbox import BubblewrapSandbox
 
-    return BubblewrapSandbox()
+    return BubblewrapSandbox(size=SHARED_PLACES)
