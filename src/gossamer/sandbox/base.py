@@ -78,7 +78,8 @@ class Execution(msgspec.Struct, frozen=True):
 
     Attributes:
         value: the value of the last expression, as plain data (None, bool, int, float, str, bytes, list, dict with keys
-            of text); None where it is something else, or where the code ends with a statement.
+            of text); None where it is something else or has more than 250,000 values in it, or where the code ends with a
+            statement.
         shown: the same as Python would show it, `repr`; empty for None.
         stdout: what was written there; what is no UTF-8 is replaced.
         stderr: the same.

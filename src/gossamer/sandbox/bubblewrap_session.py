@@ -32,6 +32,9 @@ from gossamer.sandbox.worker_pool import WorkerPool
 __all__ = ["BubblewrapSession"]
 
 _MOST_ARGUMENTS = 1_000_000  # bytes
+_MOST_KIND, _MOST_WORDS = 200, 21_000  # characters of what an error tells; the worker keeps to less
+_LAST_SECONDS = 1.0  # for a process to end that has closed its channel, so that its exit code is known
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class BubblewrapSession:
@@ -113,12 +116,15 @@ class BubblewrapSession:
         check_name(name, "read")
         async with self._lock:
             worker = await self._entered()
-            return (await self._read(worker, [name]))[name]
+            clock = _Clock(self._limits.timeout, worker)
+            return (await self._read(worker, [name], clock, self._limits.result_bytes))[name]
 
     async def files(self) -> tuple[SandboxFile, ...]:
         """List the files of the session's folder, by name; links are left out."""
         async with self._lock:
-            return tuple(sorted(await self._list(await self._entered()), key=lambda file: file.name))
+            worker = await self._entered()
+            listed = await self._list(worker, _Clock(self._limits.timeout, worker))
+            return tuple(sorted(listed, key=lambda file: file.name))
 
     async def aclose(self) -> None:
         """End it and everything in it; its place is free. Twice is once."""
@@ -146,6 +152,7 @@ class BubblewrapSession:
             if self._closed:  # meanwhile
                 self._pool.give_back(self._worker)
                 raise SandboxClosedError("the session was closed while it waited for its place")
+        self._worker.begin()
         return self._worker
 
     async def _do(
@@ -166,22 +173,27 @@ class BubblewrapSession:
             began = perf_counter()
             failure: BaseException | None = None
             try:
-                frame, parts = await self._ask(
-                    worker, message, (*uploads.values(), *blobs), allowed, functions
+                clock = _Clock(allowed, worker)  # of all that is asked, as the code may still be at work
+                frame, parts, size = await self._ask(
+                    worker, message, clock, (*uploads.values(), *blobs), functions
                 )
                 stdout, stderr = worker.output.take()
                 if frame.error is not None:
                     raise _error_of(frame.error, self._limits, stdout, stderr)
                 named: list[str] = []
                 if patterns:
-                    named = matching([file.name for file in await self._list(worker)], patterns)
+                    named = matching([file.name for file in await self._list(worker, clock)], patterns)
                 return Execution(
                     _value_of(frame.value),
                     frame.shown,
                     stdout,
                     stderr,
-                    tuple(Image(data=part, media_type="image/png") for part in parts[: frame.images]),
-                    await self._read(worker, named) if named else {},
+                    tuple(
+                        Image(data=part, media_type="image/png")
+                        for part in parts[: frame.images]
+                        if part.startswith(_PNG)
+                    ),
+                    await self._read(worker, named, clock, self._limits.result_bytes - size) if named else {},
                     perf_counter() - began,
                 )
             except BaseException as error:
@@ -194,26 +206,26 @@ class BubblewrapSession:
         self,
         worker: Worker,
         message: dict[str, Any],
+        clock: _Clock,
         blobs: Sequence[bytes] = (),
-        seconds: float | None = None,
         functions: HostFunctions | None = None,
+        most: int | None = None,
     ) -> Heard:
         """Ask for something and wait until it is done, within limits; an end of any other kind ends the session."""
-        allowed = self._limits.timeout if seconds is None else seconds
-        clock = _Clock(allowed, worker)
         calls = 0
         worker.resume()
         try:
             clock.go()
             await worker.say(message, blobs)
             while True:
-                frame, parts = await worker.hear()
+                heard = await worker.hear(most)
+                frame = heard.frame
                 if frame.kind == "done":
-                    worker.pause()
+                    await worker.pause()
                     worker.output.drain()
                     if worker.cause:  # it has come to a limit with its last word
                         raise WorkerGoneError(worker.cause)
-                    return frame, parts
+                    return heard
                 calls += len(frame.calls)
                 if frame.kind != "calls" or not frame.calls or functions is None:
                     worker.end("it asked for what nobody offers")
@@ -221,11 +233,14 @@ class BubblewrapSession:
                     worker.end("host_calls")
                 else:
                     clock.stop()
-                    await worker.say({"answers": await _answers(worker, functions, frame.calls)})
-                    clock.go()
+                    answers = await _answers(worker, functions, frame.calls)
+                    clock.go()  # before they are sent: nobody may take them
+                    await worker.say({"answers": answers})
         except WorkerGoneError as gone:
+            await asyncio.wait((worker.dead,), timeout=_LAST_SECONDS)
+            worker.end("it closed its channel")  # where it has not ended by itself
             await asyncio.shield(worker.dead)
-            error = self._why_gone(worker, gone, allowed)
+            error = self._why_gone(worker, gone, clock.allowed)
             self._close(str(error))
             raise error from gone
         except BaseException:
@@ -234,16 +249,18 @@ class BubblewrapSession:
         finally:
             clock.stop()
 
-    async def _list(self, worker: Worker) -> list[SandboxFile]:
-        frame, _ = await self._ask(worker, {"do": "files"})
+    async def _list(self, worker: Worker, clock: _Clock) -> list[SandboxFile]:
+        frame = (await self._ask(worker, {"do": "files"}, clock)).frame
         if frame.error is not None:
             raise _error_of(frame.error, self._limits, "", "")
         return [
             SandboxFile(name, size) for name, size in frame.listed if why_no_name(name) is None and size >= 0
         ]
 
-    async def _read(self, worker: Worker, names: list[str]) -> dict[str, bytes]:
-        frame, parts = await self._ask(worker, {"do": "read", "names": names})
+    async def _read(self, worker: Worker, names: list[str], clock: _Clock, most: int) -> dict[str, bytes]:
+        most = max(most, 0)
+        asked = {"do": "read", "names": names, "most": most}
+        frame, parts, _ = await self._ask(worker, asked, clock, most=most)
         if frame.error is not None:
             raise _error_of(frame.error, self._limits, "", "", file=True)
         if len(parts) != len(names):
@@ -272,7 +289,7 @@ class BubblewrapSession:
             )
         how = cause or str(gone)
         if code is not None:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            how = f"signal {_name_of(-code)}" if code < 0 else f"exit code {code}"
         return SandboxCrashedError(
             f"the process of the session has died ({how or 'without a word'}); begin another one",
             stdout=stdout,
@@ -284,7 +301,7 @@ class _Clock:
     """Ends a worker when a run has taken its time; stands still while the host answers."""
 
     def __init__(self, seconds: float, worker: Worker) -> None:
-        self._left = seconds
+        self.allowed = self._left = seconds
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -344,6 +361,13 @@ def _told(answer: HostAnswer) -> dict[str, Any]:
         }
 
 
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # of those in real time only the first and the last have one
+        return str(number)
+
+
 def _value_of(data: Any) -> Any:
     try:
         return restored(data)
@@ -355,7 +379,7 @@ def _error_of(
     told: dict[str, str], limits: SandboxLimits, stdout: str, stderr: str, *, file: bool = False
 ) -> SandboxError:
     """Give the error that a worker has told of."""
-    kind, words = told.get("kind", ""), told.get("message", "")
+    kind, words = told.get("kind", "")[:_MOST_KIND], told.get("message", "")[:_MOST_WORDS]
     if (limit := told.get("limit", "")) in LIMITS:
         return limit_error(limit, limits, stdout=stdout, stderr=stderr)
     if file:
@@ -363,7 +387,11 @@ def _error_of(
             f"there is no such file in the session, or it cannot be read: {kind}: {words}"
         )
     return CodeError(
-        f"{kind}: {words}", kind=kind, traceback=told.get("traceback", ""), stdout=stdout, stderr=stderr
+        f"{kind}: {words}",
+        kind=kind,
+        traceback=told.get("traceback", "")[:_MOST_WORDS],
+        stdout=stdout,
+        stderr=stderr,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "descendants", "kill_all", "takes_more"]
+__all__ = ["cpu_seconds", "descendants", "has_ended", "kill_all", "takes_more"]
 
 _MOST = 10_000
 
@@ -62,13 +63,37 @@ def _lines(pid: int, name: str, wanted: Collection[str]) -> int:
     return total
 
 
-def kill_all(pids: Collection[int], root: int) -> None:
-    """Kill processes, those that are still below another one."""
+def kill_all(pids: Collection[int], root: int, handle: int) -> list[int]:
+    """Kill processes, those that are still below another one.
+
+    Args:
+        pids: the processes.
+        root: the one that they are below of.
+        handle: a pidfd of that one: once it has ended, its number says nothing.
+
+    Returns:
+        A pidfd of each one that was killed, for the caller to close.
+    """
+    found: dict[int, int] = {}
     for pid in pids:
         with suppress(OSError):
-            handle = os.pidfd_open(pid)  # from here on it is this process, whatever becomes of its number
-            try:
-                if pid in descendants(root):
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
+            found[pid] = os.pidfd_open(pid)  # from here on it is this process, whatever becomes of its number
+    below = set(descendants(root))
+    if has_ended(handle):
+        below.clear()
+    killed: list[int] = []
+    for pid, one in found.items():
+        if pid not in below:
+            os.close(one)
+            continue
+        killed.append(one)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(one, signal.SIGKILL)
+    return killed
+
+
+def has_ended(handle: int) -> bool:
+    """Tell whether the process of a pidfd has ended, of the kernel's own knowledge."""
+    poll = select.poll()  # select itself knows no numbers above 1024
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["filter_program"]
 
 # In the spirit of what container engines allow a process without any capability, and narrower in three ways. Memory
-# that no rlimit counts stays out: memfd_create, shared memory and messages of System V, message queues, libaio. So does
-# what only an attacker needs in Python: io_uring, vmsplice, seccomp itself. And ioctl and prctl have lists of their own.
+# that no rlimit counts stays out: memfd_create, shared memory and messages of System V, message queues, libaio, memory
+# that is shared and of no file, rules of landlock. So does what only an attacker needs in Python: io_uring, vmsplice,
+# seccomp itself. What would wake a process that has been stopped stays out too, but for kill: signals of timers, of files
+# and of children that end. And ioctl, prctl and fcntl have lists of their own.
 # A name that an architecture lacks, or that libseccomp does not know yet, is passed over: it is not allowed then.
 _FILES = """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
+    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr flock fremovexattr
     fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch
     inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr listxattrat llistxattr
     lremovexattr lseek lsetxattr lstat mkdir mkdirat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2
@@ -33,14 +35,14 @@ _FILES = """
     umask unlink unlinkat utime utimensat utimes write writev
 """
 _MEMORY = """
-    brk madvise map_shadow_stack membarrier mincore mlock mlock2 mlockall mmap mprotect mremap mseal msync munlock
+    brk madvise map_shadow_stack membarrier mincore mlock mlock2 mlockall mprotect mremap mseal msync munlock
     munlockall munmap pkey_alloc pkey_free pkey_mprotect
 """
 _PROCESSES = """
     alarm arch_prctl capget execve execveat exit exit_group fork futex futex_requeue futex_wait futex_waitv futex_wake
     get_robust_list get_thread_area getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid getppid
     getpriority getresgid getresuid getrlimit getrusage getsid gettid getuid ioprio_get ioprio_set kill
-    landlock_add_rule landlock_create_ruleset landlock_restrict_self pause pidfd_open pidfd_send_signal prlimit64
+    pause pidfd_open pidfd_send_signal prlimit64
     restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend
     rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
     sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam
@@ -49,8 +51,7 @@ _PROCESSES = """
     tgkill times tkill uname vfork wait4 waitid
 """
 _TIME = """
-    clock_getres clock_gettime clock_nanosleep gettimeofday nanosleep time timer_create timer_delete timer_getoverrun
-    timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime
+    clock_getres clock_gettime clock_nanosleep gettimeofday nanosleep time timerfd_create timerfd_gettime timerfd_settime
 """
 _WAITING = """
     epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 getrandom poll ppoll
@@ -58,13 +59,19 @@ _WAITING = """
 """
 _SOCKETS = """
     accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
-    sendto setsockopt shutdown
+    sendto shutdown
 """
 
 _ALLOWED = (_FILES, _MEMORY, _PROCESSES, _TIME, _WAITING, _SOCKETS)
 
 # Numbers of Linux that the standard library does not name on every platform; equal on x86_64 and aarch64.
 _NAMESPACES = 0x7E020000  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
+_END_SIGNAL, _END_SIGNALS = (
+    0xFF,
+    (0, 17),
+)  # what a parent is sent when a child ends: nothing as of a thread, or SIGCHLD
+# MAP_TYPE | MAP_ANONYMOUS | MAP_HUGETLB, and of these: shared or private pages of a file, private memory.
+_MAPPING, _MAPPINGS = 0x4002F, (0x01, 0x02, 0x03, 0x22)
 _UNIX, _INET, _INET6 = 1, 2, 10
 _STREAM, _TYPE = 1, 0xF  # SOCK_STREAM, and the bits of a type beside its flags
 _TCP = (0, 6)
@@ -93,7 +100,24 @@ _PRCTLS = (
     *(0x53564D41, 0x41555856),  # PR_SET_VMA: names of memory; PR_GET_AUXV
 )
 
-_MISSING = {b"clone3"}
+_FCNTLS = (
+    *(0, 1030, 1, 2, 3, 4),  # F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL
+    *(5, 6, 7, 36, 37, 38),  # F_GETLK, F_SETLK, F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
+    *(8, 9, 11),  # F_SETOWN, F_GETOWN, F_GETSIG
+    *(1027, 1031, 1032, 1033, 1034),  # F_DUPFD_QUERY, F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS
+)
+# Of SOL_SOCKET: not SO_SNDBUF and SO_RCVBUF, which make memory of the kernel's, nor filters.
+_SOCKET_LEVEL, _OTHER_LEVELS = 1, (0, 6, 41)  # SOL_SOCKET; SOL_IP, SOL_TCP, SOL_IPV6
+_SOCKET_OPTIONS = (*range(1, 7), 9, 10, 13, *range(15, 22), 29, 30, *range(63, 68))
+
+# Programs that find these missing do without them.
+_MISSING = {
+    b"clone3",
+    b"landlock_add_rule",
+    b"landlock_create_ruleset",
+    b"landlock_restrict_self",
+    b"timer_create",
+}
 _HIGHEST = 1024  # no kernel counts that far; at the time of writing they are at about 470
 
 
@@ -102,8 +126,8 @@ def filter_program(*, network: bool) -> bytes:
     """Make the program that decides, for every system call of a process, whether the kernel answers it.
 
     What is not allowed fails with EPERM. What libseccomp does not know by number, being newer, fails with ENOSYS, as on
-    an older kernel, so that libraries fall back to what is older; so does `clone3`, whose flags lie in memory, where no
-    filter can look. Calls of another architecture or ABI (32 bit, x32) fail with ENOSYS too. Processes may be made, but
+    an older kernel, so that libraries fall back to what is older; so do `clone3`, whose flags lie in memory, where no
+    filter can look, landlock and timers that send signals. Calls of another architecture or ABI (32 bit, x32) fail with ENOSYS too. Processes may be made, but
     no namespaces. Sockets are those of AF_UNIX, and pairs of them.
 
     The program is to be loaded by the only thread of a process, after PR_SET_NO_NEW_PRIVS, with
@@ -187,7 +211,13 @@ def _rules(library: ModuleType, *, network: bool) -> Mapping[str, Sequence[tuple
     everywhere = (name for area in _ALLOWED for name in area.split())
     return {
         **dict.fromkeys(everywhere, ((),)),
-        "clone": of(0, (0,), _NAMESPACES),
+        "clone": of(0, _END_SIGNALS, _NAMESPACES | _END_SIGNAL),
+        "fcntl": of(1, _FCNTLS),
+        "mmap": of(3, _MAPPINGS, _MAPPING),
+        "setsockopt": [
+            *of(1, _OTHER_LEVELS),
+            *((*level, *option) for level in of(1, (_SOCKET_LEVEL,)) for option in of(2, _SOCKET_OPTIONS)),
+        ],
         "socket": sockets,
         "socketpair": [(arg(0, equal, _UNIX),)],
         "ioctl": of(1, _IOCTLS),

@@ -8,58 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box
 from gossamer.sandbox.cgroups import Cgroup
-from gossamer.sandbox.inside.frames import HEAD, pack
+from gossamer.sandbox.heard import Heard, NonsenseError, TooLargeError, hear
+from gossamer.sandbox.inside.frames import pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import cpu_seconds, descendants, kill_all, takes_more
+from gossamer.sandbox.process_tree import cpu_seconds, descendants, has_ended, kill_all, takes_more
 
-__all__ = ["BoxGoneError", "Frame", "Worker", "WorkerGoneError"]
+__all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
 
 _CREDENTIALS = struct.Struct("iII")
 _MARGIN = 1_000_000  # bytes of a frame beside what was asked for
 _BORN_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
-
-
-class Frame(msgspec.Struct, frozen=True):
-    """What a worker tells; whatever is in it, nobody has checked.
-
-    Attributes:
-        kind: `ready`, `calls` or `done`.
-        calls: calls of host functions.
-        value: the last expression as `frames.plain` writes it.
-        shown: as Python would show it.
-        error: kind, message, traceback and limit of an error.
-        images: how many of the blobs are images.
-        listed: files with their sizes.
-        blobs: the lengths of the bytes behind it.
-    """
-
-    kind: str = msgspec.field(name="is")
-    calls: list[dict[str, Any]] = []
-    value: Any = None
-    shown: str = ""
-    error: dict[str, str] | None = None
-    images: int = 0
-    listed: list[tuple[str, int]] = []
-    blobs: list[int] = []
-
-
-Heard: TypeAlias = tuple[Frame, list[bytes]]
-
-_decode = msgspec.json.Decoder(Frame).decode
+_MOST_LOOKS = 20
 
 
 class WorkerGoneError(Exception):
@@ -87,7 +59,7 @@ class Worker:
         self._status = parts.status
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
-        self._first = self._interpreter = self._pid = -1
+        self._first = self._interpreter = self._pid = self._main = -1
         self._born: asyncio.Future[None] = self._loop.create_future()
         self._failed = ""
         self._watch: asyncio.TimerHandle | None = None
@@ -121,13 +93,14 @@ class Worker:
                 if group is not None:
                     await asyncio.to_thread(group.add, worker._pid)
                 parts.status.send(b"go")
-                frame, _ = await worker.hear()
+                frame = (await worker.hear()).frame
             if frame.kind != "ready":
                 raise WorkerGoneError(f"it began with {frame.kind!r}")
             children = descendants(worker._pid)
             if len(children) != 1:
                 raise WorkerGoneError(f"it has {len(children)} processes, and not one")
-            worker._interpreter = os.pidfd_open(children[0])
+            worker._main = children[0]
+            worker._interpreter = os.pidfd_open(worker._main)
         except BaseException as error:
             worker.end("it did not begin")
             await asyncio.shield(worker.dead)
@@ -141,7 +114,7 @@ class Worker:
         """Whether it lives: asked of the kernel, as word of a death may still be on its way."""
         if self.cause or self._first < 0:
             return False
-        return not select.select((self._first,), (), (), 0)[0]
+        return not has_ended(self._first)
 
     # --- speaking -------------------------------------------------------------------------------------------------
 
@@ -157,51 +130,59 @@ class Worker:
         except (OSError, ConnectionError) as error:
             raise WorkerGoneError(str(error)) from error
 
-    async def hear(self) -> Heard:
+    async def hear(self, most: int | None = None) -> Heard:
         """Wait for a frame.
+
+        Args:
+            most: about how many bytes it may have; as many as a run may give back, where it is None.
 
         Raises:
             WorkerGoneError: there is none to come, or it makes no sense.
         """
         try:
-            text_length, blob_length = HEAD.unpack(await self._reader.readexactly(HEAD.size))
-            if text_length > self._most or blob_length > self._most:
-                raise ValueError(f"{text_length + blob_length:,} bytes in one frame")
-            frame = _decode(await self._reader.readexactly(text_length))
-            rest = await self._reader.readexactly(blob_length)
-            if min(frame.blobs, default=0) < 0 or sum(frame.blobs) != blob_length:
-                raise ValueError("lengths that do not add up")
+            return await hear(self._reader, (self._limits.result_bytes if most is None else most) + _MARGIN)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise WorkerGoneError(self._failed) from error
-        except (ValueError, RecursionError) as error:
+        except TooLargeError as error:
+            self.end("result_bytes")
+            raise WorkerGoneError(f"its answer is too large: {error}") from error
+        except NonsenseError as error:
             self.end("it answered nonsense")
-            raise WorkerGoneError(f"its answer makes no sense: {str(error)[:200]}") from error
-        blobs: list[bytes] = []
-        for length in frame.blobs:
-            blobs.append(rest[:length])
-            rest = rest[length:]
-        return frame, blobs
-
-    @property
-    def _most(self) -> int:
-        # Bytes take a third more as text, and what is shown stands beside the value.
-        return self._limits.result_bytes * 2 + _MARGIN
+            raise WorkerGoneError(f"its answer makes no sense: {error}") from error
 
     # --- watching -------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Count processor time from here on."""
+        self._cpu_before = self._cpu()
+
     def resume(self) -> None:
         """Let it run, and look from time to time at what it uses."""
-        self._cpu_before = self._cpu()
         self._signal(signal.SIGCONT)
         self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    def pause(self) -> None:
-        """Let it stand still: what code has left running uses nothing before the next run. Processes are ended."""
+    async def pause(self) -> None:
+        """Let it stand still: what code has left running uses nothing before the next run. Processes are ended.
+
+        Whoever is told to end may have made another one just before, or have told the interpreter to go on. So it is
+        looked again until nobody is left; a worker that always has another one is ended.
+        """
         self.unwatch()
-        self._signal(signal.SIGSTOP)
-        others = descendants(self._pid)[1:]
-        if others:
-            kill_all(others, self._pid)
+        seen = {self._main}
+        for _ in range(_MOST_LOOKS):
+            self._signal(signal.SIGSTOP)
+            others = [pid for pid in descendants(self._pid) if pid not in seen]
+            if self.cause or not others:
+                return
+            seen.update(others)
+            handles = kill_all(others, self._pid, self._first)
+            try:
+                for handle in handles:
+                    await _until_ended(handle)
+            finally:
+                for handle in handles:
+                    os.close(handle)
+        self.end("what it left running always started other processes")
 
     def unwatch(self) -> None:
         """Look no more at what it uses."""
@@ -252,8 +233,9 @@ class Worker:
         return self._group is not None and self._group.memory_exceeded()
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._interpreter, number)
+        if self._interpreter >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._interpreter, number)
 
     def _hear_status(self) -> None:
         try:
@@ -317,6 +299,17 @@ class Worker:
             self._loop.run_in_executor(None, self._group.remove)
         if not self.dead.done():
             self.dead.set_result(None)
+
+
+async def _until_ended(handle: int) -> None:
+    """Wait for the process of a pidfd to end."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(handle)
 
 
 class _Ends(msgspec.Struct):

@@ -297,15 +297,26 @@ time.sleep(60)
 """
     with pytest.raises(SandboxMemoryError):
         await sandbox.run(code)
-    with pytest.raises(SandboxMemoryError):  # what is shared with nobody, although it could be
-        await sandbox.run(code.replace('b"x" * (30 << 20)', 'mmap.mmap(-1, 30 << 20); held.write(b"x" * (30 << 20))').replace("time\nfor", "time, mmap\nfor"))  # fmt: skip
+
+
+async def test_memory_that_is_shared_and_of_no_file_is_refused(session):
+    """Nothing would count it: all but one page can be given back to the system without its being free."""
+    with pytest.raises(CodeError, match="PermissionError"):
+        await session.run("import mmap\nmmap.mmap(-1, 4096)")
+    await session.run("import mmap\nheld = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)")
+    with pytest.raises(CodeError, match="FileNotFoundError"):
+        await session.run("open('/dev/zero')")
+    code = (
+        "import mmap\nwith open('/dev/shm/shared', 'wb+') as file:\n"
+        "    file.truncate(4096)\n    held = mmap.mmap(file.fileno(), 4096)\nheld.write(b'x')"
+    )
+    assert (await session.run(code)).value == 1
 
 
 async def test_memory_that_processes_share_counts_once(sandbox):
     code = """
-import os, time, mmap
-held = mmap.mmap(-1, 20 << 20)
-held.write(b"x" * (20 << 20))
+import os, time
+held = bytearray(b"x" * (20 << 20))
 for _ in range(4):
     if not os.fork():
         sum(held[::4096])

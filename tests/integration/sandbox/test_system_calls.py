@@ -103,6 +103,34 @@ def test_bits_that_the_kernel_does_not_read_open_nothing() -> None:
     assert found == ["EPERM"] * 6
 
 
+def test_nothing_makes_memory_that_counts_to_nobody() -> None:
+    """Pages that are shared and of no file stay when all but one are unmapped, and no limit of a process sees them."""
+    length, both = 1 << 20, 3  # PROT_READ | PROT_WRITE
+    kinds = {"shared": 0x21, "huge": 0x40022, "droppable": 0x28, "shared with more": 1 << 32 | 0x8021}
+    calls = [(number_of("mmap"), 0, length, both, flags, -1, 0) for flags in (*kinds.values(), 0x22)]
+    found = answers(*calls)
+    assert found[:-1] == ["EPERM"] * len(kinds)
+    assert isinstance(found[-1], int)
+    options = [(1, 7), (1, 8), (1, 32), (1, 33), (1, 26), (1 << 32 | 1, 7), (1, 1 << 32 | 7), (1, 2), (6, 1)]
+    found = answers(*((number_of("setsockopt"), -1, *one, 0, 0) for one in options))
+    assert found == ["EPERM"] * 7 + ["EBADF"] * 2
+
+
+def test_nothing_but_kill_wakes_a_process_that_is_stopped() -> None:
+    stopping, waking = 19, 18  # SIGSTOP, SIGCONT
+    found = answers(
+        (number_of("clone"), waking, 0, 0, 0, 0),
+        (number_of("clone"), 1 << 32 | waking, 0, 0, 0, 0),
+        (number_of("clone"), stopping, 0, 0, 0, 0),
+        (number_of("fcntl"), 0, 10, waking),  # F_SETSIG
+        (number_of("fcntl"), 0, 1 << 32 | 10, waking),
+        (number_of("fcntl"), 0, 1024, 0),  # F_SETLEASE
+        (number_of("fcntl"), 0, 1026, 0),  # F_NOTIFY
+        (number_of("timer_create"), 0, 0, 0),
+    )
+    assert found == ["EPERM"] * 7 + ["ENOSYS"]
+
+
 def test_nothing_is_typed_into_a_terminal() -> None:
     code = """
 import fcntl, os, pty, termios, tty
@@ -154,7 +182,7 @@ def other(code):
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        page = mmap.mmap(-1, 4096, prot=7)
+        page = mmap.mmap(-1, 4096, flags=0x22, prot=7)
         page.write(code)
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         os.write(writing, str(ctypes.CFUNCTYPE(ctypes.c_int)(address)()).encode())

@@ -9,10 +9,22 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["HEAD", "NotPlainError", "pack", "plain", "receive", "restored"]
+__all__ = [
+    "HEAD",
+    "MOST_VALUES",
+    "NotPlainError",
+    "has_too_many_values",
+    "pack",
+    "plain",
+    "receive",
+    "restored",
+]
 
 # The lengths of the JSON and of the bytes behind it.
 HEAD = struct.Struct(">II")
+
+# How many values, those in others included, a frame may have: `[[],[],…` takes some thirty times its bytes once decoded.
+MOST_VALUES = 250_000
 
 _BYTES = "\0bytes"
 _FLOAT = "\0float"
@@ -62,6 +74,24 @@ def _read(channel: socket.socket, size: int) -> bytes | None:
             return None
         data += piece
     return bytes(data)
+
+
+def has_too_many_values(text: bytes) -> bool:
+    """Tell whether JSON has more values in it than `MOST_VALUES`, before it is decoded; O(its bytes).
+
+    Args:
+        text: JSON, or whatever somebody says is some.
+    """
+    if _values_at_most(text) <= MOST_VALUES:  # commas and brackets in texts are counted along
+        return False
+    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 4 * MOST_VALUES:  # two for each text, and each value may have a key
+        return True
+    return sum(map(_values_at_most, bare.split(b'"')[::2])) > MOST_VALUES
+
+
+def _values_at_most(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def plain(value: Any, level: int = 0) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gossamer.sandbox.inside.execution import Interpreter, LimitReachedError, failure
-from gossamer.sandbox.inside.frames import pack, receive
+from gossamer.sandbox.inside.frames import HEAD, has_too_many_values, pack, receive
 from gossamer.sandbox.inside.walls import FILES
 
 __all__ = ["serve"]
@@ -48,7 +48,7 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
                 case "command":
                     told["value"] = _command(message["argv"], blobs[-1])
                 case "read":
-                    parts = _read(message["names"], limits["result_bytes"])
+                    parts = _read(message["names"], message["most"])
                 case _:
                     told["listed"] = list(_listed())
         except BaseException as error:  # noqa: BLE001 - whatever it is, the host is told
@@ -57,6 +57,11 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
         if os.getpid() != own:
             os._exit(int("error" in told))
         answer = pack(told, *parts)
+        if "value" in told and has_too_many_values(
+            answer[HEAD.size : HEAD.unpack_from(answer)[0] + HEAD.size]
+        ):
+            del told["value"]  # what is shown of it stays
+            answer = pack(told, *parts)
         if len(answer) > limits["result_bytes"] + 100_000:
             answer = pack({"is": "done", "error": failure(LimitReachedError("result_bytes"))})
         channel.sendall(answer)

@@ -1,0 +1,211 @@
+"""Ways around what BubblewrapSandbox promises that were open once."""
+
+import asyncio
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from gossamer.errors import (
+    CodeError,
+    SandboxCrashedError,
+    SandboxError,
+    SandboxOutputError,
+    SandboxTimeoutError,
+)
+from gossamer.sandbox import BubblewrapSandbox, SandboxLimits
+from gossamer.sandbox.process_tree import descendants
+
+pytestmark = pytest.mark.usefixtures("bubblewrap")
+
+SMALL = SandboxLimits(
+    timeout=3.0,
+    cpu_seconds=1.0,
+    memory_bytes=64 << 20,
+    processes=8,
+    file_bytes=1 << 20,
+    disk_bytes=2 << 20,
+    files=50,
+    output_bytes=50_000,
+    result_bytes=500_000,
+    host_calls=20,
+)
+
+# What code does that speaks with the host by itself.
+FORGE = """
+import json, os, socket, stat, time
+from gossamer.sandbox.inside.frames import HEAD, pack
+for channel in range(3, 256):
+    try:
+        if stat.S_ISSOCK(os.fstat(channel).st_mode):
+            break
+    except OSError:
+        pass
+
+def send(data):
+    while data:
+        data = data[os.write(channel, data):]
+
+def tell(text, blob=b""):
+    send(HEAD.pack(len(text), len(blob)) + text + blob)
+"""
+
+
+@pytest.fixture
+async def sandbox():
+    async with BubblewrapSandbox(limits=SMALL, size=3, warm=1) as sandbox:
+        yield sandbox
+
+
+# --- what it tells ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_of_very_many_parts_costs_no_more_than_its_bytes():
+    """Each part was cut off the rest, which was copied every time: seconds for two megabytes."""
+    parts = 'b",".join([b"1"] * 20_000)'
+    code = FORGE + f'tell(b\'{{"is":"done","blobs":[%s,2000000]}}\' % {parts}, bytes(2_020_000))'
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        assert (await sandbox.run(code)).value is None
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", '""'])
+async def test_an_answer_of_too_many_values_is_refused_before_it_is_decoded(value):
+    """A megabyte of them was tens of megabytes here, and the event loop stood still for them."""
+    code = f'{FORGE}tell(b\'{{"is":"done","value":[%s1]}}\' % (b\'{value},\' * 300_000))\ntime.sleep(9)'
+    async with BubblewrapSandbox(limits=SandboxLimits(timeout=3.0), size=1, warm=0) as sandbox:
+        with pytest.raises(SandboxCrashedError, match="nonsense"):
+            await sandbox.run(code)
+
+
+async def test_a_value_of_too_many_parts_comes_back_as_text_alone_and_long_text_as_it_is():
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox, sandbox.session() as session:
+        made = await session.run("[[]] * 300_000")
+        assert (made.value, made.shown[:4]) == (None, "[[],")
+        text = '",[\\"' * 300_000
+        assert (await session.run(f"{text[:5]!r} * 300_000")).value == text
+
+
+async def test_value_images_and_files_together_keep_to_result_bytes(sandbox):
+    code = "open('large', 'wb').write(bytes(300_000))\n'x' * 300_000"
+    with pytest.raises(SandboxOutputError):
+        await sandbox.run(code, outputs=["large"])
+    forged = FORGE + 'tell(b\'{"is":"done","shown":"%s"}\' % (b\'x\' * 1_600_000))\ntime.sleep(9)'
+    with pytest.raises(SandboxOutputError):
+        await sandbox.run(forged)
+
+
+async def test_what_an_error_tells_is_bounded(sandbox):
+    code = (
+        FORGE
+        + "tell(json.dumps({'is': 'done', 'error': dict.fromkeys(('kind', 'message', 'traceback'), 'x' * 300_000)}).encode())"
+    )
+    with pytest.raises(CodeError) as told:
+        await sandbox.run(code)
+    assert len(told.value.kind) + len(str(told.value)) + len(told.value.traceback) < 60_000
+
+
+async def test_an_image_that_is_none_is_left_out(sandbox):
+    code = (
+        FORGE + 'tell(b\'{"is":"done","images":2,"blobs":[5,9]}\', b\'hello\' + b\'\\x89PNG\\r\\n\\x1a\\n!\')'
+    )
+    assert [image.data for image in (await sandbox.run(code)).images] == [b"\x89PNG\r\n\x1a\n!"]
+
+
+# --- waiting for it ---------------------------------------------------------------------------------------------------
+
+CALL = FORGE + 'send(pack({"is": "calls", "calls": [{"name": "f", "args": [], "kwargs": {}}]}))\n'
+
+
+@pytest.mark.parametrize(
+    "then", ["time.sleep(60)", "socket.socket(fileno=os.dup(channel)).shutdown(2)\ntime.sleep(60)"]
+)
+async def test_a_worker_that_does_not_take_its_answers_is_not_waited_for(sandbox, then):
+    """The clock stood still until they were taken, so for ever."""
+
+    async def answer():
+        await asyncio.sleep(0.1)
+        return "x" * 4_000_000
+
+    with pytest.raises(SandboxError):
+        await asyncio.wait_for(sandbox.run(CALL + then, functions={"f": answer}, timeout=0.5), 9)
+
+
+async def test_its_time_is_that_of_a_run_with_its_files(sandbox):
+    """Each question had the whole time: code that stays at work, as here by a thread, had three times as much."""
+    code = FORGE + (
+        "def answer():\n"
+        "    while True:\n"
+        "        time.sleep(0.2)\n"
+        '        tell(b\'{"is":"done","listed":[["a",1]]}\')\n'
+        "import threading\nthreading.Thread(target=answer, daemon=True).start()\ntime.sleep(60)"
+    )
+    with pytest.raises(SandboxTimeoutError) as told:
+        await sandbox.run(code, outputs=["a"], timeout=0.5)
+    assert told.value.allowed == 0.5
+
+
+@pytest.mark.parametrize("number", [32, 40, 63])
+async def test_a_signal_that_has_no_name_is_told_by_its_number(sandbox, number):
+    with pytest.raises(SandboxError, match=f"signal {number}"):
+        await sandbox.run(f"import os\nos.kill(os.getpid(), {number})\nimport time\ntime.sleep(9)")
+
+
+# --- between runs -----------------------------------------------------------------------------------------------------
+
+
+# Each process starts another one and ends, which is faster than looking for them.
+FLEE = """
+for _ in range(3):
+    if not os.fork():
+        while True:
+            try:
+                if os.fork(): os._exit(0)
+            except OSError: pass
+"""
+# One wakes the interpreter whenever it is stopped.
+WAKE = """
+interpreter = os.getpid()
+if not os.fork():
+    while True: os.kill(interpreter, signal.SIGCONT)
+"""
+
+
+@pytest.mark.parametrize("left", [FLEE, WAKE])
+async def test_nothing_goes_on_between_runs(sandbox, left):
+    before = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    async with sandbox.session() as session:
+        await session.run(before + left + "time.sleep(0.1)")
+        if not session.closed:
+            async with asyncio.timeout(5):
+                while _states(session) != ["T"]:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert _states(session) == ["T"]
+
+
+def _states(session):
+    """Give the states of the processes of a session beside its process 1, those of dead ones left out."""
+    found = []
+    for pid in descendants(session._worker._pid):
+        with suppress(OSError):
+            found += Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
+    return [state for state in found if state not in {"Z", "X"}]
+
+
+async def test_a_host_with_many_files_open_can_have_sandboxes():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 1500), hard), hard))
+    held = []
+    try:
+        held += [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+        async with BubblewrapSandbox(size=1, warm=1) as sandbox:
+            async with asyncio.timeout(9):
+                while not sandbox._pools.here()._idle:
+                    await asyncio.sleep(0.01)
+            assert (await sandbox.run("1 + 1")).value == 2
+    finally:
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
