@@ -276,12 +276,13 @@ class MontyRun:
             if not self._calls:
                 self._waiting_bytes = 0
             settled.update(zip(asked, map(_told, answers), strict=True))
-        due = {one: self._sleeps[one] for one in pending if one in self._sleeps}
-        if not settled and due:
-            await self._wait(self._sleeping(min(due.values()) - self._loop.time()))
-        now = self._loop.time() + 1e-4
-        for one, time in due.items():
-            if time <= now:
+        sleeps = {one: self._sleeps[one] for one in pending if one in self._sleeps}
+        until = self._loop.time()
+        if not settled and sleeps:  # the one that ends first, and others with it: they wake up in their order
+            until = min(sleeps.values())
+            await self._wait(self._sleeping(until - self._loop.time()))
+        for one, time in sleeps.items():
+            if time <= until:
                 del self._sleeps[one]
                 settled[one] = {"return_value": None}
         if not settled:
