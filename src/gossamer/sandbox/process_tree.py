@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-__all__ = ["cpu_seconds", "descendants", "has_ended", "kill_all", "takes_more"]
+__all__ = [
+    "cpu_times",
+    "descendants",
+    "has_ended",
+    "has_more",
+    "kill_all",
+    "may_have_more",
+    "socket_bytes",
+]
 
 _MOST = 10_000
 
@@ -28,39 +37,74 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pids: Collection[int]) -> float:
-    """Add up the processor time of processes and of their children that have ended and were waited for, in seconds."""
-    ticks = 0
-    for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            # The name in the second field may have anything in it, but ends at the last bracket.
-            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+def cpu_times(pid: int) -> tuple[float, float, int]:
+    """Give the processor time of a process, that of children that it has waited for, and when it started.
+
+    The first two in seconds; all are 0 where it has ended.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        # The name in the second field may have anything in it, but ends at the last bracket.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        own, waited_for = (sum(map(int, fields[at : at + 2])) / os.sysconf("SC_CLK_TCK") for at in (11, 13))
+        return own, waited_for, int(fields[19])
+    return 0.0, 0.0, 0
 
 
-def takes_more(pids: Collection[int], most: int) -> bool:
+def may_have_more(pids: Collection[int], most: int) -> bool:
+    """Tell whether processes could have more than so many bytes of memory together: what they share counts for each."""
+    return sum(_memory(pid, "status", ("RssAnon", "RssShmem")) or 0 for pid in pids) > most
+
+
+def has_more(pids: Collection[int], most: int) -> bool:
     """Tell whether processes together have more than so many bytes of memory, that of their files left out.
 
-    What they share with others counts by its share. That costs a walk through their pages, so it is asked only where
-    it matters.
+    What they share with others counts by its share. That costs a walk through their pages: some milliseconds for each
+    100 MB of each process, so it belongs into a thread.
     """
-    if (
-        sum(_lines(pid, "status", ("RssAnon", "RssShmem")) for pid in pids) <= most
-    ):  # what is shared counts for each
-        return False
-    return sum(_lines(pid, "smaps_rollup", ("Pss_Anon", "Pss_Shmem")) for pid in pids) > most
-
-
-def _lines(pid: int, name: str, wanted: Collection[str]) -> int:
-    """Add up lines of a file in /proc that are in kB; in bytes."""
     total = 0
+    for pid in pids:
+        shared = _memory(pid, "smaps_rollup", ("Pss_Anon", "Pss_Shmem"))
+        total += (_memory(pid, "status", ("RssAnon", "RssShmem")) or 0) if shared is None else shared
+    return total > most
+
+
+def _memory(pid: int, name: str, wanted: Collection[str]) -> int | None:
+    """Add up lines of a file in /proc that are in kB; in bytes, and None where they are not there."""
+    with suppress(OSError):
+        for folder in _folders(pid):
+            with suppress(OSError, ValueError, IndexError):
+                lines = Path(folder, name).read_text(errors="replace").splitlines()
+                found = [line.split()[1] for line in lines if line.partition(":")[0] in wanted]
+                if found:
+                    return sum(map(int, found)) * 1024
+    return None
+
+
+def _folders(pid: int) -> Iterator[str]:
+    """Give where something about a process can be read: where its first thread has ended, the others tell."""
+    yield f"/proc/{pid}"
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        yield str(task)
+
+
+def socket_bytes(pid: int) -> int:
+    """Tell how many bytes the kernel may hold in the sockets of the network namespace of a process, at most.
+
+    That is memory of no process, and there are more of them than are open: those in a queue, and in flight in others.
+    """
     with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/{name}").read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key in wanted:
-                total += int(value.split()[0]) * 1024
-    return total
+        used = Path(f"/proc/{pid}/net/sockstat").read_text().split()[2]
+        return int(used) * _most_in_a_socket()
+    return 0
+
+
+@cache
+def _most_in_a_socket() -> int:
+    try:
+        default = int(Path("/proc/sys/net/core/wmem_default").read_text())
+    except (OSError, ValueError):
+        default = 212_992  # what Linux has where nobody has set it
+    return default * 4 // 3  # the last piece may begin below it, and end above
 
 
 def kill_all(pids: Collection[int], root: int, handle: int) -> list[int]:

@@ -23,14 +23,14 @@ from gossamer.sandbox.cgroups import Cgroup
 from gossamer.sandbox.heard import Heard, NonsenseError, TooLargeError, hear
 from gossamer.sandbox.inside.frames import pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import cpu_seconds, descendants, has_ended, kill_all, takes_more
+from gossamer.sandbox.process_tree import descendants, has_ended, kill_all
+from gossamer.sandbox.usage import Usage
 
 __all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
 
 _CREDENTIALS = struct.Struct("iII")
 _MARGIN = 1_000_000  # bytes of a frame beside what was asked for
 _BORN_SECONDS = 10.0
-_LOOK_SECONDS = 0.05
 _MOST_LOOKS = 20
 
 
@@ -49,6 +49,7 @@ class Worker:
         cause: the limit for which it was ended, or why else; empty as long as nobody has ended it.
         output: what it has written.
         exit_code: how its interpreter ended, negative for a signal; None while it is not known.
+        out_of_memory: whether the kernel had ended something of it for want of memory when it died.
         dead: done when no process of it is left.
     """
 
@@ -62,10 +63,10 @@ class Worker:
         self._first = self._interpreter = self._pid = self._main = -1
         self._born: asyncio.Future[None] = self._loop.create_future()
         self._failed = ""
-        self._watch: asyncio.TimerHandle | None = None
-        self._cpu_before = 0.0
+        self._usage: Usage | None = None
         self.cause = ""
         self.exit_code: int | None = None
+        self.out_of_memory = False
         self.dead: asyncio.Future[None] = self._loop.create_future()
         self.listening: socket.socket | None = None
         self.output = Output(parts.out, parts.err, limits.output_bytes, lambda: self.end("output_bytes"))
@@ -90,8 +91,9 @@ class Worker:
             worker._reader, worker._writer = await asyncio.open_unix_connection(sock=channel)
             async with asyncio.timeout(_BORN_SECONDS):
                 await worker._born
-                if group is not None:
-                    await asyncio.to_thread(group.add, worker._pid)
+                if group is not None and not await asyncio.to_thread(group.add, worker._pid):
+                    raise WorkerGoneError("it could not be put into its control group")
+                worker._usage = Usage(worker._pid, group, limits, worker.end)
                 parts.status.send(b"go")
                 frame = (await worker.hear()).frame
             if frame.kind != "ready":
@@ -154,12 +156,14 @@ class Worker:
 
     def begin(self) -> None:
         """Count processor time from here on."""
-        self._cpu_before = self._cpu()
+        if self._usage is not None:
+            self._usage.begin()
 
     def resume(self) -> None:
         """Let it run, and look from time to time at what it uses."""
         self._signal(signal.SIGCONT)
-        self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if self._usage is not None:
+            self._usage.watch()
 
     async def pause(self) -> None:
         """Let it stand still: what code has left running uses nothing before the next run. Processes are ended.
@@ -167,12 +171,12 @@ class Worker:
         Whoever is told to end may have made another one just before, or have told the interpreter to go on. So it is
         looked again until nobody is left; a worker that always has another one is ended.
         """
-        self.unwatch()
+        self._unwatch()
         seen = {self._main}
         for _ in range(_MOST_LOOKS):
             self._signal(signal.SIGSTOP)
             others = [pid for pid in descendants(self._pid) if pid not in seen]
-            if self.cause or not others:
+            if self._first < 0 or self.cause or not others:
                 return
             seen.update(others)
             handles = kill_all(others, self._pid, self._first)
@@ -184,22 +188,9 @@ class Worker:
                     os.close(handle)
         self.end("what it left running always started other processes")
 
-    def unwatch(self) -> None:
-        """Look no more at what it uses."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-
-    def _look(self) -> None:
-        self._watch = self._loop.call_later(_LOOK_SECONDS, self._look)
-        if self._cpu() - self._cpu_before > self._limits.cpu_seconds:
-            self.end("cpu_seconds")
-        elif self.out_of_memory or takes_more(descendants(self._pid), self._limits.memory_bytes):
-            self.end("memory_bytes")
-
-    def _cpu(self) -> float:
-        counted = None if self._group is None else self._group.cpu_seconds()
-        return counted if counted is not None else cpu_seconds([self._pid, *descendants(self._pid)])
+    def _unwatch(self) -> None:
+        if self._usage is not None:
+            self._usage.unwatch()
 
     # --- ending ---------------------------------------------------------------------------------------------------
 
@@ -211,7 +202,7 @@ class Worker:
         """
         if not self.dead.done():
             self.cause = self.cause or cause
-        self.unwatch()
+        self._unwatch()
         if self._first >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
@@ -226,11 +217,6 @@ class Worker:
         self._first = self._interpreter = -1
         self._status.close()
         self._group = None
-
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether the kernel ended something of it for want of memory."""
-        return self._group is not None and self._group.memory_exceeded()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._interpreter >= 0:
@@ -284,7 +270,7 @@ class Worker:
             if not self.exit_code:
                 self._hear_status()  # what it said last
         self._loop.remove_reader(self._status)
-        self.unwatch()
+        self._unwatch()
         for watch in (self._first, self._interpreter):
             if watch >= 0:
                 os.close(watch)
@@ -295,10 +281,12 @@ class Worker:
             self._writer.close()
         if self.listening is not None:
             self.listening.close()
-        if self._group is not None:
-            self._loop.run_in_executor(None, self._group.remove)
+        if self._usage is not None:
+            self.out_of_memory = self._usage.out_of_memory
         if not self.dead.done():
             self.dead.set_result(None)
+        if self._group is not None:
+            self._loop.run_in_executor(None, self._group.remove)
 
 
 async def _until_ended(handle: int) -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from gossamer.errors import (
     CodeError,
+    SandboxCpuError,
     SandboxCrashedError,
     SandboxError,
+    SandboxMemoryError,
     SandboxOutputError,
     SandboxTimeoutError,
 )
-from gossamer.sandbox import BubblewrapSandbox, SandboxLimits
+from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, usage
 from gossamer.sandbox.process_tree import descendants
 
 pytestmark = pytest.mark.usefixtures("bubblewrap")
@@ -209,3 +211,122 @@ async def test_a_host_with_many_files_open_can_have_sandboxes():
         for one in held:
             os.close(one)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- what it uses, where there are no control groups ------------------------------------------------------------------
+
+
+@pytest.fixture
+async def ungrouped(monkeypatch):
+    monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", lambda: "not in this test")
+    async with BubblewrapSandbox(limits=SMALL, size=3, warm=1) as sandbox:
+        yield sandbox
+
+
+async def test_memory_of_a_process_whose_first_thread_has_ended_counts(ungrouped):
+    code = """
+import ctypes, os, threading, time
+def hold():
+    time.sleep(0.1)
+    held = b"x" * (40 << 20)
+    time.sleep(60)
+for _ in range(3):
+    if not os.fork():
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).pthread_exit(None)
+time.sleep(60)
+"""
+    with pytest.raises(SandboxMemoryError):
+        await ungrouped.run(code)
+
+
+async def test_what_the_kernel_holds_in_sockets_that_are_closed_counts(ungrouped):
+    code = """
+import socket, time
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind("s")
+    server.listen(4096)
+    for _ in range(900):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("s")
+            client.setblocking(False)
+            client.send(b"x")
+    time.sleep(60)
+"""
+    with pytest.raises(SandboxMemoryError):
+        await ungrouped.run(code)
+
+
+async def test_processor_time_of_processes_that_nobody_waits_for_counts(monkeypatch):
+    monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", lambda: "not in this test")
+    code = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(12):
+    if not (child := os.fork()):
+        while time.process_time() < 0.2: pass
+        os._exit(0)
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass
+"""
+    limits = SandboxLimits(timeout=30.0, cpu_seconds=0.5)
+    async with BubblewrapSandbox(limits=limits, size=1, warm=0) as sandbox:
+        with pytest.raises(SandboxCpuError):
+            await sandbox.run(code)
+
+
+async def test_weighing_much_memory_that_processes_share_holds_nobody_up(monkeypatch):
+    """The walk through their pages took most of the event loop's time."""
+    monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", lambda: "not in this test")
+    on_loop, weigh = [], usage.has_more
+    monkeypatch.setattr(usage, "has_more", lambda *args: on_loop.append(_on_a_loop()) or weigh(*args))
+    code = """
+import os, time
+held = bytearray(b"x" * (20 << 20))
+for _ in range(6):
+    if not os.fork(): time.sleep(60)
+time.sleep(0.5)
+"""
+    async with BubblewrapSandbox(limits=SMALL, size=1, warm=0) as sandbox:
+        await sandbox.run(code)
+    assert on_loop
+    assert not any(on_loop)
+
+
+def _on_a_loop():
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def test_a_session_is_the_first_to_go_when_memory_is_short(sandbox):
+    async with sandbox.session() as session:
+        await session.run("1")
+        for pid in (session._worker._pid, *descendants(session._worker._pid)):
+            assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
+
+
+async def test_a_worker_that_its_control_group_does_not_take_is_not_used(monkeypatch):
+    class Full:
+        def make(self, *_):
+            return self
+
+        def add(self, pid):
+            return False
+
+        def memory_exceeded(self):
+            return False
+
+        def remove(self):
+            removed.append(1)
+
+    removed = []
+    monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", Full)
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        with pytest.raises(SandboxCrashedError, match="control group"):
+            await sandbox.run("1 + 1")
+    assert removed

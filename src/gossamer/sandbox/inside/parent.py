@@ -62,6 +62,7 @@ def _become_worker(settings: dict[str, Any], channel: int, out: int, err: int, s
         with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib is not loaded here
             taken = int(file.read().split()[0]) * resource.getpagesize()
         walls.unshare()
+        walls.offer_to_be_killed()
         if os.fork():
             os._exit(0)
         limits: dict[str, Any] = settings["limits"]

@@ -23,6 +23,7 @@ __all__ = [
     "limit",
     "listen",
     "load_filter",
+    "offer_to_be_killed",
     "unshare",
 ]
 
@@ -77,6 +78,12 @@ def unshare() -> None:
         with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib is not loaded here
             file.write(text)
     _call("sethostname", b"sandbox", 7)
+
+
+def offer_to_be_killed() -> None:
+    """Let the kernel end this, and all that is started from here, before anything else once memory is short."""
+    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - as above
+        file.write("1000")
 
 
 def furnish(disk_bytes: int, files: int) -> None:
