@@ -180,7 +180,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def sandbox(kind: str, host: Host) -> AsyncIterator[Sandbox]:
     before = set(descendants(os.getpid()))
     made = (
-        MontySandbox(limits=LIMITS, processes=2)
+        MontySandbox(limits=LIMITS, size=2)
         if kind == "monty"
         else BubblewrapSandbox(limits=LIMITS, size=2, warm=1)
     )

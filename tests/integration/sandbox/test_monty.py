@@ -75,7 +75,7 @@ def _name(pid: int) -> str:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[MontySandbox]:
-    async with MontySandbox(limits=SMALL, processes=3) as sandbox:
+    async with MontySandbox(limits=SMALL, size=3) as sandbox:
         yield sandbox
     await until(lambda: not workers())
 
@@ -596,8 +596,8 @@ async def test_an_upload_that_is_too_large_is_refused(session: MontySession) -> 
 
 def test_arguments_are_checked() -> None:
     for wrong in (
-        {"processes": 0},
-        {"processes": 1.5},
+        {"size": 0},
+        {"size": 1.5},
         {"warm": -1},
         {"warm": True},
         {"max_waiting": -1},
@@ -677,7 +677,7 @@ def registry() -> Iterator[CollectorRegistry]:
 
 async def test_runs_waits_and_starts_are_counted(registry: CollectorRegistry) -> None:
     value = registry.get_sample_value
-    async with MontySandbox(limits=QUICK, processes=1) as sandbox:
+    async with MontySandbox(limits=QUICK, size=1) as sandbox:
         await asyncio.gather(sandbox.run("1"), sandbox.run("2"))
         for code in ("1 / 0", "while True: pass", "x = [0] * 10**9"):
             with pytest.raises(SandboxError):
@@ -738,7 +738,7 @@ async def test_a_session_that_is_closed_in_the_middle_ends_its_run(sandbox: Mont
 
 
 async def test_a_sandbox_that_is_closed_in_the_middle_ends_its_runs_and_can_be_used_again() -> None:
-    sandbox, begun = MontySandbox(limits=SMALL, processes=1), Begun()
+    sandbox, begun = MontySandbox(limits=SMALL, size=1), Begun()
     code = "await begin()\nwhile True: pass"
     running = asyncio.ensure_future(sandbox.session().run(code, functions=begun.functions))
     await begun
@@ -815,14 +815,14 @@ async def test_runs_of_one_session_come_one_after_the_other(session: MontySessio
 
 
 async def test_two_hundred_runs_wait_for_their_places() -> None:
-    async with MontySandbox(limits=SMALL, processes=4) as sandbox:
+    async with MontySandbox(limits=SMALL, size=4) as sandbox:
         made = await asyncio.gather(*(sandbox.run(f"{number} * 2") for number in range(200)))
         assert [one.value for one in made] == [number * 2 for number in range(200)]
         assert len(workers()) <= 4
 
 
 async def test_waiting_is_bounded() -> None:
-    async with MontySandbox(limits=SMALL, processes=1, max_waiting=1, wait_timeout=0.05) as sandbox:
+    async with MontySandbox(limits=SMALL, size=1, max_waiting=1, wait_timeout=0.05) as sandbox:
         async with sandbox.session() as first:
             await first.run("1")
             waiting = asyncio.ensure_future(sandbox.run("2"))
@@ -835,7 +835,7 @@ async def test_waiting_is_bounded() -> None:
 
 
 async def test_a_session_that_waits_for_its_place_can_be_closed() -> None:
-    async with MontySandbox(processes=1) as sandbox, sandbox.session() as first:
+    async with MontySandbox(size=1) as sandbox, sandbox.session() as first:
         await first.run("1")
         second = sandbox.session()
         waiting = asyncio.ensure_future(second.run("1"))
@@ -876,7 +876,7 @@ async def test_a_worker_that_dies_is_told_and_the_pool_goes_on(sandbox: MontySan
 
 
 async def test_a_session_that_nobody_has_any_more_gives_its_place_back() -> None:
-    async with MontySandbox(processes=1, wait_timeout=5) as sandbox:
+    async with MontySandbox(size=1, wait_timeout=5) as sandbox:
         session = sandbox.session()
         await session.run("1")
         del session
