@@ -114,18 +114,21 @@ class Box:
     Args:
         process: bubblewrap.
         control: to the parent; non-blocking.
+
+    Raises:
+        OSError: the process cannot be watched.
     """
 
     __slots__ = ("__weakref__", "_control", "_finalizer", "_process", "ended")
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        watch = os.pidfd_open(process.pid)
         self._process = process
         self._control = control
         self._finalizer = weakref.finalize(self, _kill, process, os.getpid())
         # Done when it has ended.
         self.ended: asyncio.Future[None] = loop.create_future()
-        watch = os.pidfd_open(process.pid)
         loop.add_reader(watch, _has_ended, loop, watch, process, self.ended)
 
     @property
@@ -181,6 +184,7 @@ async def open_box(plan: BoxPlan) -> Box:
 
     Raises:
         SandboxUnavailableError: it cannot be had here; the message says why, and what to do.
+        OSError: there are too many files open, or too many processes.
     """
     bubblewrap = find_bubblewrap()
     loop = asyncio.get_running_loop()
@@ -193,7 +197,7 @@ async def open_box(plan: BoxPlan) -> Box:
         os.lseek(passwd, 0, os.SEEK_SET)
         start = (_python(), "-I", "-S", "-B", "-c", _START, str(theirs.fileno()))
         command = (bubblewrap, *_arguments(plan, passwd), "--", *start)
-        box = Box(await asyncio.to_thread(_start, command, (theirs.fileno(), passwd), complaints), control)
+        box = await _started(control, command, (theirs.fileno(), passwd), complaints)
         theirs.close()
         failed = await _begun(loop, control, plan)
         if failed is not None:
@@ -211,6 +215,32 @@ async def open_box(plan: BoxPlan) -> Box:
         theirs.close()
         os.close(passwd)
         os.close(complaints)
+
+
+async def _started(
+    control: socket.socket, command: Sequence[str], files: tuple[int, int], complaints: int
+) -> Box:
+    """Start bubblewrap in a thread. Where that is cancelled it is waited for: its files must stay open, and it must end."""
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, command, files, complaints))
+    cancelled: asyncio.CancelledError | None = None
+    while not starting.done():
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except OSError:
+            break
+    process = starting.result()
+    try:
+        box = Box(process, control)
+    except OSError:
+        process.kill()
+        process.wait()  # a moment
+        raise
+    if cancelled is not None:
+        box.kill()
+        raise cancelled
+    return box
 
 
 def _start(command: Sequence[str], files: tuple[int, int], complaints: int) -> subprocess.Popen[bytes]:

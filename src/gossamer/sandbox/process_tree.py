@@ -18,23 +18,37 @@ __all__ = [
     "kill_all",
     "may_have_more",
     "socket_bytes",
+    "tells_children",
 ]
 
+_PROC = "/proc"
 _MOST = 10_000
 
 
 def descendants(pid: int) -> list[int]:
-    """Give the processes below one, children before grandchildren. O(them)."""
+    """Give the processes below one, children before grandchildren. O(them).
+
+    One may be missing that its parent left behind meanwhile, but not all: of what begins others and ends there is always
+    one to be seen.
+
+    Raises:
+        OSError: they cannot be seen, as too many files are open.
+    """
     found: list[int] = []
     unseen = [pid]
     while unseen and len(found) < _MOST:
         parent = unseen.pop(0)
-        with suppress(OSError):  # it has ended
-            for task in Path(f"/proc/{parent}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for task in Path(_PROC, str(parent), "task").iterdir():
                 children = (task / "children").read_text().split()
                 unseen += map(int, children)
                 found += map(int, children)
     return found
+
+
+def tells_children() -> bool:
+    """Tell whether this kernel tells the children of a process."""
+    return Path(_PROC, "thread-self/children").exists()
 
 
 def cpu_times(pid: int) -> tuple[float, float, int]:
@@ -107,7 +121,7 @@ def _most_in_a_socket() -> int:
     return default * 4 // 3  # the last piece may begin below it, and end above
 
 
-def kill_all(pids: Collection[int], root: int, handle: int) -> list[int]:
+def kill_all(pids: Collection[int], root: int, handle: int) -> dict[int, int]:
     """Kill processes, those that are still below another one.
 
     Args:
@@ -116,7 +130,7 @@ def kill_all(pids: Collection[int], root: int, handle: int) -> list[int]:
         handle: a pidfd of that one: once it has ended, its number says nothing.
 
     Returns:
-        A pidfd of each one that was killed, for the caller to close.
+        A pidfd of each one that was killed, for the caller to close; by number.
     """
     found: dict[int, int] = {}
     for pid in pids:
@@ -125,12 +139,12 @@ def kill_all(pids: Collection[int], root: int, handle: int) -> list[int]:
     below = set(descendants(root))
     if has_ended(handle):
         below.clear()
-    killed: list[int] = []
+    killed: dict[int, int] = {}
     for pid, one in found.items():
         if pid not in below:
             os.close(one)
             continue
-        killed.append(one)
+        killed[pid] = one
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(one, signal.SIGKILL)
     return killed

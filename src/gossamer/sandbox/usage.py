@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 
 from gossamer.sandbox.base import SandboxLimits
@@ -77,6 +78,10 @@ class Usage:
 
     def _look(self) -> None:
         self.watch()
+        with suppress(OSError):  # too many files are open; the next look may see
+            self._compare()
+
+    def _compare(self) -> None:
         used = max(now - before for now, before in zip(self._cpu(), self._before, strict=True))
         most = self._limits.memory_bytes
         if used > self._limits.cpu_seconds:

@@ -7,23 +7,25 @@ decoded as plain data, and what it tells can be wrong about its own session alon
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import msgspec
 
+from gossamer.errors import SandboxUnavailableError
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box
 from gossamer.sandbox.cgroups import Cgroup
 from gossamer.sandbox.heard import Heard, NonsenseError, TooLargeError, hear
 from gossamer.sandbox.inside.frames import pack
 from gossamer.sandbox.output import Output
-from gossamer.sandbox.process_tree import descendants, has_ended, kill_all
+from gossamer.sandbox.process_tree import descendants, has_ended, kill_all, tells_children
 from gossamer.sandbox.usage import Usage
 
 __all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
@@ -82,8 +84,14 @@ class Worker:
 
         Raises:
             WorkerGoneError: it did not begin; the message says why, as far as it is known.
+            SandboxUnavailableError: this kernel does not tell what belongs to it.
         """
-        channel, parts = _fork(box)
+        try:
+            channel, parts = _fork(box)
+        except WorkerGoneError:
+            if group is not None:
+                await asyncio.to_thread(group.remove)
+            raise
         worker = cls(limits, group, parts)
         try:
             parts.status.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -99,6 +107,11 @@ class Worker:
             if frame.kind != "ready":
                 raise WorkerGoneError(f"it began with {frame.kind!r}")
             children = descendants(worker._pid)
+            if not children and not tells_children():
+                raise SandboxUnavailableError(
+                    "BubblewrapSandbox needs a kernel that tells the children of a process, in"
+                    " /proc/<pid>/task/<tid>/children, as those do that are built with CONFIG_PROC_CHILDREN"
+                )
             if len(children) != 1:
                 raise WorkerGoneError(f"it has {len(children)} processes, and not one")
             worker._main = children[0]
@@ -175,17 +188,21 @@ class Worker:
         seen = {self._main}
         for _ in range(_MOST_LOOKS):
             self._signal(signal.SIGSTOP)
-            others = [pid for pid in descendants(self._pid) if pid not in seen]
+            try:
+                others = [pid for pid in descendants(self._pid) if pid not in seen]
+            except OSError as error:
+                self.end(f"what it left running cannot be seen: {error}")
+                return
             if self._first < 0 or self.cause or not others:
                 return
-            seen.update(others)
-            handles = kill_all(others, self._pid, self._first)
+            killed = kill_all(others, self._pid, self._first)
             try:
-                for handle in handles:
+                for handle in killed.values():
                     await _until_ended(handle)
             finally:
-                for handle in handles:
+                for handle in killed.values():
                     os.close(handle)
+            seen.update(killed)
         self.end("what it left running always started other processes")
 
     def _unwatch(self) -> None:
@@ -225,7 +242,7 @@ class Worker:
 
     def _hear_status(self) -> None:
         try:
-            told, extra, _, _ = self._status.recvmsg(4096, 256)
+            told, extra, _, _ = self._status.recvmsg(1 << 16, 256)
         except BlockingIOError:
             return
         except OSError:
@@ -308,30 +325,41 @@ class _Ends(msgspec.Struct):
     status: socket.socket
 
 
+# What the socket to a box says when nobody is at its other end.
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF}
+
+
 def _fork(box: Box) -> tuple[socket.socket, _Ends]:
     """Make what a worker is spoken to by, and let it be forked.
 
     Raises:
         BoxGoneError: the box is gone.
+        WorkerGoneError: there are too many files open.
     """
-    channel, its_channel = socket.socketpair()
-    status, its_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    status.setblocking(False)
-    out, its_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    err, its_err = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        os.set_blocking(its_out, True)
-        os.set_blocking(its_err, True)
-        box.fork((its_channel.fileno(), its_out, its_err, its_status.fileno()))
-    except OSError as error:
-        channel.close()
-        status.close()
-        os.close(out)
-        os.close(err)
-        raise BoxGoneError(str(error)) from error
-    finally:
-        its_channel.close()
-        its_status.close()
-        os.close(its_out)
-        os.close(its_err)
+    with ExitStack() as ours, ExitStack() as its:
+        try:
+            channel, its_channel = _held(socket.socketpair(), ours, its)
+            status, its_status = _held(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), ours, its)
+            status.setblocking(False)
+            pipes: list[tuple[int, int]] = []
+            for _ in ("stdout", "stderr"):
+                pipes.append(os.pipe2(os.O_CLOEXEC))
+                ours.callback(os.close, pipes[-1][0])
+                its.callback(os.close, pipes[-1][1])
+                os.set_blocking(pipes[-1][0], False)
+            (out, its_out), (err, its_err) = pipes
+        except OSError as error:
+            raise WorkerGoneError(f"it cannot be spoken to: {error}") from error
+        try:
+            box.fork((its_channel.fileno(), its_out, its_err, its_status.fileno()))
+        except OSError as error:
+            kind = BoxGoneError if error.errno in _GONE else WorkerGoneError
+            raise kind(str(error)) from error
+        ours.pop_all()
     return channel, _Ends(out, err, status)
+
+
+def _held(
+    pair: tuple[socket.socket, socket.socket], ours: ExitStack, its: ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    return ours.enter_context(pair[0]), its.enter_context(pair[1])

@@ -20,6 +20,8 @@ __all__ = ["WorkerPool"]
 
 # How often a session gets another worker where one died before it began, as when its box was ended meanwhile.
 _MOST_TRIES = 3
+# How many workers begin at once: the parent forks one after the other, and its socket holds no long queue.
+_MOST_FORKING = 16
 
 
 class WorkerPool:
@@ -53,6 +55,7 @@ class WorkerPool:
         self._warm = warm
         self._box: Box | None = None
         self._opening = asyncio.Lock()
+        self._forking = asyncio.Semaphore(_MOST_FORKING)
         self._idle: deque[Worker] = deque()
         self._busy: set[Worker] = set()
         self._alive: set[Worker] = set()
@@ -105,20 +108,21 @@ class WorkerPool:
             self._refill()
 
     async def aclose(self) -> None:
-        """End everything, and wait until nothing is left."""
+        """End everything, and wait until nothing is left. Whatever becomes of the waiting, all is told to end."""
         self._closed = True
         self._places.close()
-        async with self._opening:  # a box that is being opened is there then
-            starting = list(self._starting)
+        self._idle.clear()
+        starting, workers, box = list(self._starting), list(self._alive), self._box
         for task in starting:
             task.cancel()
-        self._idle.clear()
-        if starting:
-            await asyncio.wait(starting)
-        workers = list(self._alive)
         for worker in workers:
             worker.end("closed")
-        box, self._box = self._box, None
+        if box is not None:
+            box.kill()
+        async with self._opening:  # a box that is being opened is ended then
+            self._box = None
+        if starting:
+            await asyncio.wait(starting)
         if box is not None:
             await box.close()
         for worker in workers:
@@ -157,9 +161,9 @@ class WorkerPool:
     async def _start(self) -> Worker:
         for tries in range(1, _MOST_TRIES + 1):
             box = await self._open_box()
-            group = await self._group()
             try:
-                worker = await Worker.start(box, self._limits, group)
+                async with self._forking:
+                    worker = await Worker.start(box, self._limits, await self._group())
             except BoxGoneError as error:
                 await box.close()
                 if tries == _MOST_TRIES:
@@ -213,9 +217,14 @@ class WorkerPool:
             return None
         limits = self._limits
         # What stands in its files counts there too, and process 1 and the interpreter are processes.
-        return await asyncio.to_thread(
-            self._cgroups.make, limits.memory_bytes + limits.disk_bytes, limits.processes + 2
+        making = asyncio.get_running_loop().run_in_executor(
+            None, self._cgroups.make, limits.memory_bytes + limits.disk_bytes, limits.processes + 2
         )
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_remove)
+            raise
 
     async def _open_box(self) -> Box:
         async with self._opening:
@@ -226,9 +235,18 @@ class WorkerPool:
                     "the box of a sandbox has ended, and every session in it; another one is opened"
                 )
             if self._box is None and not self._closed:
-                found = await asyncio.to_thread(find_cgroups)
-                self._cgroups = None if isinstance(found, str) else found
-                self._box = await open_box(await asyncio.to_thread(self._plan))
+                try:
+                    found = await asyncio.to_thread(find_cgroups)
+                    self._cgroups = None if isinstance(found, str) else found
+                    box = await open_box(await asyncio.to_thread(self._plan))
+                except OSError as error:
+                    raise SandboxUnavailableError(
+                        f"BubblewrapSandbox cannot be had now: {error}; close files or end processes, or allow more"
+                    ) from error
+                self._box = box
+                if self._closed:
+                    self._box = None
+                    await box.close()
             if self._box is None or self._closed:
                 raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
             return self._box
@@ -263,3 +281,9 @@ class WorkerPool:
         except (SandboxCrashedError, SandboxUnavailableError) as error:
             logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
             return None
+
+
+def _remove(making: asyncio.Future[Cgroup | None]) -> None:
+    """Take away a group that nobody waits for any more."""
+    if not making.cancelled() and making.exception() is None and (made := making.result()) is not None:
+        asyncio.get_running_loop().run_in_executor(None, made.remove)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -554,32 +553,22 @@ async def test_the_parent_of_the_pool_is_killed_and_the_pool_goes_on(sandbox):
 async def test_every_process_ends_with_this_one():
     code = (
         "import asyncio, os\nfrom gossamer.sandbox import BubblewrapSandbox\n"
+        "from gossamer.sandbox.process_tree import descendants\n"
         "async def main():\n"
         "    session = BubblewrapSandbox().session()\n"
-        "    print((await session.run('1 + 1')).value, flush=True)\n"
+        "    print((await session.run('1 + 1')).value, *descendants(os.getpid()), flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())"
     )
-    mark = {**os.environ, "GOSSAMER_TEST_MARK": str(os.getpid())}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=subprocess.PIPE, env=mark
-    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
     told, _ = await process.communicate()
-    assert told == b"2\n"
+    value, *started = told.decode().split()
+    assert value == "2"
+    assert len(started) >= 5
     deadline = asyncio.get_running_loop().time() + 5
-    while (left := _orphans()) and asyncio.get_running_loop().time() < deadline:
+    while left := [pid for pid in started if Path("/proc", pid).exists()]:
+        assert asyncio.get_running_loop().time() < deadline, left
         await asyncio.sleep(0.01)
-    assert not left
-
-
-def _orphans():
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == "1" and (process / "comm").read_text().startswith("bwrap"):
-                found.append(int(process.name))
-    return found
 
 
 def test_a_sandbox_serves_one_loop_after_the_other():

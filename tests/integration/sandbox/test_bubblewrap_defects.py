@@ -1,8 +1,12 @@
 """Ways around what BubblewrapSandbox promises that were open once."""
 
 import asyncio
+import errno
+import gc
 import os
 import resource
+import signal
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,9 +19,11 @@ from gossamer.errors import (
     SandboxError,
     SandboxMemoryError,
     SandboxOutputError,
+    SandboxProcessError,
     SandboxTimeoutError,
+    SandboxUnavailableError,
 )
-from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, usage
+from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, box, process_tree, usage
 from gossamer.sandbox.process_tree import descendants
 
 pytestmark = pytest.mark.usefixtures("bubblewrap")
@@ -170,6 +176,7 @@ for _ in range(3):
             try:
                 if os.fork(): os._exit(0)
             except OSError: pass
+    time.sleep(0.05)
 """
 # One wakes the interpreter whenever it is stopped.
 WAKE = """
@@ -183,7 +190,8 @@ if not os.fork():
 async def test_nothing_goes_on_between_runs(sandbox, left):
     before = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     async with sandbox.session() as session:
-        await session.run(before + left + "time.sleep(0.1)")
+        with suppress(SandboxProcessError):  # it may be there at the wrong moment
+            await session.run(before + left + "time.sleep(0.1)")
         if not session.closed:
             async with asyncio.timeout(5):
                 while _states(session) != ["T"]:
@@ -335,3 +343,159 @@ async def test_a_worker_that_its_control_group_does_not_take_is_not_used(monkeyp
         with pytest.raises(SandboxCrashedError, match="control group"):
             await sandbox.run("1 + 1")
     assert removed
+
+
+# --- opening and closing ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def nothing_left():
+    before, files = set(descendants(os.getpid())), len(_open_files())
+    yield
+    async with asyncio.timeout(5):
+        while set(descendants(os.getpid())) - before or len(_open_files()) > files:
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+
+def _open_files():
+    return {int(one.name) for one in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_box_whose_opening_is_cancelled_while_it_is_started_is_ended(monkeypatch):
+    """It ran on, and files that it was to have were closed while a thread handed them over."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def start(command, files, complaints):
+        started.set()
+        go_on.wait()
+        found.append({*files, complaints} <= _open_files())
+        return original(command, files, complaints)
+
+    found = []
+    original = box._start
+    monkeypatch.setattr(box, "_start", start)
+    sandbox = BubblewrapSandbox(size=1, warm=0)
+    run = asyncio.create_task(sandbox.run("1"))
+    await asyncio.to_thread(started.wait)
+    for _ in range(3):
+        run.cancel()
+        await asyncio.sleep(0.01)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert found == [True]
+    await sandbox.aclose()
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_sandbox_whose_closing_is_cancelled_ends_all_the_same():
+    sandbox = BubblewrapSandbox(size=2, warm=2)
+    session = sandbox.session()
+    await session.run("1")
+    worker = session._worker
+    assert worker is not None
+    closing = asyncio.create_task(sandbox.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    async with asyncio.timeout(5):
+        await asyncio.shield(worker.dead)
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_where_processes_cannot_be_watched_it_says_so(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(SandboxUnavailableError, match="Operation not permitted"):
+        await BubblewrapSandbox(size=1, warm=0).run("1")
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_where_the_kernel_does_not_tell_children_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(process_tree, "_PROC", str(tmp_path))
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        with pytest.raises(SandboxUnavailableError, match="CONFIG_PROC_CHILDREN"):
+            await sandbox.run("1")
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_where_files_run_out_it_says_so_and_goes_on_once_there_are_some():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        await sandbox.run("1")
+        highest, held, outcomes = max(_open_files()), [], set()
+        try:
+            while not held or held[-1] <= highest:  # so that no number below is free
+                held.append(os.open("/dev/null", os.O_RDONLY))
+            for more in range(0, 24, 2):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 1 + more, hard))
+                try:
+                    outcomes.add((await sandbox.run("1 + 1")).value)
+                except SandboxError as error:
+                    outcomes.add("Too many open files" in str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for one in held:
+                os.close(one)
+        assert outcomes == {True, 2}
+        assert (await sandbox.run("1 + 1")).value == 2
+
+
+async def test_a_box_that_has_too_much_to_do_is_not_ended_with_its_sessions(sandbox, monkeypatch):
+    """A burst of some three hundred sessions filled its socket, and every session was lost."""
+
+    def fork(self, files):
+        monkeypatch.setattr(box.Box, "fork", original)
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    original = box.Box.fork
+    async with sandbox.session() as session:
+        await session.run("x = 5")
+        sandbox._pools.here()._idle.clear()
+        monkeypatch.setattr(box.Box, "fork", fork)
+        assert (await sandbox.run("1 + 1")).value == 2
+        assert box.Box.fork is original
+        assert (await session.run("x")).value == 5
+
+
+async def test_no_control_group_is_left_behind(monkeypatch):
+    class Groups:
+        def make(self, *_):
+            made.append(1)
+            return self
+
+        def add(self, pid):
+            return True
+
+        def cpu_seconds(self):
+            return None
+
+        def memory_exceeded(self):
+            return False
+
+        def remove(self):
+            removed.append(1)
+
+    made, removed = [], []
+    monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", Groups)
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        await sandbox.run("1")
+        opened = sandbox._pools.here().box
+        assert opened is not None
+        for pid in descendants(opened.pid)[:2]:
+            os.kill(pid, signal.SIGKILL)
+        assert (await sandbox.run("1 + 1")).value == 2
+        run = asyncio.create_task(sandbox.run("1"))
+        while len(made) < 4:
+            await asyncio.sleep(0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    async with asyncio.timeout(5):
+        while len(removed) < len(made):
+            await asyncio.sleep(0.01)
