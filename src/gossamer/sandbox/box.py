@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -164,9 +165,11 @@ class Box:
 
 
 def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
+    # As long as nobody has waited for it, its number is its group's. The group, as its child would wait for it for ever
+    # where it ends between making that child and letting it begin.
     if os.getpid() == owner and process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _has_ended(
@@ -234,7 +237,7 @@ async def _started(
     try:
         box = Box(process, control)
     except OSError:
-        process.kill()
+        _kill(process, os.getpid())
         process.wait()  # a moment
         raise
     if cancelled is not None:
@@ -251,6 +254,7 @@ def _start(command: Sequence[str], files: tuple[int, int], complaints: int) -> s
         stderr=complaints,
         pass_fds=files,
         env={},
+        process_group=0,  # whoever presses Ctrl-C means us
     )
 
 

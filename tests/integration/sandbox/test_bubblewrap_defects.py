@@ -345,12 +345,24 @@ async def test_a_worker_that_its_control_group_does_not_take_is_not_used(monkeyp
 
 @pytest.fixture
 async def nothing_left():
-    before, files = set(descendants(os.getpid())), len(_open_files())
+    before = _boxes(), len(_open_files())
     yield
     async with asyncio.timeout(5):
-        while set(descendants(os.getpid())) - before or len(_open_files()) > files:
+        while _boxes() - before[0] or len(_open_files()) > before[1]:
             gc.collect()
             await asyncio.sleep(0.01)
+
+
+def _boxes():
+    """Give the processes below this one, and those of bubblewrap that nobody waits for."""
+    found = set(descendants(os.getpid()))
+    for place in Path("/proc").iterdir():
+        with suppress(OSError):
+            if place.name.isdigit() and (place / "comm").read_text() == "bwrap\n":
+                status = (place / "status").read_text()
+                if "\nPPid:\t1\n" in status and "\nState:\tZ" not in status:
+                    found.add(int(place.name))
+    return found
 
 
 def _open_files():
@@ -382,6 +394,21 @@ async def test_a_box_whose_opening_is_cancelled_while_it_is_started_is_ended(mon
         await run
     assert found == [True]
     await sandbox.aclose()
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_box_that_is_ended_while_it_begins_leaves_nothing():
+    """Bubblewrap makes a child and lets it begin a moment later; ended in between, the child waited for ever."""
+    for wait in range(12):
+        sandbox = BubblewrapSandbox(size=1, warm=0)
+        run = asyncio.create_task(sandbox.run("1"))
+        while not descendants(os.getpid()):
+            await asyncio.sleep(0)
+        await asyncio.sleep(wait / 2000)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await sandbox.aclose()
 
 
 @pytest.mark.usefixtures("nothing_left")
