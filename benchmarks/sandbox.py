@@ -57,7 +57,7 @@ async def monty() -> list[Row]:
     """A fresh session, beside the library's own."""
     from pydantic_monty import AsyncMonty
 
-    async with MontySandbox(processes=2) as sandbox, AsyncMonty(max_processes=2) as bare:
+    async with MontySandbox(size=2) as sandbox, AsyncMonty(max_processes=2) as bare:
 
         async def ours() -> None:
             assert (await sandbox.run(CODE)).value == 2
@@ -164,7 +164,7 @@ async def crowd() -> list[Row]:
 
     async with (
         BubblewrapSandbox(size=PLACES, warm=PLACES) as sandbox,
-        MontySandbox(processes=PLACES) as snippets,
+        MontySandbox(size=PLACES) as snippets,
     ):
 
         async def boxed() -> None:

@@ -26,6 +26,8 @@ class InProcess:
         fails: raised in place of running, if it is an error.
     """
 
+    name = "in process"
+
     def __init__(self, fails: Exception | None = None) -> None:
         self.open = self.opened = 0
         self.fails = fails

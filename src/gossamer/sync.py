@@ -103,10 +103,16 @@ def run_blocking(
         else:
             outcome.set_result(task.result())
 
-    loop.call_soon_threadsafe(begin)
+    def stop() -> None:
+        for task in tasks:
+            task.cancel()
+        if not tasks and outcome.cancel():  # the signal came before the loop had been told to begin
+            outcome.set_running_or_notify_cancel()
+
     try:
+        loop.call_soon_threadsafe(begin)
         return outcome.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        loop.call_soon_threadsafe(stop)
         wait((outcome,))
         raise

@@ -88,18 +88,29 @@ class Terminal:
         raise AssertionError("Ctrl-C at the prompt was never noticed")
 
     def ends(self):
-        """Wait for the end; give the exit code."""
+        """Wait for the end, and read what there is up to it; give the exit code."""
         deadline = time.monotonic() + SECONDS
         while self.process.poll() is None:
             assert time.monotonic() < deadline, (
                 f"the chat goes on; so far {self.seen.decode(errors='replace')!r}"
             )
-            if select.select([self.master], [], [], 0.05)[0]:
-                try:
-                    self.seen += os.read(self.master, 65536)
-                except OSError:
-                    self.process.wait(SECONDS)
+            if self.has_more(0.05) and not self.reads_on():
+                self.process.wait(SECONDS)
+        while self.has_more(0) and self.reads_on():
+            pass
         return self.process.returncode
+
+    def has_more(self, seconds):
+        return bool(select.select([self.master], [], [], seconds)[0])
+
+    def reads_on(self):
+        """Read what has come; False where nothing will come any more."""
+        try:
+            piece = os.read(self.master, 65536)
+        except OSError:  # the other end is closed
+            piece = b""
+        self.seen += piece
+        return bool(piece)
 
 
 @contextmanager

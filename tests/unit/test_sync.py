@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from gossamer import Agent, ArgumentError, Limits, RunContext, Session, ToolCall, tool
+from gossamer import Agent, ArgumentError, Limits, RunContext, Session, ToolCall, sync, tool
 from gossamer.ids import new_id
 from gossamer.models import OpenAIChat, ScriptedModel
 from gossamer.simulator import Simulator
@@ -207,6 +207,37 @@ def test_ctrl_c_cancels_the_run_and_the_program_goes_on():
     assert out.splitlines() == ["cleaned up", "interrupted None interrupted", "next"], err
     assert process.returncode == 0
     assert err == ""
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not-told"])
+def test_ctrl_c_in_the_moment_a_run_begins_leaves_no_run_behind(monkeypatch, told):
+    class Interrupted(asyncio.SelectorEventLoop):
+        pressed = False
+
+        def call_soon_threadsafe(self, callback, *args, context=None):
+            if self.pressed or threading.current_thread() is not threading.main_thread():
+                return super().call_soon_threadsafe(callback, *args, context=context)
+            self.pressed = True
+            if told:
+                super().call_soon_threadsafe(callback, *args, context=context)
+            raise KeyboardInterrupt
+
+    async def answer(request) -> str:
+        if request.messages[-1].text == "x":
+            await asyncio.Event().wait()
+        return "fine"
+
+    background = sync._Background()
+    monkeypatch.setattr(sync, "_new_loop", Interrupted)
+    monkeypatch.setattr(sync, "_background", background)
+    agent = Agent(ScriptedModel(answer))
+    session = Session(when_busy="refuse")
+    with pytest.raises(KeyboardInterrupt):
+        agent.run_sync("x", session=session)
+    assert agent.run_sync("y", session=session).output == "fine"
+    background.loop.call_soon_threadsafe(background.loop.stop)
+    background.thread.join()
+    background.loop.close()
 
 
 def test_a_script_ends_although_a_synchronous_tool_hangs():

@@ -48,11 +48,6 @@ sandbox, and whatever it needs from outside comes through these functions. Nothi
 interruption it is run again from its start, and its calls get the results that they had: which calls it makes must not \
 depend on the time or on chance."""
 
-_MONTY = """\
-It is a small Python: functions, comprehensions, plain classes, and modules such as json, math, re, datetime, itertools and \
-collections; of asyncio it has `gather`, without options, and `sleep`. There are no other packages, and neither generators \
-(yield), inheritance of classes nor exceptions of your own."""
-
 
 class CallError(Exception):
     """Code called a function in a way that makes no call of a tool."""
@@ -128,15 +123,15 @@ class Functions:
 
     Args:
         tools: the tools by name, as a run has them; `run_code` among them.
-        sandbox: the name of the sandbox in which the code runs.
+        python: which Python it is, in words for the model.
 
     Attributes:
         by_name: the functions by name.
     """
 
-    __slots__ = ("_described", "_inside", "_running", "_sandbox", "_tools", "by_name")
+    __slots__ = ("_described", "_inside", "_python", "_running", "_tools", "by_name")
 
-    def __init__(self, tools: Mapping[str, Tool[..., Any]], sandbox: str) -> None:
+    def __init__(self, tools: Mapping[str, Tool[..., Any]], python: str) -> None:
         inside = [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
         self.by_name: dict[str, Function] = {}
         for tool in inside:
@@ -145,7 +140,7 @@ class Functions:
             self.by_name[name] = Function(name, tool.name, parameters, _reading_of(_returned_by(tool)))
         self._inside = {tool.name: tool for tool in inside}
         self._running = tools[RUN_CODE].schema
-        self._sandbox = sandbox
+        self._python = python
         self._tools = tuple(map(_in_its_stead, inside))
         self._described: dict[tuple[ToolSchema | HostedTool, ...], tuple[ToolSchema | HostedTool, ...]] = {}
 
@@ -188,18 +183,18 @@ class Functions:
             heads.append(
                 signature(one.name, schema.description, one.parameters, schema.parameters, returned, known)
             )
-        about = f"{_DESCRIPTION} {_MONTY}" if self._sandbox == "monty" else _DESCRIPTION
+        about = f"{_DESCRIPTION} {self._python}" if self._python else _DESCRIPTION
         return "\n\n".join([about, *known.written.values(), *heads])
 
 
 def functions_of(
-    tools: Mapping[str, Tool[..., Any]], sandbox: str, known: dict[tuple[Tool[..., Any], ...], Functions]
+    tools: Mapping[str, Tool[..., Any]], python: str, known: dict[tuple[Tool[..., Any], ...], Functions]
 ) -> Functions:
     """Give the functions of tools; made once for each selection of them, the last 64.
 
     Args:
         tools: the tools by name, as a run has them.
-        sandbox: see `Functions`.
+        python: see `Functions`.
         known: those that were made before.
     """
     key = tuple(tools.values())
@@ -207,7 +202,7 @@ def functions_of(
     if made is None:
         if len(known) >= _MOST_DESCRIBED:
             known.clear()
-        made = known[key] = Functions(tools, sandbox)
+        made = known[key] = Functions(tools, python)
     return made
 
 

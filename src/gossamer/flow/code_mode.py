@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -22,6 +21,7 @@ from gossamer.messages import Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, CallTool, Middleware
 from gossamer.models.base import ModelRequest, ModelResponse
 from gossamer.sandbox import Sandbox
+from gossamer.sandbox.in_words import about_python
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool, tool
 
@@ -60,7 +60,9 @@ def code_mode(
             f"code_mode takes an Agent, not {type(agent).__name__}; a team's leader may be in code mode"
         )
     if sandbox is None:
-        sandbox = _shared_sandbox()
+        from gossamer.sandbox.shared import shared_monty
+
+        sandbox = shared_monty()
     elif not callable(getattr(sandbox, "session", None)):
         raise ArgumentError(
             f"sandbox must be a Sandbox, such as MontySandbox(), not {type(sandbox).__name__}"
@@ -81,7 +83,7 @@ class _CodeMode(Middleware):
 
     def __init__(self, sandbox: Sandbox, max_steps: int) -> None:
         self._sandbox = sandbox
-        self._name: str = getattr(sandbox, "name", "")
+        self._python = about_python(sandbox)
         self._max_steps = max_steps
         self._known: dict[tuple[Tool[..., Any], ...], Functions] = {}
         self._stopped: WeakKeyDictionary[RunContext[Any], LimitError] = WeakKeyDictionary()
@@ -97,7 +99,7 @@ class _CodeMode(Middleware):
         tools = context.kit.by_name
         if RUN_CODE not in tools:  # the run has others in their place
             return await next(request)
-        seen = functions_of(tools, self._name, self._known).described(request.tools)
+        seen = functions_of(tools, self._python, self._known).described(request.tools)
         choice = request.tool_choice
         if choice in tools and all(one.name != choice for one in seen):
             choice = RUN_CODE
@@ -130,7 +132,7 @@ class _CodeMode(Middleware):
         current = current_call.get()
         assert current is not None, "code runs inside a call"
         turn: ToolTurn = current[2]
-        functions = functions_of(turn.tools, self._name, self._known)
+        functions = functions_of(turn.tools, self._python, self._known)
         around = [one for one in turn.interceptions if getattr(one, "__self__", None) is not self]
         run = CodeRun(self._sandbox, code, functions, self._max_steps, around)
         inner = Agent(
@@ -199,14 +201,6 @@ def _with_tool(tools: Any, running: Tool[..., Any]) -> Any:
         return (*own, running)
 
     return both
-
-
-@functools.cache
-def _shared_sandbox() -> Sandbox:
-    """Give the sandbox of all agents that were given none: what it holds is bounded once for the process."""
-    from gossamer.sandbox import MontySandbox
-
-    return MontySandbox()
 
 
 @tool(name=RUN_CODE, timeout=None)

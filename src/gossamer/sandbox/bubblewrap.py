@@ -31,6 +31,8 @@ class BubblewrapSandbox:
         packages: names of installed packages that code may import, with what they depend on; nothing else of this
             environment is there. They are loaded once, ahead. One that is not installed is told of at the first use, by
             an `ArgumentError`.
+        network: hosts that code may reach, through a proxy in this process: `api.example.com`, `*.example.org`,
+            `example.net:8443`; none where empty. See `docs/sandbox.md`.
         limits: what a session may use.
         size: how many sessions there may be at once.
         warm: how many workers wait for sessions.
@@ -47,6 +49,7 @@ class BubblewrapSandbox:
         self,
         packages: Sequence[str] = (),
         *,
+        network: Sequence[str] = (),
         limits: SandboxLimits | None = None,
         size: int = 4,
         warm: int = 2,
@@ -60,6 +63,7 @@ class BubblewrapSandbox:
             raise ArgumentError(f"wait_timeout must be above 0 seconds, not {wait_timeout!r}")
         self._limits = limits or SandboxLimits()
         self._packages = tuple(packages)
+        self._network = _checked(network)
         self._sizes = (size, warm, max_waiting, wait_timeout)
         self._pools: PerLoop[WorkerPool] = PerLoop(self._pool)
 
@@ -72,6 +76,11 @@ class BubblewrapSandbox:
     def packages(self) -> tuple[str, ...]:
         """What code may import beside the standard library, as it was named; what these depend on comes with them."""
         return self._packages
+
+    @property
+    def network(self) -> tuple[str, ...]:
+        """The hosts that code may reach."""
+        return self._network
 
     async def run(
         self,
@@ -140,14 +149,28 @@ class BubblewrapSandbox:
     def _pool(self) -> WorkerPool:
         size, warm, max_waiting, wait_timeout = self._sizes
         places = Places(self.name, size, max_waiting, wait_timeout)
-        return WorkerPool(self._plan, self._limits, places, size, warm)
+        return WorkerPool(self._plan, self._limits, self._network, places, size, warm)
 
     def _plan(self) -> BoxPlan:
         packages = self._packages
         return BoxPlan(
             self._limits,
-            filter_program(network=False),
+            filter_program(network=bool(self._network)),
             files_of(packages) if packages else {},
             modules_of(packages) if packages else (),
-            network=False,
+            network=bool(self._network),
         )
+
+
+def _checked(network: Sequence[str]) -> tuple[str, ...]:
+    """Check the hosts of an allow-list.
+
+    Raises:
+        ArgumentError: one cannot be allowed.
+    """
+    if not network:
+        return ()
+    from gossamer.sandbox.allow_list import AllowList
+
+    AllowList(network)
+    return tuple(network)

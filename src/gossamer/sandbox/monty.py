@@ -28,7 +28,7 @@ class MontySandbox:
 
     Args:
         limits: what a session may use. Processor time is the time in which the code computes, on a clock on the wall.
-        processes: how many sessions there may be at once in an event loop, each in a process of its own.
+        size: how many sessions there may be at once in an event loop, each in a process of its own.
         warm: how many processes wait for sessions from the first one on.
         max_waiting: how many sessions may wait for a place.
         wait_timeout: how long, in seconds.
@@ -43,13 +43,13 @@ class MontySandbox:
         self,
         *,
         limits: SandboxLimits | None = None,
-        processes: int = 4,
+        size: int = 4,
         warm: int = 1,
         max_waiting: int = 1000,
         wait_timeout: float = 30.0,
     ) -> None:
         for name, value, least in (
-            ("processes", processes, 1),
+            ("size", size, 1),
             ("warm", warm, 0),
             ("max_waiting", max_waiting, 0),
         ):
@@ -58,7 +58,7 @@ class MontySandbox:
         if not isinstance(wait_timeout, int | float) or not 0 < wait_timeout < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ArgumentError(f"wait_timeout must be above 0 seconds, not {wait_timeout!r}")
         self._limits = limits or SandboxLimits()
-        self._sizes = (processes, warm, max_waiting, wait_timeout)
+        self._sizes = (size, warm, max_waiting, wait_timeout)
         self._pools: PerLoop[MontyPool] = PerLoop(self._pool)
 
     @property

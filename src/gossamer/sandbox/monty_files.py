@@ -35,7 +35,7 @@ class MontyFiles:
         limits: what it may hold.
 
     Attributes:
-        reached: the limits that writing has come to, by the words that the code was told; empty it for each run.
+        reached: the limits that a run has come to, by the words that its code was told; emptied for each.
     """
 
     __slots__ = ("_bytes", "_count", "_limits", "_root", "reached")

@@ -43,8 +43,8 @@ _MOST_ARGUMENTS = 1024 * 1024  # bytes of all calls that wait to be answered
 _MOST_WORDS = 20_000  # characters of an error's words, and of its traceback
 
 # What the library says where a limit of its own ended the code; nothing in there can catch it.
-_OUT_OF_MEMORY = ("memory limit exceeded", "the worker exceeded its memory limit")
-_OUT_OF_TIME = "feed time limit exceeded"
+_OUT_OF_MEMORY = ("MemoryError: memory limit exceeded", "MemoryError: the worker exceeded its memory limit")
+_OUT_OF_TIME = "TimeoutError: feed time limit exceeded"
 
 
 class MontyRun:
@@ -110,7 +110,7 @@ class MontyRun:
         self._waiting_bytes = 0
         self._count = 0
         self._sleeps: dict[int, float] = {}
-        self._reached: SandboxLimitError | None = None
+        self._reached = files.reached
         self.over = False
 
     @property
@@ -251,8 +251,9 @@ class MontyRun:
             return await self._step(_raising(at, NameError(f"name {name[:100]!r} is not defined")))
         self._count += 1
         if self._count > self._limits.host_calls:
-            self._reached = self._reached or limit_error("host_calls", self._limits)
-            return await self._step(_raising(at, RuntimeError(str(self._reached))))
+            reached = limit_error("host_calls", self._limits)
+            self._reached[str(reached)] = reached
+            return await self._step(_raising(at, RuntimeError(str(reached))))
         try:
             room = _MOST_ARGUMENTS - self._waiting_bytes
             (args, kwargs), left = plain([list(at.args), at.kwargs], room)
@@ -275,12 +276,13 @@ class MontyRun:
             if not self._calls:
                 self._waiting_bytes = 0
             settled.update(zip(asked, map(_told, answers), strict=True))
-        due = {one: self._sleeps[one] for one in pending if one in self._sleeps}
-        if not settled and due:
-            await self._wait(self._sleeping(min(due.values()) - self._loop.time()))
-        now = self._loop.time() + 1e-4
-        for one, time in due.items():
-            if time <= now:
+        sleeps = {one: self._sleeps[one] for one in pending if one in self._sleeps}
+        until = self._loop.time()
+        if not settled and sleeps:  # the one that ends first, and others with it: they wake up in their order
+            until = min(sleeps.values())
+            await self._wait(self._sleeping(until - self._loop.time()))
+        for one, time in sleeps.items():
+            if time <= until:
                 del self._sleeps[one]
                 settled[one] = {"return_value": None}
         if not settled:
@@ -353,26 +355,20 @@ class MontyRun:
 
     def _why(self, error: MontySyntaxError | MontyRuntimeError) -> SandboxError:
         """Say in our errors what ended the code."""
-        words = str(error)
-        inner = error.exception()
-        if isinstance(inner, MemoryError) and words.startswith(_OUT_OF_MEMORY, len("MemoryError: ")):
+        whole = error.display("type-msg")  # once: it may be as long as memory goes
+        if whole.startswith(_OUT_OF_MEMORY):
             self.over = self._raw.worker_pid is None
             return limit_error("memory_bytes", self._limits)
-        if isinstance(inner, TimeoutError) and words.startswith(_OUT_OF_TIME, len("TimeoutError: ")):
+        if whole.startswith(_OUT_OF_TIME):
             self.over = True
             return self._out_of_time()
-        said = str(inner)
-        reached = self._files.reached.get(said)
-        if self._reached is not None and said == str(self._reached):
-            reached = self._reached
+        kind, _, words = whole.partition(": ")
+        reached = self._reached.get(words)
         if reached is not None:
             return reached
         self.over = self._raw.worker_pid is None
-        whole = error.display("type-msg")
         return CodeError(
-            _cut(whole),
-            kind=_kind(whole) or type(inner).__name__,
-            traceback=_cut(error.display("traceback")),
+            _cut(whole), kind=_kind(kind) or "Exception", traceback=_cut(error.display("traceback"))
         )
 
     def _out_of_time(self) -> SandboxLimitError:
@@ -428,8 +424,8 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 def _kind(words: str) -> str:
-    """Give the name of a class out of `json.JSONDecodeError: what was wrong`; empty where there is none."""
-    name = words[:200].partition(":")[0].rpartition(".")[2].strip()
+    """Give the name of a class out of `json.JSONDecodeError`; empty where there is none."""
+    name = words[:200].rpartition(".")[2].strip()
     return name if name.isidentifier() else ""
 
 

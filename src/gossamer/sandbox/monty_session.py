@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Self
 
-from gossamer.errors import ArgumentError, SandboxClosedError, SandboxError
+from gossamer.errors import ArgumentError, SandboxClosedError, SandboxCrashedError, SandboxError
 from gossamer.sandbox.base import Execution, Functions, SandboxFile, SandboxLimits
 from gossamer.sandbox.files import check_name, check_patterns, check_uploads, matching
 from gossamer.sandbox.host_functions import HostFunctions, as_host_functions
@@ -126,6 +126,7 @@ class MontySession:
 
         Raises:
             SandboxClosedError: the session is closed.
+            SandboxCrashedError: the process has died; the session is closed.
             SandboxError: it cannot be kept; the message says why.
         """
         async with self._lock:
@@ -137,6 +138,12 @@ class MontySession:
                 await asyncio.wait((dumping,))  # a turn that is given up costs the process
                 raise
             except Exception as error:
+                if worker.raw.worker_pid is None:
+                    self._closed = True
+                    await worker.end()
+                    raise SandboxCrashedError(
+                        f"the process of the session has died ({error}); the session is closed, begin another one"
+                    ) from error
                 raise SandboxError(f"the session cannot be kept: {error}") from error
             files, folders = self._files.kept()
             if len(state) + sum(map(len, files.values())) < _MANY:
@@ -174,9 +181,13 @@ class MontySession:
                 task = asyncio.current_task()
                 if not self._closed or (task is not None and task.cancelling()):
                     raise
-                raise SandboxClosedError("the session was closed while it waited for its place") from None
             finally:
                 self._beginning = None
+            if self._closed:  # meanwhile
+                if self._worker is not None:
+                    await self._worker.end()
+                raise SandboxClosedError("the session was closed while it waited for its place")
+            assert self._worker is not None
         return self._worker
 
     async def _begin(self) -> MontyWorker:

@@ -21,6 +21,8 @@ MOST_SHOWN = 100_000
 _CONTAINER = 64
 _ENTRY = 8
 
+_BIG = 1 << 64
+
 _SCALARS = frozenset((type(None), bool, float))
 _BRACKETS: dict[type, tuple[str, str]] = {
     list: ("[", "]"),
@@ -87,7 +89,13 @@ def _plain_list(value: Any, room: int, level: int) -> tuple[list[Any], int]:
     room -= _CONTAINER + _ENTRY * len(value)
     if room < 0:
         raise TooLargeError
-    if _SCALARS.issuperset(map(type, value)):  # long lists of numbers are looked at in C
+    kinds = set(map(type, value))  # long lists of numbers or texts are looked at in C
+    if kinds <= _SCALARS or (kinds == {int} and min(value) > -_BIG and max(value) < _BIG):
+        return list(value), room
+    if kinds == {str}:
+        room -= sum(map(len, value))
+        if room < 0:
+            raise TooLargeError
         return list(value), room
     made: list[Any] = []
     for one in value:

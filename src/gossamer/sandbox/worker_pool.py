@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from gossamer.errors import SandboxClosedError, SandboxCrashedError, SandboxUnavailableError
@@ -30,6 +30,7 @@ class WorkerPool:
     Args:
         plan: makes what the box holds; may block.
         limits: what a session may use.
+        network: the hosts that can be reached; none where empty.
         places: who may be in.
         size: how many workers there may be.
         warm: how many of them wait for sessions.
@@ -39,6 +40,7 @@ class WorkerPool:
         self,
         plan: Callable[[], BoxPlan],
         limits: SandboxLimits,
+        network: Sequence[str],
         places: Places,
         size: int,
         warm: int,
@@ -46,6 +48,8 @@ class WorkerPool:
         self._plan = plan
         self._limits = limits
         self._cgroups: Cgroups | None = None
+        self._network = tuple(network)
+        self._proxies: set[asyncio.Task[None]] = set()
         self._places = places
         self._size = size
         self._warm = warm
@@ -123,6 +127,8 @@ class WorkerPool:
             await box.close()
         for worker in workers:
             await asyncio.shield(worker.dead)
+        if self._proxies:
+            await asyncio.wait(self._proxies)
 
     def drop_in_child(self) -> None:
         """After a fork, in the child: let go of what belongs to the parent."""
@@ -179,9 +185,28 @@ class WorkerPool:
                     await asyncio.shield(worker.dead)
                     raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
                 self._alive.add(worker)
+                if worker.listening is not None:
+                    self._lead_out(worker)
                 worker.dead.add_done_callback(partial(self._forget, worker))
                 return worker
         raise AssertionError
+
+    def _lead_out(self, worker: Worker) -> None:
+        """Serve the way out of a worker until it has ended."""
+        from gossamer.sandbox.proxy import AllowListProxy
+
+        proxy = AllowListProxy(self._network)
+        listening, worker.listening = worker.listening, None  # it is the proxy's from here on
+        assert listening is not None, "a worker of a box with a network listens"
+        proxy.serve(listening)
+
+        async def close() -> None:
+            await asyncio.shield(worker.dead)
+            await proxy.aclose()
+
+        task = asyncio.get_running_loop().create_task(close(), name="gossamer-sandbox-proxy")
+        self._proxies.add(task)
+        task.add_done_callback(self._proxies.discard)
 
     def _forget(self, worker: Worker, _: object) -> None:
         self._alive.discard(worker)

@@ -19,7 +19,6 @@ from gossamer.tools.opened import OpenedToolkits, open_in
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = [
-    "SHARED_PLACES",
     "CommandSandbox",
     "CommandSession",
     "Place",
@@ -31,9 +30,6 @@ __all__ = [
     "sandbox_session",
     "with_words",
 ]
-
-# Places of a sandbox that toolkits share where nobody gives them one: as many conversations have run something at once.
-SHARED_PLACES = 16
 
 _MAX_TOLD = 20  # names of files that a model is told of
 

@@ -95,6 +95,14 @@ class Resolver:
         """Drop what is known of `host`: its addresses did not answer."""
         self._known.pop(host, None)
 
+    async def aclose(self) -> None:
+        """Give up what is being looked up, and wait until nothing of it is left; who waits for it is cancelled."""
+        running = tuple(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
     async def _look_up(self, host: str) -> list[str]:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)

@@ -8,6 +8,8 @@ after each write to the store, each effect of a tool and each call of a model.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -184,19 +186,39 @@ def die_at_each_point(run: Callable[[str, Path, int], None], most: int) -> None:
     The program's arguments are the store's URL and a folder; it prints how many points there are.
     """
     url, folder = sys.argv[1], Path(sys.argv[2])
+    load_what_it_takes(run, url, folder, most)
     for point in range(most):
-        child = os.fork()
-        if child == 0:
-            try:
-                run(url, folder, point)
-            except BaseException as error:
-                (folder / "failed").write_text(f"point {point}: {error!r}")
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
+        status = run_in_a_child(run, url, folder, point)
         if not os.WIFSIGNALED(status):
             sys.stdout.write(str(point) if os.WEXITSTATUS(status) == 0 else "failed")
             return
+
+
+def load_what_it_takes(run: Callable[[str, Path, int], None], url: str, folder: Path, most: int) -> None:
+    """Import what the scenario imports late, so that not each of its many children does so again."""
+
+    def run_and_tell(url: str, folder: Path, point: int) -> None:
+        run(url, folder, point)
+        (folder / "modules").write_text("\n".join(sys.modules))
+
+    status = run_in_a_child(run_and_tell, url, folder, most)
+    if os.waitstatus_to_exitcode(status) == 0:
+        for name in (folder / "modules").read_text().splitlines():
+            with contextlib.suppress(ImportError):  # some put others under names of their own
+                importlib.import_module(name)
+
+
+def run_in_a_child(run: Callable[[str, Path, int], None], url: str, folder: Path, point: int) -> int:
+    """Run a scenario in a forked process, and give the status that it ended with."""
+    child = os.fork()
+    if child == 0:
+        try:
+            run(url, folder, point)
+        except BaseException as error:
+            (folder / "failed").write_text(f"point {point}: {error!r}")
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
 
 
 def count_points(module: str, url: str, folder: Path) -> int:

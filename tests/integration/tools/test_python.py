@@ -11,9 +11,9 @@ from gossamer import Agent, Image, Session, ToolCall, Toolkit
 from gossamer.errors import SandboxUnavailableError
 from gossamer.models import ScriptedModel
 from gossamer.sandbox import BubblewrapSandbox, MontySandbox, Sandbox, SandboxLimits
+from gossamer.sandbox.in_words import MONTY_MODULES
 from gossamer.tools import sandbox_session
 from gossamer.tools.builtin import python
-from gossamer.tools.builtin.python import MONTY_MODULES
 
 LIMITS = SandboxLimits(timeout=2.0, cpu_seconds=1.0, memory_bytes=96 << 20)
 CSV = "month,total\njan,10\nfeb,32.5\nmar,7\n"
@@ -29,9 +29,7 @@ def kind(request) -> str:
 @pytest.fixture
 async def sandbox(kind) -> Sandbox:
     made = (
-        MontySandbox(limits=LIMITS, processes=3)
-        if kind == "monty"
-        else BubblewrapSandbox(limits=LIMITS, size=3)
+        MontySandbox(limits=LIMITS, size=3) if kind == "monty" else BubblewrapSandbox(limits=LIMITS, size=3)
     )
     async with made as one:
         yield one
@@ -141,7 +139,7 @@ async def test_code_that_no_python_is_is_told(sandbox):
 
 
 async def test_monty_has_what_the_model_is_told_and_not_what_it_is_told_it_has_not():
-    async with MontySandbox(processes=1) as sandbox:
+    async with MontySandbox(size=1) as sandbox:
         toolkit = python(sandbox)
         model = ScriptedModel(["done"])
         await Agent(model, tools=[toolkit]).run("go")

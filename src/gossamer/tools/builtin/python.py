@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from gossamer.context import RunContext
 from gossamer.errors import CodeError, SandboxError
 from gossamer.messages import Image, Text, ToolResult
 from gossamer.sandbox import Sandbox, SandboxSession
+from gossamer.sandbox.in_words import about_network, about_python
 from gossamer.tools.commands import MAX_FAILURE, check_bounds
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.output_text import in_sections, named_files
-from gossamer.tools.sandbox_place import SHARED_PLACES, Place, Ran, about_files, bound, place_in, with_words
+from gossamer.tools.sandbox_place import Place, Ran, about_files, bound, place_in, with_words
 from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["MAX_IMAGES", "python"]
@@ -23,42 +23,9 @@ MAX_IMAGES = 8
 
 _WHAT = (
     "Run Python code in a sandbox and see what it prints and the value of its last expression. Variables and files last "
-    "from call to call in this conversation. There is no network, and nothing of the user's machine."
-)
-_MONTY = (
-    "It is a small Python: there are no third-party packages, and of the standard library only {modules}. It has neither "
-    "inheritance of classes, properties and class methods, nor generators (yield, next), del, or exceptions of your own. "
-    "Methods of built-in types are called and not passed on: key=lambda name: totals[name], not key=totals.get. Use "
-    "functions, lists, dicts and comprehensions."
+    "from call to call in this conversation."
 )
 _FRESH = "[a new session: variables and files of earlier calls are gone]"
-
-# What Monty has of the standard library; a test holds it against the one that is installed.
-MONTY_MODULES = (
-    "asyncio",
-    "base64",
-    "bisect",
-    "collections",
-    "copy",
-    "csv",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "functools",
-    "hashlib",
-    "itertools",
-    "json",
-    "math",
-    "os",
-    "pathlib",
-    "random",
-    "re",
-    "sys",
-    "time",
-    "tomllib",
-    "typing",
-    "unicodedata",
-)
 
 
 def python(
@@ -126,25 +93,15 @@ async def run_python(code: str) -> None:
     """
 
 
-@cache
-def _shared() -> Sandbox:
-    from gossamer.sandbox import MontySandbox
-
-    return MontySandbox(processes=SHARED_PLACES)
-
-
 def _described(sandbox: Sandbox, files: Mapping[str, bytes | str] | None) -> str:
-    return " ".join(filter(None, (_WHAT, _which_python(sandbox), about_files(files))))
+    words = (_WHAT, about_network(sandbox), about_python(sandbox), about_files(files))
+    return " ".join(filter(None, words))
 
 
-def _which_python(sandbox: Sandbox) -> str:
-    if sandbox.name == "monty":
-        return _MONTY.format(modules=", ".join(MONTY_MODULES))
-    if sandbox.name != "bubblewrap":
-        return ""
-    packages: Sequence[str] = getattr(sandbox, "packages", ())
-    others = f" and the packages {', '.join(packages)}" if packages else ", and no other package"
-    return f"It is CPython with its standard library{others}."
+def _shared() -> Sandbox:
+    from gossamer.sandbox.shared import shared_monty
+
+    return shared_monty()
 
 
 def _shown(ran: Ran, note: str, most: int) -> str | tuple[Text | Image, ...]:

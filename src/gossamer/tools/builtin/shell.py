@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from gossamer.context import RunContext
 from gossamer.errors import SandboxError
+from gossamer.sandbox.in_words import about_network
 from gossamer.tools.commands import (
     MAX_FAILURE,
     about_programs,
@@ -21,7 +21,6 @@ from gossamer.tools.commands import (
 from gossamer.tools.function import Tool, tool
 from gossamer.tools.output_text import named_files
 from gossamer.tools.sandbox_place import (
-    SHARED_PLACES,
     CommandSandbox,
     CommandSession,
     Place,
@@ -74,8 +73,8 @@ def shell(
     where = _shared() if sandbox is None else sandbox
     must_run_commands(where)
     words = (
-        "Run a program in a sandbox; files last from call to call in this conversation. There is no network, and "
-        f"nothing of the user's files. {about_programs(allowed)} {about_files(files)}"
+        f"Run a program in a sandbox; files last from call to call in this conversation. {about_network(where)} "
+        f"{about_programs(allowed)} {about_files(files)}"
     ).rstrip()
     pattern = tool(timeout=None, description=words, max_result_chars=2 * max_output + MAX_FAILURE)(
         run_command
@@ -103,8 +102,7 @@ def shell(
     )
 
 
-@cache
 def _shared() -> CommandSandbox:
-    from gossamer.sandbox import BubblewrapSandbox
+    from gossamer.sandbox.shared import shared_bubblewrap
 
-    return BubblewrapSandbox(size=SHARED_PLACES)
+    return shared_bubblewrap()
