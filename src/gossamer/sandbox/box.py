@@ -341,6 +341,7 @@ def _system(*, network: bool) -> list[str]:
             arguments += ("--symlink", str(place.readlink()), str(place))
         elif place.is_dir():
             arguments += ("--ro-bind", str(place), str(place))
+    arguments += _folders(Path("/etc"))
     etc = ["ld.so.cache", "alternatives", "localtime"]
     if network:
         etc += ("ssl/certs", "ca-certificates", "ssl/openssl.cnf", "pki")

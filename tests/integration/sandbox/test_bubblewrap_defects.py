@@ -67,6 +67,12 @@ async def sandbox():
         yield sandbox
 
 
+@pytest.fixture
+async def session(sandbox):
+    async with sandbox.session() as session:
+        yield session
+
+
 # --- what it tells ----------------------------------------------------------------------------------------------------
 
 
@@ -525,3 +531,31 @@ async def test_no_control_group_is_left_behind(monkeypatch):
     async with asyncio.timeout(5):
         while len(removed) < len(made):
             await asyncio.sleep(0.01)
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+async def test_devices_of_the_host_are_used_and_not_changed(session):
+    code = """
+import os
+changed = []
+for name in os.listdir("/dev"):
+    if not os.path.islink(f"/dev/{name}") and name != "shm":
+        for change in (os.utime, lambda path: os.chmod(path, 0o666), lambda path: os.setxattr(path, "user.x", b"x")):
+            try:
+                change(f"/dev/{name}")
+                changed.append(name)
+            except OSError:
+                pass
+with open("/dev/null", "w") as null:
+    null.write("x")
+changed
+"""
+    assert (await session.run(code)).value == []
+
+
+async def test_the_few_files_in_etc_can_be_read_whoever_has_started_it(session):
+    """Run by root, the folder was root's alone: no name of a user, no time zone, and libraries by their folders only."""
+    assert (await session.run("import getpass, pwd\npwd.getpwuid(1000).pw_name")).value == "sandbox"
+    assert (await session.run("import os\nos.path.exists('/etc/passwd')")).value is True

@@ -10,6 +10,7 @@ import fcntl
 import os
 import resource
 import socket
+import stat
 import struct
 from typing import Any
 
@@ -100,6 +101,12 @@ def furnish(disk_bytes: int, files: int) -> None:
         os.mkdir(f"{_DISK}/{name}", 0o700)  # noqa: PTH102 - as above
         if place:
             _mount(f"{_DISK}/{name}", place, None, _MS_BIND, None)
+    # Says nothing of what is written to a device, but of its own times and attributes, which are the host's.
+    for name in os.listdir("/dev"):  # noqa: PTH208 - as above
+        device = f"/dev/{name}"
+        if stat.S_ISCHR(os.lstat(device).st_mode):  # noqa: PTH116 - as above
+            kept = os.statvfs(device).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+            _mount("none", device, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, None)
     # Shows what belongs to the parent and the other workers, and lets writes to settings be tried.
     _mount("tmpfs", "/proc", "tmpfs", flags | _MS_NOEXEC | _MS_RDONLY, "size=4k,nr_inodes=1,mode=555")
     os.chdir(FILES)
