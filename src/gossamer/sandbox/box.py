@@ -303,7 +303,11 @@ def _arguments(plan: BoxPlan, passwd: int) -> list[str]:
     if plan.network:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             arguments += ("--setenv", name, f"http://127.0.0.1:{PROXY_PORT}")
-    arguments += ("--proc", "/proc", "--tmpfs", "/dev")
+    arguments += ("--proc", "/proc")
+    if plan.network:
+        # Run by root, bubblewrap makes settings read-only; a worker changes those of its own network before it hides all.
+        arguments += ("--bind", "/proc/sys/net", "/proc/sys/net")
+    arguments += ("--tmpfs", "/dev")
     for name in _DEVICES:
         arguments += ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
     for target, link in (

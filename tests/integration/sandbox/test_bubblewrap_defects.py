@@ -276,6 +276,37 @@ with socket.socket(socket.AF_UNIX) as server:
         await ungrouped.run(code)
 
 
+async def test_what_the_kernel_holds_for_connections_is_little_and_counts():
+    """Three megabytes each, out of what all connections of the machine share."""
+    code = """
+import socket, time
+def pair():
+    client = socket.socket()
+    client.connect(server.getsockname())
+    return client, server.accept()[0]
+def fill(one):
+    one.setblocking(False)
+    sent, refused = 0, 0
+    while refused < 50:
+        try:
+            sent += one.send(bytes(65536))
+        except BlockingIOError:
+            refused += 1
+            time.sleep(0.001)
+    return sent
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen(200)
+held = pair()
+fill(held[0])
+"""
+    async with BubblewrapSandbox(network=["example.com"], limits=SMALL, size=1, warm=0) as sandbox:
+        async with sandbox.session() as session:
+            assert (await session.run(code)).value < 1_000_000
+        with pytest.raises(SandboxMemoryError):
+            await sandbox.run(code + "more = [pair() for _ in range(100)]\ntime.sleep(9)")
+
+
 async def test_processor_time_of_processes_that_nobody_waits_for_counts(monkeypatch):
     monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", lambda: "not in this test")
     code = """

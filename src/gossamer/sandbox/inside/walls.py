@@ -17,10 +17,12 @@ from typing import Any
 __all__ = [
     "FILES",
     "PROXY_PORT",
+    "TCP_BYTES",
     "become_unprivileged",
     "close_others",
     "drop_everything",
     "furnish",
+    "keep_connections_small",
     "limit",
     "listen",
     "load_filter",
@@ -33,6 +35,9 @@ FILES = "/session/files"
 _DISK = "/session"
 
 PROXY_PORT = 3128
+
+# What a TCP connection may hold at most in each direction.
+TCP_BYTES = 256 * 1024
 
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -85,6 +90,13 @@ def offer_to_be_killed() -> None:
     """Let the kernel end this, and all that is started from here, before anything else once memory is short."""
     with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - as above
         file.write("1000")
+
+
+def keep_connections_small() -> None:
+    """Let what the kernel keeps for a TCP connection be little: it counts to no process."""
+    for name in ("tcp_rmem", "tcp_wmem"):
+        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:  # noqa: PTH123 - as above
+            file.write(f"4096 {TCP_BYTES // 4} {TCP_BYTES}")
 
 
 def furnish(disk_bytes: int, files: int) -> None:
