@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -164,9 +165,11 @@ class Box:
 
 
 def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
+    # As long as nobody has waited for it, its number is its group's. The group, as its child would wait for it for ever
+    # where it ends between making that child and letting it begin.
     if os.getpid() == owner and process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _has_ended(
@@ -234,7 +237,7 @@ async def _started(
     try:
         box = Box(process, control)
     except OSError:
-        process.kill()
+        _kill(process, os.getpid())
         process.wait()  # a moment
         raise
     if cancelled is not None:
@@ -251,6 +254,7 @@ def _start(command: Sequence[str], files: tuple[int, int], complaints: int) -> s
         stderr=complaints,
         pass_fds=files,
         env={},
+        process_group=0,  # whoever presses Ctrl-C means us
     )
 
 
@@ -299,7 +303,11 @@ def _arguments(plan: BoxPlan, passwd: int) -> list[str]:
     if plan.network:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             arguments += ("--setenv", name, f"http://127.0.0.1:{PROXY_PORT}")
-    arguments += ("--proc", "/proc", "--tmpfs", "/dev")
+    arguments += ("--proc", "/proc")
+    if plan.network:
+        # Run by root, bubblewrap makes settings read-only; a worker changes those of its own network before it hides all.
+        arguments += ("--bind", "/proc/sys/net", "/proc/sys/net")
+    arguments += ("--tmpfs", "/dev")
     for name in _DEVICES:
         arguments += ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
     for target, link in (
@@ -337,6 +345,7 @@ def _system(*, network: bool) -> list[str]:
             arguments += ("--symlink", str(place.readlink()), str(place))
         elif place.is_dir():
             arguments += ("--ro-bind", str(place), str(place))
+    arguments += _folders(Path("/etc"))
     etc = ["ld.so.cache", "alternatives", "localtime"]
     if network:
         etc += ("ssl/certs", "ca-certificates", "ssl/openssl.cnf", "pki")

@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from gossamer.sandbox.inside.walls import TCP_BYTES
+
 __all__ = [
     "cpu_times",
     "descendants",
@@ -118,7 +120,7 @@ def _most_in_a_socket() -> int:
         default = int(Path("/proc/sys/net/core/wmem_default").read_text())
     except (OSError, ValueError):
         default = 212_992  # what Linux has where nobody has set it
-    return default * 4 // 3  # the last piece may begin below it, and end above
+    return max(default * 4 // 3, TCP_BYTES * 2)  # the last piece may begin below it, and end above
 
 
 def kill_all(pids: Collection[int], root: int, handle: int) -> dict[int, int]:

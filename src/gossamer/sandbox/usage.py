@@ -86,7 +86,9 @@ class Usage:
         most = self._limits.memory_bytes
         if used > self._limits.cpu_seconds:
             self._too_much("cpu_seconds")
-        elif self.out_of_memory or (self._group is None and socket_bytes(self._pid) > most):
+        elif (
+            self.out_of_memory or socket_bytes(self._pid) > most
+        ):  # groups of version 1 do not count all of these
             self._too_much("memory_bytes")
         elif self._weighing is None and self._loop.time() >= self._weighed_until:
             pids = descendants(self._pid)

@@ -67,6 +67,12 @@ async def sandbox():
         yield sandbox
 
 
+@pytest.fixture
+async def session(sandbox):
+    async with sandbox.session() as session:
+        yield session
+
+
 # --- what it tells ----------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +276,37 @@ with socket.socket(socket.AF_UNIX) as server:
         await ungrouped.run(code)
 
 
+async def test_what_the_kernel_holds_for_connections_is_little_and_counts():
+    """Three megabytes each, out of what all connections of the machine share."""
+    code = """
+import socket, time
+def pair():
+    client = socket.socket()
+    client.connect(server.getsockname())
+    return client, server.accept()[0]
+def fill(one):
+    one.setblocking(False)
+    sent, refused = 0, 0
+    while refused < 50:
+        try:
+            sent += one.send(bytes(65536))
+        except BlockingIOError:
+            refused += 1
+            time.sleep(0.001)
+    return sent
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen(200)
+held = pair()
+fill(held[0])
+"""
+    async with BubblewrapSandbox(network=["example.com"], limits=SMALL, size=1, warm=0) as sandbox:
+        async with sandbox.session() as session:
+            assert (await session.run(code)).value < 1_000_000
+        with pytest.raises(SandboxMemoryError):
+            await sandbox.run(code + "more = [pair() for _ in range(100)]\ntime.sleep(9)")
+
+
 async def test_processor_time_of_processes_that_nobody_waits_for_counts(monkeypatch):
     monkeypatch.setattr("gossamer.sandbox.worker_pool.find_cgroups", lambda: "not in this test")
     code = """
@@ -350,12 +387,24 @@ async def test_a_worker_that_its_control_group_does_not_take_is_not_used(monkeyp
 
 @pytest.fixture
 async def nothing_left():
-    before, files = set(descendants(os.getpid())), len(_open_files())
+    before = _boxes(), len(_open_files())
     yield
     async with asyncio.timeout(5):
-        while set(descendants(os.getpid())) - before or len(_open_files()) > files:
+        while _boxes() - before[0] or len(_open_files()) > before[1]:
             gc.collect()
             await asyncio.sleep(0.01)
+
+
+def _boxes():
+    """Give the processes below this one, and those of bubblewrap that nobody waits for."""
+    found = set(descendants(os.getpid()))
+    for place in Path("/proc").iterdir():
+        with suppress(OSError):
+            if place.name.isdigit() and (place / "comm").read_text() == "bwrap\n":
+                status = (place / "status").read_text()
+                if "\nPPid:\t1\n" in status and "\nState:\tZ" not in status:
+                    found.add(int(place.name))
+    return found
 
 
 def _open_files():
@@ -387,6 +436,21 @@ async def test_a_box_whose_opening_is_cancelled_while_it_is_started_is_ended(mon
         await run
     assert found == [True]
     await sandbox.aclose()
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_box_that_is_ended_while_it_begins_leaves_nothing():
+    """Bubblewrap makes a child and lets it begin a moment later; ended in between, the child waited for ever."""
+    for wait in range(12):
+        sandbox = BubblewrapSandbox(size=1, warm=0)
+        run = asyncio.create_task(sandbox.run("1"))
+        while not descendants(os.getpid()):
+            await asyncio.sleep(0)
+        await asyncio.sleep(wait / 2000)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await sandbox.aclose()
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -487,8 +551,7 @@ async def test_no_control_group_is_left_behind(monkeypatch):
         await sandbox.run("1")
         opened = sandbox._pools.here().box
         assert opened is not None
-        for pid in descendants(opened.pid)[:2]:
-            os.kill(pid, signal.SIGKILL)
+        os.kill(descendants(opened.pid)[0], signal.SIGKILL)
         assert (await sandbox.run("1 + 1")).value == 2
         run = asyncio.create_task(sandbox.run("1"))
         while len(made) < 4:
@@ -499,3 +562,31 @@ async def test_no_control_group_is_left_behind(monkeypatch):
     async with asyncio.timeout(5):
         while len(removed) < len(made):
             await asyncio.sleep(0.01)
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+async def test_devices_of_the_host_are_used_and_not_changed(session):
+    code = """
+import os
+changed = []
+for name in os.listdir("/dev"):
+    if not os.path.islink(f"/dev/{name}") and name != "shm":
+        for change in (os.utime, lambda path: os.chmod(path, 0o666), lambda path: os.setxattr(path, "user.x", b"x")):
+            try:
+                change(f"/dev/{name}")
+                changed.append(name)
+            except OSError:
+                pass
+with open("/dev/null", "w") as null:
+    null.write("x")
+changed
+"""
+    assert (await session.run(code)).value == []
+
+
+async def test_the_few_files_in_etc_can_be_read_whoever_has_started_it(session):
+    """Run by root, the folder was root's alone: no name of a user, no time zone, and libraries by their folders only."""
+    assert (await session.run("import getpass, pwd\npwd.getpwuid(1000).pw_name")).value == "sandbox"
+    assert (await session.run("import os\nos.path.exists('/etc/passwd')")).value is True

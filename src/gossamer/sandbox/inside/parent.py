@@ -66,6 +66,8 @@ def _become_worker(settings: dict[str, Any], channel: int, out: int, err: int, s
         if os.fork():
             os._exit(0)
         limits: dict[str, Any] = settings["limits"]
+        if settings["network"]:
+            walls.keep_connections_small()
         walls.furnish(limits["disk_bytes"], limits["files"])
         listening = walls.listen() if settings["network"] else None
         program = bytes.fromhex(settings["program"])

@@ -10,16 +10,19 @@ import fcntl
 import os
 import resource
 import socket
+import stat
 import struct
 from typing import Any
 
 __all__ = [
     "FILES",
     "PROXY_PORT",
+    "TCP_BYTES",
     "become_unprivileged",
     "close_others",
     "drop_everything",
     "furnish",
+    "keep_connections_small",
     "limit",
     "listen",
     "load_filter",
@@ -32,6 +35,9 @@ FILES = "/session/files"
 _DISK = "/session"
 
 PROXY_PORT = 3128
+
+# What a TCP connection may hold at most in each direction.
+TCP_BYTES = 256 * 1024
 
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 1, 2, 4, 8, 32, 4096
@@ -86,6 +92,13 @@ def offer_to_be_killed() -> None:
         file.write("1000")
 
 
+def keep_connections_small() -> None:
+    """Let what the kernel keeps for a TCP connection be little: it counts to no process."""
+    for name in ("tcp_rmem", "tcp_wmem"):
+        with open(f"/proc/sys/net/ipv4/{name}", "w") as file:  # noqa: PTH123 - as above
+            file.write(f"4096 {TCP_BYTES // 4} {TCP_BYTES}")
+
+
 def furnish(disk_bytes: int, files: int) -> None:
     """Give it a disk of its own, with folder, /tmp and /dev/shm on it, and take /proc away.
 
@@ -100,6 +113,12 @@ def furnish(disk_bytes: int, files: int) -> None:
         os.mkdir(f"{_DISK}/{name}", 0o700)  # noqa: PTH102 - as above
         if place:
             _mount(f"{_DISK}/{name}", place, None, _MS_BIND, None)
+    # Says nothing of what is written to a device, but of its own times and attributes, which are the host's.
+    for name in os.listdir("/dev"):  # noqa: PTH208 - as above
+        device = f"/dev/{name}"
+        if stat.S_ISCHR(os.lstat(device).st_mode):  # noqa: PTH116 - as above
+            kept = os.statvfs(device).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+            _mount("none", device, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, None)
     # Shows what belongs to the parent and the other workers, and lets writes to settings be tried.
     _mount("tmpfs", "/proc", "tmpfs", flags | _MS_NOEXEC | _MS_RDONLY, "size=4k,nr_inodes=1,mode=555")
     os.chdir(FILES)
