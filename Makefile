@@ -20,8 +20,12 @@ $(STAMP): pyproject.toml constraints.txt
 run: setup      ## an agent answers a question and calls a tool
 	$(BIN)/gossamer run
 
+# Tests wait about as much as they compute: one process more than two cores. Bytecode is kept, whatever the
+# environment says, for tests start hundreds of processes.
+WORKERS ?= 3
+
 test: lint      ## everything that must hold: lint, types, layers, tests
-	$(BIN)/python -m pytest
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -33,26 +33,37 @@ BLOCKING = frozenset(
 TICK = 0.02
 MOST_TICKS = 50
 
+# How long what has just been told to stop may take to do so, in seconds.
+PATIENCE = 2.0
+
 # Threads that may stay: those of synchronous tools are counted apart, the loop of run_sync is one a process.
 LASTING = ("gossamer-tool", "gossamer-loop", "watch-loops", "asyncio_", "pydevd")
 
 
 class Watch:
-    """Takes notes while a test runs."""
+    """Takes notes while a test runs.
+
+    Attributes:
+        blocked: what blocked a loop.
+        leaked_tasks: tasks that were there when their loop was closed.
+        patience: how long tasks may take to end, in seconds; 0 where a test lets them last as long as their loop.
+    """
 
     def __init__(self) -> None:
+        self.patience = PATIENCE
         self.blocked: list[str] = []
         self.leaked_tasks: list[str] = []
         self.running: dict[int, tuple[object, int]] = {}
         self.threads = set(threading.enumerate())
 
     def begin(self) -> None:
+        self.patience = PATIENCE
         self.blocked.clear()
         self.leaked_tasks.clear()
         self.threads = set(threading.enumerate())
 
     def complaints(self) -> list[str]:
-        return [*self.blocked, *self.leaked_tasks, *_patiently(self._thread_complaints)]
+        return [*self.blocked, *self.leaked_tasks, *_patiently(self._thread_complaints, PATIENCE)]
 
     def _thread_complaints(self) -> list[str]:
         new = set(threading.enumerate()) - self.threads
@@ -116,7 +127,7 @@ class Watch:
             loop.run_until_complete(asyncio.sleep(0))
             return [f"a task is left: {task!r}" for task in asyncio.all_tasks(loop) if _is_ours(task)]
 
-        self.leaked_tasks += _patiently(left)
+        self.leaked_tasks += _patiently(left, self.patience)
         _cancel_all_tasks(loop)
 
 
@@ -129,9 +140,8 @@ def _is_ours(task: asyncio.Task[object]) -> bool:
     return code is not None and code.co_filename.startswith(HOME)
 
 
-def _patiently(complaints) -> list[str]:
-    """Give what has just been told to stop a moment to do so."""
-    deadline = monotonic() + 2
+def _patiently(complaints, seconds: float) -> list[str]:
+    deadline = monotonic() + seconds
     while (found := complaints()) and monotonic() < deadline:
         sleep(0.005)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -55,10 +56,17 @@ def app(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def filled_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("filled")
+    (folder / "app.py").write_text(APP)
+    subprocess.run([COMMAND.replace("gossamer", "python"), "-c", FILL], cwd=folder, check=True)
+    return folder
+
+
 @pytest.fixture
-def filled(app):
-    subprocess.run([COMMAND.replace("gossamer", "python"), "-c", FILL], cwd=app, check=True)
-    return app
+def filled(filled_once, tmp_path):
+    return shutil.copytree(filled_once, tmp_path, dirs_exist_ok=True)
 
 
 def sessions(app, *arguments, **options):

@@ -286,10 +286,13 @@ async def test_a_provider_is_asked_no_faster(streamed):
 
     async with Server(answer) as server:
         agent = Agent(RateLimitedModel(model(server), tokens_per_minute=60_000), settings=at_most(92))
+        began = (
+            asyncio.get_running_loop().time()
+        )  # a call may arrive late, so that the next seems to come early
         for _ in range(4):
             assert (await ask(agent, "hi", streamed))[0].output == "ok"
-    assert came[1] - came[0] >= 0.14  # 50 were used beyond the whole bucket
-    assert came[3] - came[1] >= 0.19
+    assert came[1] - began >= 0.14  # 50 were used beyond the whole bucket
+    assert came[3] - began >= 0.34
 
 
 async def test_refusals_over_a_socket():

@@ -835,6 +835,7 @@ async def test_one_at_a_time_on_a_loop(store: Store) -> None:
 
 
 def test_what_a_closed_loop_left_is_done_on_the_next_one(tmp_path: Path, watch: Watch) -> None:
+    watch.patience = 0
     store = SQLiteStore(tmp_path / "chats.db")
     hangs = True
 

@@ -100,6 +100,7 @@ async def test_it_is_opened_at_the_first_use_and_stays_open_for_the_next_run():
 
 
 def test_each_loop_opens_its_own_and_it_is_closed_with_it(watch):
+    watch.patience = 0
     resource = Resource()
     agent = agent_with(Toolkit("r", open=resource.open), runs=2)
     assert answers(asyncio.run(agent.run("x"))) == ["1"]

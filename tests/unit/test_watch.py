@@ -46,7 +46,8 @@ def test_a_long_wait_for_a_lock_is_seen(watch):
 @pytest.mark.parametrize("kind", ["task", "thread"])
 def test_what_is_left_behind_is_seen(watch, kind, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr(watching, "_patiently", lambda complaints: complaints())
+    watch.patience = 0
+    monkeypatch.setattr(watching, "PATIENCE", 0)
 
     async def leave():
         if kind == "task":

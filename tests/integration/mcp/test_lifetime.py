@@ -18,7 +18,7 @@ from tests.integration.mcp.serving import PLAIN, calling, gone, is_alive, raw, r
 from gossamer import Agent, Session, ToolCall
 from gossamer.errors import MCPConnectionError, MCPError
 from gossamer.models import ScriptedModel
-from gossamer.tools.mcp import MCPServer
+from gossamer.tools.mcp import MCPServer, process
 
 
 async def test_a_killed_server_fails_the_calls_under_way_and_the_next_call_works():
@@ -73,8 +73,6 @@ async def test_closing_ends_the_process_and_what_it_started():
 
 
 async def test_a_server_that_does_not_end_is_killed(monkeypatch):
-    from gossamer.tools.mcp import process
-
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.1)
     async with MCPServer(command=raw("stubborn")) as server:
         pid = int(await server.call("echo", {"n": 1}))
@@ -114,7 +112,48 @@ async def test_a_run_cancelled_while_it_connects_leaves_nothing():
     await gone(pid)
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_run_cancelled_at_any_step_of_starting_it_leaves_nothing_open(loop, monkeypatch):
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def cancel_after(steps: int) -> None:
+        began = asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        def start(settings):
+            popen = really_start(settings)
+            here.call_soon_threadsafe(began.set)
+            return popen
+
+        monkeypatch.setattr(process, "_start", start)
+        server = MCPServer(command=raw("plain"))
+        calling = asyncio.ensure_future(server.call("echo", {"n": 1}))
+        await began.wait()
+        pid = only_child()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        del server
+        await gone(pid)
+
+    async def use() -> None:
+        await cancel_after(0)
+        before = opened()
+        for steps in range(12):
+            await cancel_after(steps)
+        gc.collect()
+        await until(lambda: opened() <= before)
+
+    really_start = process._start
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(use())
+
+
 def test_the_end_of_a_loop_ends_it(watch):
+    watch.patience = 0  # the connection is to live as long as its loop
     server = MCPServer(command=PLAIN)
 
     async def use() -> int:
@@ -125,7 +164,7 @@ def test_the_end_of_a_loop_ends_it(watch):
     other = asyncio.run(use())
     assert other != pid
     assert not is_alive(other)
-    watch.leaked_tasks.clear()  # the connection was to live as long as its loop
+    watch.leaked_tasks.clear()
 
 
 @pytest.mark.parametrize("ending", ["sys.exit(3)", "loop.stop()", "os.kill(os.getpid(), signal.SIGINT)"])

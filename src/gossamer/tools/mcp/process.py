@@ -79,6 +79,12 @@ class Process:
         listening = _listen(errors, self._name, self._said)
         self._listening = loop.create_task(listening, name=f"gossamer-mcp-stderr-{self.pid}")
 
+    def drop(self, connecting: asyncio.Future[None]) -> None:
+        """Kill it, once it has been taken over for somebody who does not want it any more."""
+        self.kill()
+        if not connecting.cancelled():
+            connecting.exception()  # whoever waited has been told
+
     async def write(self, data: bytes) -> None:
         """Write to its standard input, and wait while it does not read.
 
@@ -163,10 +169,12 @@ async def start(settings: Settings) -> Process:
             server=settings.name,
         ) from error
     process = Process(popen, settings)
+    # It is taken over as a whole: of a stream that is cut off half way, loop and file would both think it theirs.
+    connecting = asyncio.ensure_future(process.connect())
     try:
-        await process.connect()
+        await asyncio.shield(connecting)
     except BaseException:
-        process.kill()
+        connecting.add_done_callback(process.drop)
         raise
     return process
 
