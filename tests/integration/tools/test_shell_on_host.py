@@ -131,6 +131,15 @@ async def test_what_a_program_leaves_behind_ends_with_it_and_is_not_waited_for(p
     await gone(int((folder / "pid").read_text()))
 
 
+async def test_what_goes_on_writing_behind_a_program_is_not_waited_for(programs, folder):
+    line = "for one in 1 2 3 4; do yes & echo $! >> pids; done"
+    toolkit = free(["sh"], folder, max_output=200, timeout=20)
+    said = await given(toolkit, "run_command", argv=["sh", "-c", line])
+    assert said.startswith("exit code 0\nstdout:\ny\ny\n")
+    for process in (folder / "pids").read_text().split():
+        await gone(int(process))
+
+
 async def test_it_ends_when_the_run_is_cancelled(programs, folder):
     toolkit = free(["py"], folder)
     task = asyncio.create_task(
