@@ -87,7 +87,9 @@ def _read(
         while selector.get_map():
             if stopped.is_set():
                 return False
-            ended = not _runs(process)  # before the look at what is there: nothing of its own comes behind that
+            ended = not _runs(
+                process
+            )  # before the look at what is there: nothing of its own comes behind that
             ready = selector.select(0 if ended else _LOOK_EVERY)
             if ended:
                 if not ready or not left:
