@@ -356,7 +356,7 @@ async def instructions_of(agent: AgentLike, context: RunContext[Any]) -> str | N
 
 
 async def tools_of(tools: Any, context: RunContext[Any]) -> Toolset:
-    """Give the tools of a run: a sequence of tools and functions, or a function of the context that gives one.
+    """Give the tools of a run: a sequence of tools and functions, or a function of the context that gives one or a toolset.
 
     Raises:
         ArgumentError: something that is no tool, or two of one name.
@@ -365,7 +365,7 @@ async def tools_of(tools: Any, context: RunContext[Any]) -> Toolset:
         tools = tools(context)
         if inspect.isawaitable(tools):
             tools = await tools
-    return toolset(as_tools(tools))
+    return tools if isinstance(tools, Toolset) else toolset(as_tools(tools))
 
 
 def as_tools(tools: Any) -> tuple[AgentTool, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.code_sandboxes import InProcess, bubblewrap, every_sandbox, kind, sandbox
@@ -25,6 +26,7 @@ from gossamer import (
     Team,
     Text,
     ToolCall,
+    Toolkit,
     Usage,
     code_mode,
     plan_toolkit,
@@ -436,6 +438,32 @@ async def test_nothing_of_a_run_stays_behind() -> None:
     await agent.run("x")
     gc.collect()
     assert [one() for one in contexts] == [None]
+
+
+async def test_nothing_that_a_session_holds_open_is_kept_behind_it() -> None:
+    class Open:
+        async def look(self) -> int:
+            """Look."""
+            return 1
+
+    opened: list[weakref.ref[Open]] = []
+
+    @asynccontextmanager
+    async def opens():
+        one = Open()
+        opened.append(weakref.ref(one))
+        yield [one.look]
+
+    toolkit = Toolkit("looking", open=opens, scope="session")
+    model = ScriptedModel([run("await look()"), "done"] * 3)
+    agent = code_mode(Agent(model, tools=[toolkit]), InProcess())
+    for _ in range(3):
+        async with Session() as session:
+            result = await agent.run("x", session=session)
+            assert came_of(result)[0].text == "1"
+    del session, result
+    gc.collect()
+    assert [one() for one in opened] == [None] * 3
 
 
 # --- streams --------------------------------------------------------------------------------------------------

@@ -109,6 +109,40 @@ def test_what_refers_to_itself_and_what_has_two_meanings() -> None:
     assert types.of(deep, {}, "x").count("list") == 21
 
 
+@pytest.mark.parametrize("title", ["none", "true", "any", "literal", "typed dict", "NotRequired"])
+def test_no_type_has_a_name_that_means_something_else(title: str) -> None:
+    types = Types()
+    schema = {"type": "object", "title": title, "properties": {"a": {"type": "string"}}}
+    name = types.of(schema, {}, "x")
+    assert name == f"{name.rstrip('2')}2"
+    assert isinstance(ast.parse(types.written[name]).body[0], ast.ClassDef)
+
+
+def test_schemas_that_refer_to_others_many_times_over_end() -> None:
+    unions = {"A": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "array", "items": {"$ref": "#/$defs/A"}}] * 5}}
+    objects = {
+        f"O{level}": {
+            "type": "object",
+            "properties": {key: {"$ref": f"#/$defs/O{level + 1}"} for key in "abcdefgh"},
+        }
+        for level in range(19)
+    }
+    schema = {
+        "properties": {key: {"$ref": f"#/$defs/{of}"} for key, of in (("x", "A"), ("y", "O0"), ("z", "O1"))},
+        "$defs": unions | objects,
+    }
+    types = Types()
+    for number in range(30):
+        text = signature(f"do{number}", "", parameters_of(schema), schema, "Any", types)
+        assert len(text) < 50_000
+    assert sum(map(len, types.written.values())) < 1_000_000
+    # A tool that has so many takes nothing from others before all have very many.
+    types = Types()
+    signature("first", "", parameters_of(schema), schema, "Any", types)
+    simple = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    assert "n: int" in signature("second", "", parameters_of(simple), simple, "Any", types)
+
+
 def test_bounds_are_told() -> None:
     schema = {
         "properties": {

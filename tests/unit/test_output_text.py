@@ -39,17 +39,17 @@ def test_a_long_section_takes_what_the_short_ones_leave():
     )
 
 
-@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(2, 100))
-def test_of_a_flood_the_beginning_and_the_end_are_kept(pieces, most):
-    kept = HeadAndTail(most)
+@given(st.lists(st.binary(max_size=40), max_size=20), st.integers(2, 100), st.integers(2, 120))
+def test_of_a_flood_the_beginning_and_the_end_are_kept(pieces, keeps, most):
+    kept = HeadAndTail(keeps)
     for piece in pieces:
         assert kept(piece)
     whole = b"".join(pieces)
-    half = most // 2
+    half = min(most, keeps) // 2
     if len(whole) <= 2 * half:
-        assert kept.text == whole.decode(errors="replace")
+        assert kept.text(most) == whole.decode(errors="replace")
         return
-    head, note, tail = kept.text.partition(f"\n[{len(whole) - 2 * half:,} bytes left out]\n")
+    head, note, tail = kept.text(most).partition(f"\n[{len(whole) - 2 * half:,} bytes left out]\n")
     assert note
     assert head == whole[:half].decode(errors="replace")
     end = whole[-half:]

@@ -20,8 +20,17 @@ from gossamer.sandbox import HostAnswer, HostCall
 from gossamer.schema import HostedTool, ToolSchema, json_schema
 from gossamer.tools.function import Tool, hints_of
 from gossamer.tools.offload import is_kept_aside
+from gossamer.tools.toolset import Toolset, put_together
 
-__all__ = ["MOST_RESULT_CHARS", "RUN_CODE", "CallError", "Function", "Functions", "functions_of"]
+__all__ = [
+    "MOST_RESULT_CHARS",
+    "RUN_CODE",
+    "CallError",
+    "Function",
+    "Functions",
+    "functions_of",
+    "in_their_stead",
+]
 
 # The tool that runs code.
 RUN_CODE = "run_code"
@@ -121,6 +130,8 @@ class Function(msgspec.Struct, frozen=True, eq=False):
 class Functions:
     """The tools of an agent as functions.
 
+    It keeps what is known of the tools and not the tools themselves, which may hold what is open for a session.
+
     Args:
         tools: the tools by name, as a run has them; `run_code` among them.
         python: which Python it is, in words for the model.
@@ -129,24 +140,22 @@ class Functions:
         by_name: the functions by name.
     """
 
-    __slots__ = ("_described", "_inside", "_python", "_running", "_tools", "by_name")
+    __slots__ = ("_described", "_python", "_running", "_told", "by_name")
 
     def __init__(self, tools: Mapping[str, Tool[..., Any]], python: str) -> None:
-        inside = [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
         self.by_name: dict[str, Function] = {}
-        for tool in inside:
+        self._told: dict[
+            str, tuple[ToolSchema, Any]
+        ] = {}  # by the tool's name: its schema, and what it returns
+        for tool in _called_by_code(tools):
             name = python_name(tool.name, {*_BUILTINS, *self.by_name})
+            returned = _returned_by(tool)
             parameters = parameters_of(tool.schema.parameters)
-            self.by_name[name] = Function(name, tool.name, parameters, _reading_of(_returned_by(tool)))
-        self._inside = {tool.name: tool for tool in inside}
+            self.by_name[name] = Function(name, tool.name, parameters, _reading_of(returned))
+            self._told[tool.name] = tool.schema, returned
         self._running = tools[RUN_CODE].schema
         self._python = python
-        self._tools = tuple(map(_in_its_stead, inside))
         self._described: dict[tuple[ToolSchema | HostedTool, ...], tuple[ToolSchema | HostedTool, ...]] = {}
-
-    def inside(self, _: RunContext[Any]) -> tuple[Tool[..., Any], ...]:
-        """Give the tools of a run inside a call, as an agent's function of the context: its fingerprint is quick to make."""
-        return self._tools
 
     def described(self, schemas: tuple[ToolSchema | HostedTool, ...]) -> tuple[ToolSchema | HostedTool, ...]:
         """Give what a model sees in place of the tools: the one that runs code, and those that code cannot call.
@@ -165,7 +174,7 @@ class Functions:
             beside = [
                 one
                 for one in schemas
-                if isinstance(one, HostedTool) or one.name not in {*self._inside, RUN_CODE}
+                if isinstance(one, HostedTool) or one.name not in {*self._told, RUN_CODE}
             ]
             if shown or RUN_CODE in names:
                 running = msgspec.structs.replace(self._running, description=self._description(shown))
@@ -177,33 +186,43 @@ class Functions:
         known = Types()
         heads: list[str] = []
         for one in shown:
-            tool = self._inside[one.tool]
-            schema = tool.schema
-            returned = _type_of(_returned_by(tool), f"{one.name}_result", known)
+            schema, returned = self._told[one.tool]
+            kind = _type_of(returned, f"{one.name}_result", known)
             heads.append(
-                signature(one.name, schema.description, one.parameters, schema.parameters, returned, known)
+                signature(one.name, schema.description, one.parameters, schema.parameters, kind, known)
             )
         about = f"{_DESCRIPTION} {self._python}" if self._python else _DESCRIPTION
         return "\n\n".join([about, *known.written.values(), *heads])
 
 
 def functions_of(
-    tools: Mapping[str, Tool[..., Any]], python: str, known: dict[tuple[Tool[..., Any], ...], Functions]
+    tools: Mapping[str, Tool[..., Any]], python: str, known: dict[tuple[ToolSchema, ...], Functions]
 ) -> Functions:
-    """Give the functions of tools; made once for each selection of them, the last 64.
+    """Give the functions of tools; made once for each selection of schemas, the last 64.
 
     Args:
         tools: the tools by name, as a run has them.
         python: see `Functions`.
         known: those that were made before.
     """
-    key = tuple(tools.values())
+    key = tuple(tool.schema for tool in tools.values())
     made = known.get(key)
     if made is None:
         if len(known) >= _MOST_DESCRIBED:
             known.clear()
         made = known[key] = Functions(tools, python)
     return made
+
+
+def in_their_stead(tools: Mapping[str, Tool[..., Any]], _: RunContext[Any]) -> Toolset:
+    """Give the tools of a run of code, whose calls are those of the run around it.
+
+    Put together for this run alone: what opened toolkits gave goes with their session, and is kept nowhere else.
+
+    Args:
+        tools: the tools of the run around it, by name.
+    """
+    return put_together(tuple(map(_in_its_stead, _called_by_code(tools))), {}, {})
 
 
 _BUILTINS = frozenset((*dir(builtins), "asyncio"))
@@ -219,6 +238,10 @@ def _words(parts: Iterable[Any]) -> str:
         else f"[{type(part).__name__.lower()}, {part.media_type}: not to be seen from code]"
         for part in parts
     )
+
+
+def _called_by_code(tools: Mapping[str, Tool[..., Any]]) -> list[Tool[..., Any]]:
+    return [tool for tool in tools.values() if tool.name != RUN_CODE and tool.hands_to is None]
 
 
 def _in_its_stead(tool: Tool[..., Any]) -> Tool[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,7 @@ from gossamer.agent import Agent
 from gossamer.context import RunContext, current_call
 from gossamer.delegation import delegation_of, run_inside
 from gossamer.errors import ArgumentError, EndRun, GuardrailError, LimitError, ToolError
-from gossamer.flow.code_functions import RUN_CODE, Functions, functions_of
+from gossamer.flow.code_functions import RUN_CODE, Functions, functions_of, in_their_stead
 from gossamer.flow.code_run import FAILED, Code, CodeRun
 from gossamer.guardrails.base import Check, Guardrail, Place
 from gossamer.limits import Limits
@@ -22,6 +23,7 @@ from gossamer.middleware import CallModel, CallTool, Middleware
 from gossamer.models.base import ModelRequest, ModelResponse
 from gossamer.sandbox import Sandbox
 from gossamer.sandbox.in_words import about_python
+from gossamer.schema import ToolSchema
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool, tool
 
@@ -85,7 +87,7 @@ class _CodeMode(Middleware):
         self._sandbox = sandbox
         self._python = about_python(sandbox)
         self._max_steps = max_steps
-        self._known: dict[tuple[Tool[..., Any], ...], Functions] = {}
+        self._known: dict[tuple[ToolSchema, ...], Functions] = {}
         self._stopped: WeakKeyDictionary[RunContext[Any], LimitError] = WeakKeyDictionary()
 
     async def model(self, context: RunContext[Any], request: ModelRequest, next: CallModel) -> ModelResponse:  # noqa: A002
@@ -135,10 +137,11 @@ class _CodeMode(Middleware):
         functions = functions_of(turn.tools, self._python, self._known)
         around = [one for one in turn.interceptions if getattr(one, "__self__", None) is not self]
         run = CodeRun(self._sandbox, code, functions, self._max_steps, around)
+        tools: Any = partial(in_their_stead, turn.tools)  # a toolset, which others than this may not give
         inner = Agent(
             _CODE,
             name=context.agent,
-            tools=functions.inside,
+            tools=tools,
             middleware=(run,),
             guardrails=[_inside(one) for one in turn.guards.of_tools] if turn.guards is not None else (),
             limits=Limits(max_turns=self._max_steps + 2, max_parallel_tools=turn.max_parallel),

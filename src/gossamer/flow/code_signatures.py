@@ -16,10 +16,18 @@ __all__ = ["Parameter", "Types", "parameters_of", "python_name", "signature"]
 # How deep types may nest; what lies deeper is Any. A server's schema may refer to itself without end.
 _MOST_DEPTH = 20
 
+# How many schemas are looked at for the types of a tool, and of all tools; the others are Any. A schema that refers to
+# others many times over has many more in it than are written there.
+_MOST_OF_TOOL = 1_000
+_MOST_OF_ALL = 20_000
+
 _MOST_DEFAULT = 60
 _MOST_COMMENT = 300
 
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+
+# Names that mean something else where types are written.
+_NO_CLASS = frozenset((*keyword.kwlist, "Any", "Literal", "NotRequired", "TypedDict"))
 
 # What a schema says of a value beyond its type, in the order in which it is told.
 _FACTS = (
@@ -102,6 +110,7 @@ def signature(
         types: takes the types of the parameters.
     """
     definitions = _definitions_of(schema)
+    types.begin_tool()
     given: list[str] = []
     words: list[str] = []
     for one in parameters:
@@ -132,6 +141,16 @@ class Types:
     def __init__(self) -> None:
         self.written: dict[str, str] = {}
         self._open: dict[int, str] = {}
+        self._same: dict[
+            str, str
+        ] = {}  # names by the text that a type would have if nothing else had its name
+        self._numbers: dict[str, int] = {}
+        self._left_of_all = _MOST_OF_ALL
+        self._left = _MOST_OF_TOOL
+
+    def begin_tool(self) -> None:
+        """Go on with the types of another tool, whose schemas are counted anew."""
+        self._left = _MOST_OF_TOOL
 
     def of(self, schema: Any, definitions: Any, hint: str, depth: int = 0) -> str:
         """Give the type that a schema describes, as Python writes it; `Any` where it says nothing that Python could.
@@ -142,8 +161,10 @@ class Types:
             hint: what a type without a name is called after.
             depth: how deep the schema lies in others.
         """
-        if not is_object(schema) or depth > _MOST_DEPTH:
+        if not is_object(schema) or depth > _MOST_DEPTH or not self._left or not self._left_of_all:
             return "Any"
+        self._left -= 1
+        self._left_of_all -= 1
         within = depth + 1
         if "$ref" in schema:
             name = str(schema["$ref"]).rpartition("/")[2]
@@ -177,20 +198,23 @@ class Types:
         if id(schema) in self._open:  # it refers to itself
             return self._open[id(schema)]
         wanted = _class_name(hint)
-        name, number = wanted, 1
-        taken = {*self.written, *self._open.values()}
-        while name in taken:
-            number += 1
-            name = f"{wanted}{number}"
+        name = self._free(wanted)
         self._open[id(schema)] = name
         try:
             body = self._body(schema, definitions, depth)
         finally:
             del self._open[id(schema)]
-        for known, text in self.written.items():
-            if known.startswith(wanted) and text == _class(known, body, schema):
-                return known  # another tool's, and the same
-        self.written[name] = _class(name, body, schema)
+        same = self._same.setdefault(_class(wanted, body, schema), name)
+        if same == name:  # else it is another tool's
+            self.written[name] = _class(name, body, schema)
+        return same
+
+    def _free(self, wanted: str) -> str:
+        """Give a name that no other type has. O(1), amortised."""
+        name = wanted
+        while name in _NO_CLASS or name in self.written or name in self._open.values():
+            number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1
+            name = f"{wanted}{number}"
         return name
 
     def _body(self, schema: dict[str, Any], definitions: Any, depth: int) -> list[tuple[str, str, str]]:

@@ -93,13 +93,18 @@ class HeadAndTail:
             del self._tail[: -self._half]
         return True
 
-    @property
-    def text(self) -> str:
-        """What is kept; bytes that are no UTF-8 are replaced."""
-        head, tail = bytes(self._head), bytes(self._tail[-self._half :])
-        left_out = self._size - len(head) - len(tail)
-        if not left_out:
-            return (head + tail).decode("utf-8", "replace")
+    def text(self, most: int) -> str:
+        """Give its beginning and its end; bytes that are no UTF-8 are replaced.
+
+        Args:
+            most: bytes of it that are given; never more than are kept.
+        """
+        half = min(max(most // 2, 1), self._half)
+        kept = bytes(self._head + self._tail)
+        left_out = self._size - 2 * half
+        if left_out <= 0:
+            return kept.decode("utf-8", "replace")
+        head, tail = kept[:half], kept[-half:]
         while tail and tail[0] & 0xC0 == 0x80:  # the rest of a character whose beginning is left out
             tail = tail[1:]
         return f"{head.decode('utf-8', 'replace')}\n{_left_out(left_out, 'bytes')}\n{tail.decode('utf-8', 'replace')}"

@@ -18,6 +18,7 @@ __all__ = ["Take", "run_process"]
 _LOOK_EVERY = 0.05  # seconds between two looks at whether to stop
 _TERMINATE_SECONDS = 1.0  # for a program to put things in order, before it is killed
 _PIECE = 65_536
+_MOST_LEFT = 32  # pieces that are read behind its end: more than a pipe holds, and the rest is not its own
 
 # Takes a piece of what a program writes, and tells whether more is wanted.
 Take: TypeAlias = Callable[[bytes], bool]
@@ -82,12 +83,18 @@ def _read(
         for stream, take in streams.items():
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, take)
+        left = _MOST_LEFT
         while selector.get_map():
             if stopped.is_set():
                 return False
-            ready = selector.select(_LOOK_EVERY)
-            if not ready and not _runs(process):
-                break  # what it has left behind holds on to its output, and is ended with it
+            ended = not _runs(
+                process
+            )  # before the look at what is there: nothing of its own comes behind that
+            ready = selector.select(0 if ended else _LOOK_EVERY)
+            if ended:
+                if not ready or not left:
+                    break  # what it has left behind holds on to its output, and is ended with it
+                left -= 1
             for key, _ in ready:
                 piece = os.read(key.fd, _PIECE)
                 if not piece:

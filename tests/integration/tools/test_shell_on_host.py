@@ -96,6 +96,25 @@ async def test_a_flood_is_cut_in_the_middle_and_bytes_that_are_no_text_are_repla
     assert said == f"exit code 0\nstdout:\n\ufffd{'a' * 499}\n[19,999,000 bytes left out]\n{'b' * 500}"
 
 
+async def test_how_much_of_two_floods_is_left_out_is_told_also_where_time_ended_them(programs, folder):
+    code = (
+        "import sys; w = sys.stdout.write; w('a' * 10**6); sys.stderr.write('b' * 10**7); sys.stdout.flush()"
+    )
+    said = await given(free(["py"], folder, max_output=1000), "run_command", argv=["py", "-c", code])
+    assert said == (
+        f"exit code 0\nstdout:\n{'a' * 500}\n[999,000 bytes left out]\n{'a' * 500}\n"
+        f"stderr:\n{'b' * 500}\n[9,999,000 bytes left out]\n{'b' * 500}"
+    )
+    waits = f"{code}; open('done', 'w').close(); import time; time.sleep(1000)"
+    said = await refused(free(["py"], folder, timeout=3), "run_command", argv=["py", "-c", waits])
+    assert (folder / "done").exists()
+    assert said.count("a" * 800) == said.count("b" * 800) == 2
+    assert said.count(" left out]") == 2
+    assert "[998,400 bytes left out]" in said
+    assert "[9,998,400 bytes left out]" in said
+    assert said.endswith("py took longer than 3 seconds and was ended")
+
+
 async def test_a_signal_that_ended_it_is_named(programs, folder):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     said = await given(free(["py"], folder), "run_command", argv=["py", "-c", code])
@@ -129,6 +148,15 @@ async def test_what_a_program_leaves_behind_ends_with_it_and_is_not_waited_for(p
     said = await given(free(["py"], folder), "run_command", argv=["py", "-c", _TELLS_CHILD])
     assert said == "exit code 0\nstdout:\nso far"
     await gone(int((folder / "pid").read_text()))
+
+
+async def test_what_goes_on_writing_behind_a_program_is_not_waited_for(programs, folder):
+    line = "for one in 1 2 3 4; do yes & echo $! >> pids; done"
+    toolkit = free(["sh"], folder, max_output=200, timeout=20)
+    said = await given(toolkit, "run_command", argv=["sh", "-c", line])
+    assert said.startswith("exit code 0\nstdout:\ny\ny\n")
+    for process in (folder / "pids").read_text().split():
+        await gone(int(process))
 
 
 async def test_it_ends_when_the_run_is_cancelled(programs, folder):

@@ -27,6 +27,9 @@ from gossamer.tools.toolkit import Toolkit
 
 __all__ = ["shell_on_host"]
 
+# Characters of what is said beside an output: how much of it is left out, and what ended the program.
+_MOST_WORDS = 200
+
 
 def shell_on_host(
     allow: Sequence[str],
@@ -112,12 +115,14 @@ def shell_on_host(
             code = await run_stoppable(run, stopped.set, timeout)
         except TimeoutError:
             words = f"{command[0]} took longer than {timeout:g} seconds and was ended"
-            raise CommandError(told_of_failure(words, stdout.text, stderr.text)) from None
+            most = MAX_FAILURE // 2 - _MOST_WORDS
+            raise CommandError(told_of_failure(words, stdout.text(most), stderr.text(most))) from None
         except (OSError, ValueError) as error:
             raise CommandError(f"{command[0]} cannot be run: {error}") from None
         if code is None:
             raise CommandError(f"{command[0]} was ended before it came to its end")
-        return told(code, stdout.text, stderr.text, 2 * max_output)
+        most = 2 * (max_output + _MOST_WORDS)  # so that nothing is cut again, and how much was left out
+        return told(code, stdout.text(max_output), stderr.text(max_output), most)
 
     return Toolkit(name, [run_on_host], description="Run programs on the user's machine.", on_clash="rename")
 
