@@ -22,6 +22,7 @@ from gossamer.errors import SandboxUnavailableError
 from gossamer.sandbox import inside
 from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.inside.walls import PROXY_PORT
+from gossamer.sandbox.uncut import to_its_end
 
 __all__ = ["Box", "BoxPlan", "bubblewrap_version", "find_bubblewrap", "open_box"]
 
@@ -137,11 +138,11 @@ class Box:
         """The process of bubblewrap."""
         return self._process.pid
 
-    def fork(self, files: tuple[int, int, int, int]) -> None:
+    def fork(self, files: Sequence[int]) -> None:
         """Tell the parent to fork a worker.
 
         Args:
-            files: its ends of channel, stdout, stderr and status.
+            files: what it reads, what it writes, stdout, stderr and status.
 
         Raises:
             OSError: the parent is gone, or has more to do than it can take.
@@ -225,14 +226,7 @@ async def _started(
 ) -> Box:
     """Start bubblewrap in a thread. Where that is cancelled it is waited for: its files must stay open, and it must end."""
     starting = asyncio.ensure_future(asyncio.to_thread(_start, command, files, complaints))
-    cancelled: asyncio.CancelledError | None = None
-    while not starting.done():
-        try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except OSError:
-            break
+    cancelled = await to_its_end(starting)
     process = starting.result()
     try:
         box = Box(process, control)

@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from io import FileIO
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from gossamer.sandbox.heard import Heard, NonsenseError, TooLargeError, hear
 from gossamer.sandbox.inside.frames import pack
 from gossamer.sandbox.output import Output
 from gossamer.sandbox.process_tree import descendants, has_ended, kill_all, tells_children
+from gossamer.sandbox.uncut import to_its_end
 from gossamer.sandbox.usage import Usage
 
 __all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
@@ -60,7 +62,9 @@ class Worker:
         self._limits = limits
         self._group = group
         self._status = parts.status
-        self._reader: asyncio.StreamReader
+        self._pipes = [parts.said, parts.heard]
+        self._transports: list[asyncio.BaseTransport] = []
+        self._reader = asyncio.StreamReader()
         self._writer: asyncio.StreamWriter
         self._first = self._interpreter = self._pid = self._main = -1
         self._born: asyncio.Future[None] = self._loop.create_future()
@@ -87,7 +91,7 @@ class Worker:
             SandboxUnavailableError: this kernel does not tell what belongs to it.
         """
         try:
-            channel, parts = _fork(box)
+            parts = _fork(box)
         except WorkerGoneError:
             if group is not None:
                 await asyncio.to_thread(group.remove)
@@ -96,7 +100,10 @@ class Worker:
         try:
             parts.status.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             worker._loop.add_reader(parts.status, worker._hear_status)
-            worker._reader, worker._writer = await asyncio.open_unix_connection(sock=channel)
+            opening = asyncio.ensure_future(worker._open())
+            if (cancelled := await to_its_end(opening)) is not None:
+                raise cancelled
+            opening.result()
             async with asyncio.timeout(_BORN_SECONDS):
                 await worker._born
                 if group is not None and not await asyncio.to_thread(group.add, worker._pid):
@@ -123,6 +130,18 @@ class Worker:
                 raise WorkerGoneError(worker._failed or f"{type(error).__name__}: {error}") from error
             raise
         return worker
+
+    async def _open(self) -> None:
+        """Begin to speak with it. It must not be cut short: a loop may close what it was given, or not."""
+        transport, _ = await self._loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._reader), self._pipes.pop()
+        )
+        self._transports.append(transport)
+        writing, protocol = await self._loop.connect_write_pipe(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), self._pipes.pop()
+        )
+        self._transports.append(writing)
+        self._writer = asyncio.StreamWriter(writing, protocol, None, self._loop)
 
     @property
     def alive(self) -> bool:
@@ -276,6 +295,7 @@ class Worker:
             self._first = os.pidfd_open(self._pid)
         except OSError as error:
             self._born.set_exception(WorkerGoneError(str(error)))
+            self._born.exception()  # nobody may wait for it any more
             return
         self._loop.add_reader(self._first, self._has_died)
         self._born.set_result(None)
@@ -294,8 +314,8 @@ class Worker:
         self._first = self._interpreter = -1
         self._status.close()
         self.output.close()
-        if hasattr(self, "_writer"):
-            self._writer.close()
+        for one in (*self._transports, *self._pipes):
+            one.close()
         if self.listening is not None:
             self.listening.close()
         if self._usage is not None:
@@ -318,8 +338,10 @@ async def _until_ended(handle: int) -> None:
 
 
 class _Ends(msgspec.Struct):
-    """The host's ends of what a worker holds."""
+    """The host's ends of what a worker holds: what it writes to us and reads of us, its output, and its status."""
 
+    heard: FileIO
+    said: FileIO
     out: int
     err: int
     status: socket.socket
@@ -329,8 +351,10 @@ class _Ends(msgspec.Struct):
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ENOTCONN, errno.EBADF}
 
 
-def _fork(box: Box) -> tuple[socket.socket, _Ends]:
+def _fork(box: Box) -> _Ends:
     """Make what a worker is spoken to by, and let it be forked.
+
+    It is spoken to by pipes, as through a socket it could pass files that take long to be closed, and we would close them.
 
     Raises:
         BoxGoneError: the box is gone.
@@ -338,28 +362,30 @@ def _fork(box: Box) -> tuple[socket.socket, _Ends]:
     """
     with ExitStack() as ours, ExitStack() as its:
         try:
-            channel, its_channel = _held(socket.socketpair(), ours, its)
-            status, its_status = _held(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), ours, its)
-            status.setblocking(False)
-            pipes: list[tuple[int, int]] = []
-            for _ in ("stdout", "stderr"):
-                pipes.append(os.pipe2(os.O_CLOEXEC))
-                ours.callback(os.close, pipes[-1][0])
-                its.callback(os.close, pipes[-1][1])
-                os.set_blocking(pipes[-1][0], False)
-            (out, its_out), (err, its_err) = pipes
+            heard, its_writing = _pipe(ours, its)
+            its_reading, said = _pipe(its, ours)
+            out, its_out = _pipe(ours, its)
+            err, its_err = _pipe(ours, its)
+            status, its_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise WorkerGoneError(f"it cannot be spoken to: {error}") from error
+        ours.enter_context(status)
+        its.enter_context(its_status)
+        for one in (heard, said, out, err):
+            os.set_blocking(one, False)
+        status.setblocking(False)
         try:
-            box.fork((its_channel.fileno(), its_out, its_err, its_status.fileno()))
+            box.fork((its_reading, its_writing, its_out, its_err, its_status.fileno()))
         except OSError as error:
             kind = BoxGoneError if error.errno in _GONE else WorkerGoneError
             raise kind(str(error)) from error
         ours.pop_all()
-    return channel, _Ends(out, err, status)
+    return _Ends(FileIO(heard, "rb"), FileIO(said, "wb"), out, err, status)
 
 
-def _held(
-    pair: tuple[socket.socket, socket.socket], ours: ExitStack, its: ExitStack
-) -> tuple[socket.socket, socket.socket]:
-    return ours.enter_context(pair[0]), its.enter_context(pair[1])
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Make a pipe, each end of which somebody closes."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    for stack, end in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, end)
+    return ends

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -624,7 +625,7 @@ import os, stat, socket
 from gossamer.sandbox.inside.frames import HEAD, pack
 for number in range(3, 256):
     try:
-        if stat.S_ISSOCK(os.fstat(number).st_mode):
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
             os.write(number, {forged})
     except OSError:
         pass
@@ -643,7 +644,7 @@ import os, stat
 from gossamer.sandbox.inside.frames import pack
 for number in range(3, 256):
     try:
-        if stat.S_ISSOCK(os.fstat(number).st_mode):
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
             os.write(number, pack({"is": "done", "value": {"\\0bytes": "!"}, "shown": "forged", "error": None}))
     except OSError:
         pass

@@ -10,7 +10,6 @@ import io
 import linecache
 import os
 import selectors
-import socket
 import sys
 import traceback
 import types
@@ -18,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from gossamer.sandbox.inside.frames import NotPlainError, pack, plain, receive, restored
+from gossamer.sandbox.inside.frames import Channel, NotPlainError, pack, plain, receive, restored
 
 __all__ = ["Interpreter", "LimitReachedError", "failure"]
 
@@ -37,7 +36,7 @@ class Interpreter:
         channel: to the host, for calls of its functions.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._module = types.ModuleType("__main__")
         self._module.__dict__["__builtins__"] = __builtins__
         sys.modules["__main__"] = self._module
@@ -200,7 +199,7 @@ class _Selector(selectors.DefaultSelector):
 class _Calls:
     """The calls of host functions: gathered, sent, and answered."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.allowed: frozenset[str] = frozenset()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._channel = channel
@@ -244,7 +243,7 @@ class _Calls:
         self._gathered.clear()
         if gathered:
             self._sent = [future for _, future in gathered]
-            self._channel.sendall(pack({"is": "calls", "calls": [call for call, _ in gathered]}))
+            self._channel.write(pack({"is": "calls", "calls": [call for call, _ in gathered]}))
             loop.add_reader(self._channel, self._answered)
 
     def _answered(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-import socket
+import os
 import struct
 from typing import Any
 
 __all__ = [
     "HEAD",
     "MOST_VALUES",
+    "Channel",
     "NotPlainError",
     "has_too_many_values",
     "pack",
@@ -31,6 +32,45 @@ _FLOAT = "\0float"
 _MOST_LEVELS = 100
 
 
+class Channel:
+    """A worker's way to speak with the host: two pipes.
+
+    Not a socket: through one a worker could pass files to the host that take long to be closed, as a connection that
+    lingers, and the host would close them.
+
+    Args:
+        reading: what the host says.
+        writing: what it hears.
+    """
+
+    __slots__ = ("_reading", "_writing")
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def fileno(self) -> int:
+        """Give what can be read when the host has said something."""
+        return self._reading
+
+    def read(self, most: int) -> bytes:
+        """Wait for some bytes; none at the end."""
+        return os.read(self._reading, most)
+
+    def write(self, data: bytes) -> None:
+        """Write them all."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._writing, rest) :]
+
+    def close(self) -> None:
+        """Close both. Twice is once: a child that was forked closes it, and so do its children."""
+        if self._reading >= 0:
+            os.close(self._reading)
+            os.close(self._writing)
+            self._reading = self._writing = -1
+
+
 class NotPlainError(Exception):
     """A value is no plain data."""
 
@@ -48,8 +88,8 @@ def pack(message: dict[str, Any], *blobs: bytes) -> bytes:
     return b"".join((HEAD.pack(len(text), sum(map(len, blobs))), text, *blobs))
 
 
-def receive(channel: socket.socket) -> tuple[dict[str, Any], list[bytes]] | None:
-    """Read a frame of the host's from a blocking socket; None at its end."""
+def receive(channel: Channel) -> tuple[dict[str, Any], list[bytes]] | None:
+    """Read a frame of the host's; None at the end."""
     head = _read(channel, HEAD.size)
     if head is None:
         return None
@@ -66,10 +106,10 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[bytes]] | None
     return message, blobs
 
 
-def _read(channel: socket.socket, size: int) -> bytes | None:
+def _read(channel: Channel, size: int) -> bytes | None:
     data = bytearray()
     while len(data) < size:
-        piece = channel.recv(min(size - len(data), 1 << 20))
+        piece = channel.read(min(size - len(data), 1 << 20))
         if not piece:
             return None
         data += piece

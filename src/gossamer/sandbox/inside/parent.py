@@ -17,6 +17,7 @@ import sys
 from typing import Any, NoReturn
 
 from gossamer.sandbox.inside import walls, worker
+from gossamer.sandbox.inside.frames import Channel
 
 __all__ = ["main"]
 
@@ -42,7 +43,7 @@ def main(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control.send(b"{}")
     while True:
-        told, files, _, _ = socket.recv_fds(control, 16, 4)
+        told, files, _, _ = socket.recv_fds(control, 16, 5)
         if not told:
             return
         pid = os.fork()
@@ -54,7 +55,9 @@ def main(control: socket.socket) -> None:
         os.waitpid(pid, 0)
 
 
-def _become_worker(settings: dict[str, Any], channel: int, out: int, err: int, status: int) -> NoReturn:
+def _become_worker(
+    settings: dict[str, Any], reading: int, writing: int, out: int, err: int, status: int
+) -> NoReturn:
     """Go behind the walls and become the two processes of a worker."""
     ends = socket.socket(fileno=status)
     try:
@@ -82,7 +85,7 @@ def _become_worker(settings: dict[str, Any], channel: int, out: int, err: int, s
         pid = os.fork()
         if not pid:
             ends.close()
-            _work(limits, program, taken, channel, out, err)
+            _work(limits, program, taken, (reading, writing), out, err)
         os.dup2(os.open("/dev/null", os.O_RDWR), 1)
         os.dup2(1, 2)
         walls.close_others((status,))
@@ -99,15 +102,17 @@ def _become_worker(settings: dict[str, Any], channel: int, out: int, err: int, s
         os._exit(1)
 
 
-def _work(limits: dict[str, Any], program: bytes, taken: int, channel: int, out: int, err: int) -> NoReturn:
+def _work(
+    limits: dict[str, Any], program: bytes, taken: int, channel: tuple[int, int], out: int, err: int
+) -> NoReturn:
     try:
         os.setsid()
         os.dup2(out, 1)
         os.dup2(err, 2)
-        walls.close_others((channel,))
+        walls.close_others(channel)
         walls.limit(limits, taken)
         walls.drop_everything()
         walls.load_filter(program)
-        worker.serve(socket.socket(fileno=channel), limits)
+        worker.serve(Channel(*channel), limits)
     finally:
         os._exit(0)

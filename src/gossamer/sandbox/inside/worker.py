@@ -6,14 +6,13 @@ Code that nobody has read runs in this very process, so all that the host hears 
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 from gossamer.sandbox.inside.execution import Interpreter, LimitReachedError, failure
-from gossamer.sandbox.inside.frames import HEAD, has_too_many_values, pack, receive
+from gossamer.sandbox.inside.frames import HEAD, Channel, has_too_many_values, pack, receive
 from gossamer.sandbox.inside.walls import FILES
 
 __all__ = ["serve"]
@@ -21,7 +20,7 @@ __all__ = ["serve"]
 _MOST_LISTED = 10_000
 
 
-def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
+def serve(channel: Channel, limits: dict[str, Any]) -> None:
     """Do what the host asks until it closes the channel.
 
     Args:
@@ -31,7 +30,7 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
     own = os.getpid()
     os.register_at_fork(after_in_child=channel.close)  # the host speaks with one of them
     interpreter = Interpreter(channel)
-    channel.sendall(pack({"is": "ready"}))
+    channel.write(pack({"is": "ready"}))
     while (frame := receive(channel)) is not None:
         message, blobs = frame
         if "do" not in message:  # answers to calls of a run that did not wait for them
@@ -64,7 +63,7 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
             answer = pack(told, *parts)
         if len(answer) > limits["result_bytes"] + 100_000:
             answer = pack({"is": "done", "error": failure(LimitReachedError("result_bytes"))})
-        channel.sendall(answer)
+        channel.write(answer)
 
 
 def _put(names: list[str], blobs: list[bytes]) -> None:
