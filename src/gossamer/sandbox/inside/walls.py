@@ -116,7 +116,7 @@ def furnish(disk_bytes: int, files: int) -> None:
     # Says nothing of what is written to a device, but of its own times and attributes, which are the host's.
     for name in os.listdir("/dev"):  # noqa: PTH208 - as above
         device = f"/dev/{name}"
-        if stat.S_ISCHR(os.lstat(device).st_mode):  # noqa: PTH116 - as above
+        if stat.S_ISCHR(os.lstat(device).st_mode):
             kept = os.statvfs(device).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
             _mount("none", device, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, None)
     # Shows what belongs to the parent and the other workers, and lets writes to settings be tried.

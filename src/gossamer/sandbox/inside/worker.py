@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ def serve(channel: socket.socket, limits: dict[str, Any]) -> None:
     """
     own = os.getpid()
     os.register_at_fork(after_in_child=channel.close)  # the host speaks with one of them
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # pyright: ignore - what was written before a limit is to be known
     interpreter = Interpreter(channel)
     channel.sendall(pack({"is": "ready"}))
     while (frame := receive(channel)) is not None:
