@@ -218,6 +218,15 @@ async def test_names_that_no_python_code_could_write() -> None:
     assert "async def print_(user_id: int, from_: str = ..., x_y: Any = ...) -> Any: ..." in words
 
 
+async def test_a_tool_with_a_name_of_python_s_own_leaves_code_as_it_is(every_sandbox) -> None:
+    named = [tool(inline=True, name=name)(lambda: "ok") for name in ("__builtins__", "__name__", "open")]
+    model = ScriptedModel(
+        [run("print(len('abc'), await _builtins__(), await _name__(), await open_())"), "done"]
+    )
+    result = await code_mode(Agent(model, tools=named), every_sandbox).run("x")
+    assert came_of(result)[0].text == "3 ok ok ok"
+
+
 async def test_tools_that_a_function_gives_and_tools_of_a_run() -> None:
     model = ScriptedModel([run("await double(2)"), "done", ToolCall.of("double", number=4), "done"])
     agent = code_mode(Agent(model, tools=lambda context: [double]), InProcess())
