@@ -33,6 +33,7 @@ from gossamer.errors import (
     ToolError,
 )
 from gossamer.models import ModelSettings, ScriptedModel
+from gossamer.sandbox import Execution
 from gossamer.schema import HostedTool, ToolSchema
 from gossamer.tools import Tool
 
@@ -467,6 +468,26 @@ async def test_what_is_too_long_for_the_model_is_kept_aside_and_read_by_code() -
     assert len(first.text) < 1_000
     assert "line 19998" in second.text
     assert "read_offloaded" in model.requests[1].tools[0].description
+
+
+async def test_what_is_too_long_beside_pictures_is_cut_and_says_so() -> None:
+    picture = Image(b"png")
+
+    class Plots(InProcess):
+        def session(self):
+            session = super().session()
+
+            async def execute(code, *, functions):
+                return Execution(stdout="a" * 40_000 + "b" * 40_000, images=(picture,))
+
+            session.run = execute
+            return session
+
+    model = ScriptedModel([run("plot()"), "done"])
+    result = await code_mode(Agent(model, tools=[double]), Plots()).run("x")
+    text, image = came_of(result)[0].content
+    assert text.text == f"{'a' * 25_000}\n[30,000 characters left out]\n{'b' * 25_000}"
+    assert image == picture
 
 
 async def test_long_results_come_into_code_whole_up_to_a_bound() -> None:
