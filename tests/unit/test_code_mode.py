@@ -129,6 +129,24 @@ async def test_a_bound_on_the_steps_of_one_piece_of_code(sandbox) -> None:
     assert result.usage.tool_calls == 4
 
 
+async def test_a_bound_on_the_results_of_one_piece_of_code(sandbox) -> None:
+    called = []
+
+    @tool
+    async def large() -> str:
+        """Give much."""
+        called.append(1)
+        return "x" * 999_000
+
+    agent = code_mode(
+        Agent(ScriptedModel([run("while True:\n    await large()"), "done"]), tools=[large]), sandbox
+    )
+    part = came_of(await agent.run("x"))[0]
+    assert part.outcome == "error"
+    assert "more than 16,000,000 characters together" in part.text
+    assert len(called) == 17
+
+
 class Hit(msgspec.Struct):
     url: str
     score: float = 0.0
