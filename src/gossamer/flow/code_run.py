@@ -367,9 +367,9 @@ def _shown(execution: Execution) -> str:
     parts = [execution.stdout.rstrip("\n"), execution.shown]
     if execution.stderr:
         parts.append(f"[stderr]\n{execution.stderr}")
-    if execution.images:
-        parts.append(f"[images: {len(execution.images)}]")
     text = "\n".join(filter(None, parts))
+    if not text and execution.images:
+        return f"[images: {len(execution.images)}]"
     if not text:
         return "The code ran and showed nothing; print what you need to see, or end with an expression."
     if len(text) > _MOST_OUTPUT:
