@@ -138,7 +138,7 @@ if TYPE_CHECKING:
     from gossamer.tools.toolkit import Toolkit
     from gossamer.usage import Usage
 
-__version__ = "0.1.0"
+__version__ = "0.5.0.dev0"
 
 # Where each public name lives. `import gossamer` loads none of it; the first use of a name loads its module.
 _HOMES = {

@@ -33,6 +33,7 @@ from gossamer.errors import (
     ToolError,
 )
 from gossamer.models import ModelSettings, ScriptedModel
+from gossamer.sandbox import Execution
 from gossamer.schema import HostedTool, ToolSchema
 from gossamer.tools import Tool
 
@@ -128,6 +129,24 @@ async def test_a_bound_on_the_steps_of_one_piece_of_code(sandbox) -> None:
     assert result.usage.tool_calls == 4
 
 
+async def test_a_bound_on_the_results_of_one_piece_of_code(sandbox) -> None:
+    called = []
+
+    @tool
+    async def large() -> str:
+        """Give much."""
+        called.append(1)
+        return "x" * 999_000
+
+    agent = code_mode(
+        Agent(ScriptedModel([run("while True:\n    await large()"), "done"]), tools=[large]), sandbox
+    )
+    part = came_of(await agent.run("x"))[0]
+    assert part.outcome == "error"
+    assert "more than 16,000,000 characters together" in part.text
+    assert len(called) == 17
+
+
 class Hit(msgspec.Struct):
     url: str
     score: float = 0.0
@@ -216,6 +235,15 @@ async def test_names_that_no_python_code_could_write() -> None:
     ]
     words = model.requests[0].tools[0].description
     assert "async def print_(user_id: int, from_: str = ..., x_y: Any = ...) -> Any: ..." in words
+
+
+async def test_a_tool_with_a_name_of_python_s_own_leaves_code_as_it_is(every_sandbox) -> None:
+    named = [tool(inline=True, name=name)(lambda: "ok") for name in ("__builtins__", "__name__", "open")]
+    model = ScriptedModel(
+        [run("print(len('abc'), await _builtins__(), await _name__(), await open_())"), "done"]
+    )
+    result = await code_mode(Agent(model, tools=named), every_sandbox).run("x")
+    assert came_of(result)[0].text == "3 ok ok ok"
 
 
 async def test_tools_that_a_function_gives_and_tools_of_a_run() -> None:
@@ -458,6 +486,26 @@ async def test_what_is_too_long_for_the_model_is_kept_aside_and_read_by_code() -
     assert len(first.text) < 1_000
     assert "line 19998" in second.text
     assert "read_offloaded" in model.requests[1].tools[0].description
+
+
+async def test_what_is_too_long_beside_pictures_is_cut_and_says_so() -> None:
+    picture = Image(b"png")
+
+    class Plots(InProcess):
+        def session(self):
+            session = super().session()
+
+            async def execute(code, *, functions):
+                return Execution(stdout="a" * 40_000 + "b" * 40_000, images=(picture,))
+
+            session.run = execute
+            return session
+
+    model = ScriptedModel([run("plot()"), "done"])
+    result = await code_mode(Agent(model, tools=[double]), Plots()).run("x")
+    text, image = came_of(result)[0].content
+    assert text.text == f"{'a' * 25_000}\n[30,000 characters left out]\n{'b' * 25_000}"
+    assert image == picture
 
 
 async def test_long_results_come_into_code_whole_up_to_a_bound() -> None:

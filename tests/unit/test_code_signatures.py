@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
+import re
 from typing import Any
 
 import msgspec
@@ -158,7 +159,9 @@ def test_bounds_are_told() -> None:
     ]
 
 
-names = st.text(max_size=8) | st.sampled_from(["class", "self", "print", "a-b", "a_b", "é", "1x", ""])
+names = st.text(max_size=8) | st.sampled_from(
+    ["class", "self", "print", "a-b", "a_b", "é", "1x", "", "__a__", "__1__"]
+)
 leaves = st.none() | st.booleans() | st.integers() | names
 
 
@@ -214,4 +217,5 @@ def test_names_are_names_and_different(wanted: list[str]) -> None:
         made.append(python_name(name, made))
         assert made[-1].isidentifier()
         assert not keyword.iskeyword(made[-1])
+        assert not re.match(r"__+[^_]", made[-1])
     assert len(set(made)) == len(made)

@@ -26,6 +26,7 @@ from gossamer.sandbox.in_words import about_python
 from gossamer.schema import ToolSchema
 from gossamer.tools.execution import ToolTurn
 from gossamer.tools.function import Tool, tool
+from gossamer.tools.output_text import cut_middle
 
 __all__ = ["code_mode"]
 
@@ -159,7 +160,7 @@ class _CodeMode(Middleware):
         text: str = ended.output
         if run.failed or (not run.began and text.startswith(FAILED)):  # in this process, or before it died
             raise _CodeFailedError(text)
-        return [Text(text[:_MOST_BESIDE_IMAGES]), *run.images] if run.images else text
+        return [Text(cut_middle(text, _MOST_BESIDE_IMAGES)), *run.images] if run.images else text
 
     def _take_note(self, context: RunContext[Any], error: LimitError) -> None:
         """Remember a limit that holds for the whole run: its model is not asked again."""
@@ -215,4 +216,4 @@ _CODE = Code()
 _DESCRIPTION = (
     "Run Python code that calls your tools."  # what they are stands behind it when a model is asked
 )
-_MOST_BESIDE_IMAGES = 50_000
+_MOST_BESIDE_IMAGES = 50_000  # characters, of which the middle is left out: what has images is not kept aside

@@ -35,6 +35,9 @@ __all__ = ["FAILED", "Code", "CodeRun"]
 # How the words begin of code that came to no end of its own.
 FAILED = "The code failed"
 
+# What the results of all calls of one piece of code may have together, in characters: they are in memory, and in the journal.
+_MOST_RESULTS = 16_000_000
+
 # What a model is told of it: characters of what it wrote and of a traceback; calls, and characters of each.
 _MOST_OUTPUT = 1_000_000
 _MOST_PART = 8_000
@@ -118,7 +121,7 @@ class CodeRun(Middleware):
         self._functions = functions
         self._max_steps = max_steps
         self._interceptions = interceptions
-        self._steps = 0
+        self._steps = self._received = 0
         self._task: asyncio.Task[Execution] | None = None
         self._past: dict[tuple[str, str], deque[ToolResult]] = {}
         self._waiting: list[_Batch] = []
@@ -200,6 +203,7 @@ class CodeRun(Middleware):
         self.began = True
         for call, result in _calls_in(messages):
             self._past.setdefault(_key(call.name, call.arguments), deque()).append(result)
+            self._received += len(result.text)
         self._steps = sum(bool(message.tool_calls) for message in messages)
         # In a context of its own: what a sandbox opens here for others must not keep this run.
         self._task = asyncio.get_running_loop().create_task(
@@ -215,6 +219,7 @@ class CodeRun(Middleware):
             for part in message.parts:
                 if isinstance(part, ToolResult) and part.call_id in self._open:
                     batch, place, function = self._open.pop(part.call_id)
+                    self._received += len(part.text)
                     batch.answers[place] = function.answer(part)
                     batch.settle()
 
@@ -236,6 +241,11 @@ class CodeRun(Middleware):
                     )
                 for batch in batches:
                     batch.settle()
+                if due and self._received > _MOST_RESULTS:
+                    raise _Halted(
+                        f"the results of its calls have more than {_MOST_RESULTS:,} characters together; ask the tools for less, "
+                        "or do it in several runs"
+                    )
                 if due:
                     self._steps += 1
                     if self._steps > self._max_steps:
@@ -358,6 +368,8 @@ def _shown(execution: Execution) -> str:
     if execution.stderr:
         parts.append(f"[stderr]\n{execution.stderr}")
     text = "\n".join(filter(None, parts))
+    if not text and execution.images:
+        return f"[images: {len(execution.images)}]"
     if not text:
         return "The code ran and showed nothing; print what you need to see, or end with an expression."
     if len(text) > _MOST_OUTPUT:

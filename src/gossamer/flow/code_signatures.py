@@ -69,6 +69,7 @@ def python_name(name: str, taken: Collection[str]) -> str:
         taken: names that it must not have.
     """
     made = re.sub(r"\W", "_", name, flags=re.ASCII)
+    made = re.sub(r"^__+", "_", made)  # two are Python's own: without its `__builtins__` no code runs at all
     if not made or made[0].isdigit():
         made = f"_{made}"
     while keyword.iskeyword(made) or made in taken:

@@ -18,6 +18,10 @@ Functions: TypeAlias = Mapping[str, Callable[..., Any]] | HostFunctions
 
 _MIB = 1024 * 1024
 
+# What a limit may be at most: some thirty years; and what systems and libraries take for a size.
+_MOST_SECONDS = 1e9
+_MOST = 2**53
+
 
 class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What code in a sandbox may use. Each limit has an error of its own, a child of `SandboxLimitError`.
@@ -38,7 +42,7 @@ class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
         host_calls: how often a run may call functions of the host.
 
     Raises:
-        ArgumentError: a limit is not above 0; the message names it.
+        ArgumentError: a limit is not above 0, or is none; the message names it.
     """
 
     timeout: float = 30.0
@@ -56,9 +60,11 @@ class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value: Any = getattr(self, name)
-            wanted = (int, float) if name in {"timeout", "cpu_seconds"} else (int,)
-            if isinstance(value, bool) or not isinstance(value, wanted) or not value > 0:
-                raise ArgumentError(f"{name} must be a number above 0, not {value!r}")
+            seconds = name in {"timeout", "cpu_seconds"}
+            wanted, most = ((int, float), _MOST_SECONDS) if seconds else ((int,), _MOST)
+            if isinstance(value, bool) or not isinstance(value, wanted) or not 0 < value <= most:
+                kind = "a number" if seconds else "a whole number"
+                raise ArgumentError(f"{name} must be {kind} above 0, and {most:,} at most, not {value!r}")
 
 
 class SandboxFile(msgspec.Struct, frozen=True):

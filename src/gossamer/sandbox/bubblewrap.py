@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from gossamer.errors import ArgumentError
 from gossamer.per_loop import PerLoop
 from gossamer.sandbox.base import Execution, Functions, SandboxLimits
 from gossamer.sandbox.box import BoxPlan, bubblewrap_version
@@ -15,6 +14,7 @@ from gossamer.sandbox.bubblewrap_session import BubblewrapSession
 from gossamer.sandbox.cgroups import find_cgroups
 from gossamer.sandbox.packages import files_of, modules_of
 from gossamer.sandbox.places import Places
+from gossamer.sandbox.request import check_sizes, names_of
 from gossamer.sandbox.system_calls import filter_program
 from gossamer.sandbox.worker_pool import WorkerPool
 
@@ -56,14 +56,11 @@ class BubblewrapSandbox:
         max_waiting: int = 1000,
         wait_timeout: float = 30.0,
     ) -> None:
-        for name, value, least in (("size", size, 1), ("warm", warm, 0), ("max_waiting", max_waiting, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ArgumentError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if not wait_timeout > 0:
-            raise ArgumentError(f"wait_timeout must be above 0 seconds, not {wait_timeout!r}")
-        self._limits = limits or SandboxLimits()
-        self._packages = tuple(packages)
-        self._network = _checked(network)
+        self._limits = check_sizes(
+            limits, wait_timeout, size=(size, 1), warm=(warm, 0), max_waiting=(max_waiting, 0)
+        )
+        self._packages = names_of("packages", packages)
+        self._network = _checked(names_of("network", network))
         self._sizes = (size, warm, max_waiting, wait_timeout)
         self._pools: PerLoop[WorkerPool] = PerLoop(self._pool)
 
@@ -162,15 +159,14 @@ class BubblewrapSandbox:
         )
 
 
-def _checked(network: Sequence[str]) -> tuple[str, ...]:
+def _checked(network: tuple[str, ...]) -> tuple[str, ...]:
     """Check the hosts of an allow-list.
 
     Raises:
         ArgumentError: one cannot be allowed.
     """
-    if not network:
-        return ()
-    from gossamer.sandbox.allow_list import AllowList
+    if network:
+        from gossamer.sandbox.allow_list import AllowList
 
-    AllowList(network)
-    return tuple(network)
+        AllowList(network)
+    return network

@@ -82,6 +82,8 @@ def check_uploads(files: Mapping[str, bytes | str] | None, limits: SandboxLimits
     """
     if not files:
         return {}
+    if not isinstance(files, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - whatever somebody passes
+        raise ArgumentError(f"files must be a dict of bytes or text by name, not {type(files).__name__}")
     checked: dict[str, bytes] = {}
     total = 0
     for name, content in files.items():

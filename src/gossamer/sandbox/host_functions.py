@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import keyword
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from gossamer.errors import ArgumentError
+from gossamer.errors import ArgumentError, CodeError
 
-__all__ = ["HostAnswer", "HostCall", "HostFunctions", "as_host_functions"]
+__all__ = ["HostAnswer", "HostCall", "HostFunctions", "as_host_functions", "never_awaited"]
 
 
 class HostCall(msgspec.Struct, frozen=True):
@@ -75,6 +75,10 @@ def as_host_functions(
     """
     if functions is None:
         return None
+    if not isinstance(functions, Mapping) and not callable(getattr(functions, "answer", None)):
+        raise ArgumentError(
+            f"functions must be a dict of functions by name, as in {{'search': search}}, not {type(functions).__name__}"
+        )
     made = _Called(functions) if isinstance(functions, Mapping) else functions
     for name in made.names:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -110,3 +114,15 @@ class _Called:
         except Exception as error:  # noqa: BLE001 - whatever it is, the code is told
             return HostAnswer(error=f"{type(error).__name__}: {error}")
         return HostAnswer(value)
+
+
+def never_awaited(names: Iterable[str]) -> CodeError:
+    """Make the error of code that has called functions of the host and did not wait for them: they were not called.
+
+    Args:
+        names: the functions, one for each call.
+    """
+    told = ", ".join(f"{name}()" for name in dict.fromkeys(names))
+    first = told.partition(",")[0]
+    words = f"{told} was called without await, and did not run; write `await {first[:-1]}…)`"
+    return CodeError(f"RuntimeError: {words}", kind="RuntimeError", traceback=f"RuntimeError: {words}\n")

@@ -25,7 +25,7 @@ LIMITS: dict[str, tuple[type[SandboxLimitError], str]] = {
     "file_bytes": (SandboxFileSizeError, "the code wrote a file of more than {0:,} bytes"),
     "disk_bytes": (
         SandboxDiskError,
-        "the files of the session have more than {0:,} bytes together, or are too many",
+        "the files of the session have more than {0:,} bytes together",
     ),
     "files": (SandboxDiskError, "the session has more than {0:,} files and folders"),
     "output_bytes": (SandboxOutputError, "the code wrote more than {0:,} bytes to stdout and stderr"),
@@ -48,8 +48,11 @@ def limit_error(
     """
     kind, words = LIMITS[name]
     value = getattr(limits, name) if allowed is None else allowed
+    advice = f"raise SandboxLimits({name}=...)"
+    if allowed is not None and allowed < getattr(limits, name):
+        advice = f"ask for more with {name}=..."
     return kind(
-        f"{words.format(value)}; let it do with less, or raise SandboxLimits({name}=...)",
+        f"{words.format(value)}; let it do with less, or {advice}",
         limit=name,
         allowed=value,
         stdout=stdout,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +10,7 @@ from gossamer.per_loop import PerLoop
 from gossamer.sandbox.base import Execution, Functions, SandboxLimits
 from gossamer.sandbox.monty_pool import MontyPool
 from gossamer.sandbox.places import Places
+from gossamer.sandbox.request import check_sizes
 
 if TYPE_CHECKING:
     from gossamer.sandbox.monty_session import MontySession
@@ -48,16 +48,9 @@ class MontySandbox:
         max_waiting: int = 1000,
         wait_timeout: float = 30.0,
     ) -> None:
-        for name, value, least in (
-            ("size", size, 1),
-            ("warm", warm, 0),
-            ("max_waiting", max_waiting, 0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ArgumentError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if not isinstance(wait_timeout, int | float) or not 0 < wait_timeout < math.inf:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ArgumentError(f"wait_timeout must be above 0 seconds, not {wait_timeout!r}")
-        self._limits = limits or SandboxLimits()
+        self._limits = check_sizes(
+            limits, wait_timeout, size=(size, 1), warm=(warm, 0), max_waiting=(max_waiting, 0)
+        )
         self._sizes = (size, warm, max_waiting, wait_timeout)
         self._pools: PerLoop[MontyPool] = PerLoop(self._pool)
 

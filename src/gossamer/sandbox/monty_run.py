@@ -28,7 +28,7 @@ from gossamer.errors import (
     SandboxLimitError,
 )
 from gossamer.sandbox.base import SandboxLimits
-from gossamer.sandbox.host_functions import HostAnswer, HostCall, HostFunctions
+from gossamer.sandbox.host_functions import HostAnswer, HostCall, HostFunctions, never_awaited
 from gossamer.sandbox.limits_reached import limit_error
 from gossamer.sandbox.monty_files import FOLDER, MontyFiles
 from gossamer.sandbox.monty_values import NotPlainError, TooLargeError, plain
@@ -163,6 +163,8 @@ class MontyRun:
                 if isinstance(at, MontyComplete):
                     if self._end is not None:
                         raise self._end
+                    if self._calls:
+                        raise never_awaited(call.name for call in self._calls.values())
                     return _value(at)
                 if isinstance(at, AsyncFunctionSnapshot):
                     at = await (self._system(at) if at.is_os_function else self._called(at))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from gossamer.errors import ArgumentError, CodeError, SandboxLimitError
 from gossamer.sandbox.base import SandboxLimits
 
-__all__ = ["check_code", "check_timeout"]
+__all__ = ["check_code", "check_sizes", "check_timeout", "names_of"]
 
 
 def check_code(code: str, limits: SandboxLimits) -> str:
@@ -51,3 +52,42 @@ def check_timeout(timeout: float | None, limits: SandboxLimits) -> float:
     if math.isnan(timeout) or timeout <= 0:
         raise ArgumentError(f"timeout must be above 0, not {timeout!r}")
     return min(timeout, limits.timeout)
+
+
+def check_sizes(limits: SandboxLimits | None, wait_timeout: float, **sizes: tuple[int, int]) -> SandboxLimits:
+    """Check what a sandbox is built with, and give its limits.
+
+    Args:
+        limits: the sandbox's; the usual ones where None.
+        wait_timeout: seconds.
+        **sizes: whole numbers by name, each with the least that it may be.
+
+    Raises:
+        ArgumentError: something is out of range or of another type; the message names it.
+    """
+    if limits is not None and not isinstance(limits, SandboxLimits):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ArgumentError(f"limits must be a SandboxLimits, not {type(limits).__name__}")
+    for name, (value, least) in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if isinstance(wait_timeout, bool | str) or not 0 < wait_timeout < math.inf:
+        raise ArgumentError(f"wait_timeout must be above 0 seconds, not {wait_timeout!r}")
+    return limits or SandboxLimits()
+
+
+def names_of(what: str, names: object) -> tuple[str, ...]:
+    """Give names as a tuple, if they are some.
+
+    Args:
+        what: what they are for, in the message.
+        names: whatever came.
+
+    Raises:
+        ArgumentError: they are no list of text.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Collection):
+        raise ArgumentError(f"{what} must be a list of names, not {names!r:.100}")
+    for one in names:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(one, str):
+            raise ArgumentError(f"{what} must be a list of names, and {one!r:.100} is none")
+    return tuple(names)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -32,7 +32,7 @@ from gossamer.sandbox.usage import Usage
 
 __all__ = ["BoxGoneError", "Worker", "WorkerGoneError"]
 
-_CREDENTIALS = struct.Struct("iII")
+_SCM_CREDENTIALS, _CREDENTIALS = 2, struct.Struct("iII")  # the socket module does not name it
 _MARGIN = 1_000_000  # bytes of a frame beside what was asked for
 _BORN_SECONDS = 10.0
 _MOST_LOOKS = 20
@@ -285,9 +285,7 @@ class Worker:
         for _, kind, data in extra:
             if kind == socket.SCM_RIGHTS:
                 self.listening = socket.socket(fileno=struct.unpack("i", data[:4])[0])
-            elif (
-                kind == 2
-            ):  # SCM_CREDENTIALS, which the socket module does not name; the kernel vouches for them
+            elif kind == _SCM_CREDENTIALS:  # the kernel vouches for them
                 self._pid = _CREDENTIALS.unpack(data)[0]
         if self._born.done():
             return
@@ -323,7 +321,10 @@ class Worker:
         if not self.dead.done():
             self.dead.set_result(None)
         if self._group is not None:
-            self._loop.run_in_executor(None, self._group.remove)
+            try:
+                self._loop.run_in_executor(None, self._group.remove)
+            except RuntimeError:  # the loop ends, and has no threads any more
+                self._group.remove()
 
 
 async def _until_ended(handle: int) -> None:

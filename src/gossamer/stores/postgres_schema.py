@@ -161,7 +161,8 @@ def migrate(
             return
         if version == 0:
             # Asked for first, as the right to use a schema is often given without the right to make one.
-            if not _exists(connection, "SELECT FROM pg_namespace WHERE nspname = %s", schema):
+            there = connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone()
+            if there is None:
                 connection.execute(f'CREATE SCHEMA "{schema}"'.encode())
             connection.execute(
                 "CREATE TABLE gossamer_migrations (version integer PRIMARY KEY, at timestamptz)"
@@ -175,14 +176,19 @@ def _check_version(
     connection: Connection[tuple[object, ...]], schema: str, where: str, migrations: Sequence[str]
 ) -> int:
     """Give the version of a schema, 0 where it is not there, or empty."""
-    ours = "SELECT FROM pg_tables WHERE schemaname = %s AND tablename = 'gossamer_migrations'"
-    if not _exists(connection, ours, schema):
-        others = "SELECT FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)"
-        if _exists(connection, others, schema):
-            raise StoreDamagedError(
-                f"{where} has tables in its schema {schema!r}, but not Gossamer's; give the store a schema of its own"
-            )
+    # One question, as another process may make all tables between two.
+    found = connection.execute(
+        "SELECT bool_or(relname = 'gossamer_migrations' AND relkind IN ('r', 'p')) FROM pg_class "
+        "WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)",
+        (schema,),
+    ).fetchone()
+    is_ours = found[0] if found else None
+    if is_ours is None:  # nothing is there
         return 0
+    if not is_ours:
+        raise StoreDamagedError(
+            f"{where} has tables in its schema {schema!r}, but not Gossamer's; give the store a schema of its own"
+        )
     row = connection.execute("SELECT coalesce(max(version), 0) FROM gossamer_migrations").fetchone()
     version = row[0] if row else 0
     assert isinstance(version, int)
@@ -191,7 +197,3 @@ def _check_version(
             f"{where} has version {version} and this Gossamer knows versions up to {len(migrations)}; upgrade it"
         )
     return version
-
-
-def _exists(connection: Connection[tuple[object, ...]], query: str, name: str) -> bool:
-    return connection.execute(query.encode(), (name,)).fetchone() is not None

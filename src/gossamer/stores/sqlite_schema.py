@@ -157,13 +157,13 @@ def migrate(connection: sqlite3.Connection, where: str, migrations: Sequence[str
 
 
 def _version(connection: sqlite3.Connection, where: str) -> int:
+    # Counted first: another process may, just now, make its tables and put our mark on them, in one transaction.
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application != APPLICATION_ID:
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if tables or application:
-            raise StoreDamagedError(
-                f"{where} is a database, but not one of Gossamer's; give the store a file of its own"
-            )
+    if application != APPLICATION_ID and (tables or application):
+        raise StoreDamagedError(
+            f"{where} is a database, but not one of Gossamer's; give the store a file of its own"
+        )
     return connection.execute("PRAGMA user_version").fetchone()[0]
 
 

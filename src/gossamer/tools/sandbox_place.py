@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, CodeError, SandboxError
+from gossamer.errors import ArgumentError, SandboxClosedError, SandboxError
 from gossamer.sandbox import Execution, Sandbox, SandboxFile, SandboxLimits, SandboxSession
 from gossamer.sandbox.files import check_uploads
 from gossamer.tools.function import Tool
@@ -90,7 +90,7 @@ class Place(Generic[SessionT]):
 
     Args:
         begin: gives a new session.
-        files: what is put into each session with its first call.
+        files: what is put into each session.
         tools: makes the tools, given this.
     """
 
@@ -105,7 +105,7 @@ class Place(Generic[SessionT]):
         self._begin = begin
         self._files = files
         self._session: SessionT | None = None
-        self._filled = False
+        self._filled = self._used = self._over = False
         self._known: dict[str, int] = {}
         self._in_turn = asyncio.Lock()
         self._tools = tools(self)
@@ -116,46 +116,58 @@ class Place(Generic[SessionT]):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing has run yet in the session that the next call is made in."""
-        return self._session is None or self._session.closed or not self._filled
+        """Whether no call has been made yet in the session that the next one is made in."""
+        return self._session is None or self._session.closed or not self._used
 
-    @property
-    def session(self) -> SessionT:
-        """The session, a new one where there is none or it is closed."""
-        if self._session is None or self._session.closed:
-            self._session = self._begin()
-            self._filled = False
-            self._known = {}
-        return self._session
+    async def session(self) -> SessionT:
+        """Give the session with the files in it, a new one where there is none or it is closed.
 
-    async def use(self, work: Callable[[SessionT, Mapping[str, bytes] | None], Awaitable[Execution]]) -> Ran:
+        Raises:
+            SandboxError: it cannot be had.
+        """
+        async with self._in_turn:
+            return await self._filled_session()
+
+    async def use(self, work: Callable[[SessionT], Awaitable[Execution]]) -> Ran:
         """Do something in the session, after what is being done there.
 
         Args:
-            work: takes the session, and the files that are to be put there.
+            work: takes the session.
 
         Raises:
             SandboxError: it failed; the message says so where the session is closed.
         """
         async with self._in_turn:
-            session = self.session
-            new = None if self._filled else self._files
-            if new is not None:
-                self._known = {name: len(content) for name, content in new.items()}
+            session = await self._filled_session()
+            self._used = True
             try:
-                execution = await work(session, new)
+                execution = await work(session)
             except SandboxError as error:
                 if session.closed:
                     raise with_words(error, f"{error}\n{_GONE}") from error
-                self._filled = self._filled or isinstance(error, CodeError)
                 raise
-            self._filled = True
             return Ran(execution, await self._changed(session))
 
     async def aclose(self) -> None:
-        """End the session."""
+        """End the session; no other one is begun."""
+        self._over = True
         if self._session is not None:
             await self._session.aclose()
+
+    async def _filled_session(self) -> SessionT:
+        if self._over:
+            raise SandboxClosedError("the conversation's session was closed, and its sandbox with it")
+        session = self._session
+        if session is None or session.closed:
+            session = self._session = self._begin()
+            self._filled = self._used = False
+        if not self._filled:
+            # By themselves, and not with the first call: whatever becomes of that, nothing puts them there again.
+            if self._files:
+                await session.run("", files=self._files)
+            self._known = {name: len(content) for name, content in self._files.items()}
+            self._filled = True
+        return session
 
     async def _changed(self, session: SessionT) -> tuple[SandboxFile, ...]:
         try:
@@ -262,11 +274,12 @@ async def sandbox_session(toolkit: Toolkit, session: _HasOpened) -> SandboxSessi
 
     Raises:
         ArgumentError: the toolkit keeps no sandbox for a session.
+        SandboxError: where the toolkit has files, a session with them cannot be had.
     """
     if toolkit.scope == "session" and toolkit.open is not None:
         one = open_in(session.opened, toolkit)
         await one.ready()
         place: Any = one.equip
         if type(place) is Place:
-            return cast("Place[SandboxSession]", place).session
+            return await cast("Place[SandboxSession]", place).session()
     raise ArgumentError(f"toolkit {toolkit.name!r} keeps no sandbox for a session; python() and shell() do")

@@ -36,7 +36,7 @@ from gossamer.sandbox.process_tree import descendants
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 SMALL = SandboxLimits(
-    timeout=3.0,
+    timeout=9.0,
     cpu_seconds=1.0,
     memory_bytes=64 << 20,
     processes=4,
@@ -267,7 +267,7 @@ async def test_too_many_calls_end_it(session):
         ("import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()", SandboxProcessError, "processes", True),
         ("open('x', 'wb').write(bytes(3 << 20))", SandboxFileSizeError, "file_bytes", True),
         ("for n in range(9): open(f'{n}', 'wb').write(bytes(1 << 19))", SandboxDiskError, "disk_bytes", True),
-        ("for n in range(99): open(f'{n}', 'w').close()", SandboxDiskError, "disk_bytes", True),
+        ("for n in range(99): open(f'{n}', 'w').close()", SandboxDiskError, "files", True),
         ("print('x' * 100_000)", SandboxOutputError, "output_bytes", False),
         ("'x' * 600_000", SandboxOutputError, "result_bytes", True),
     ],
@@ -279,7 +279,7 @@ async def test_each_limit_has_its_error(sandbox, code, error, limit, goes_on):
             await session.run(code, timeout=timeout)
         assert told.value.limit == limit
         assert told.value.allowed == (timeout or getattr(SMALL, limit))
-        assert f"SandboxLimits({limit}=" in str(told.value)
+        assert (f"more with {limit}=" if timeout else f"SandboxLimits({limit}=") in str(told.value)
         if goes_on and not session.closed:
             assert (await session.run("1 + 1")).value == 2
         assert goes_on != session.closed or limit == "processes"
@@ -661,3 +661,63 @@ async def test_the_network_is_not_there(session):
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+# --- what newcomers meet ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code", ["f(1)", "f(1)\nprint('done')", "x = [f(1), f(2)]", "async def g(): f(1)\nawait g()"]
+)
+async def test_a_call_without_await_is_an_error_and_not_made(session, code):
+    called = []
+    with pytest.raises(CodeError, match=r"f\(\) was called without await, and did not run; write `await f\("):
+        await session.run(code, functions={"f": called.append})
+    assert called == []
+    assert (await session.run("await f(3)", functions={"f": lambda n: n + 1})).value == 4
+
+
+async def test_lines_that_were_written_before_a_limit_are_told(sandbox):
+    with pytest.raises(SandboxTimeoutError) as told:
+        await sandbox.run("print('one')\nwhile True: pass", timeout=0.3)
+    assert told.value.stdout == "one\n"
+    assert "timeout=..." in str(told.value)
+
+
+async def test_too_many_files_are_another_limit_than_too_large_ones(session):
+    with pytest.raises(SandboxDiskError) as told:
+        await session.run("for n in range(99): open(str(n), 'w').close()")
+    assert (told.value.limit, told.value.allowed) == ("files", SMALL.files)
+
+
+async def test_a_syntax_error_shows_the_code_alone(session):
+    with pytest.raises(CodeError) as told:
+        await session.run("x = = 1")
+    assert told.value.traceback.splitlines()[:2] == ['  File "<run 1>", line 1', "    x = = 1"]
+
+
+def test_a_program_that_closes_nothing_ends_without_a_word():
+    code = (
+        "from gossamer import Agent, Session, ToolCall, python\n"
+        "from gossamer.models import ScriptedModel\nfrom gossamer.sandbox import BubblewrapSandbox\n"
+        "model = ScriptedModel([ToolCall('run_python', '{\"code\": \"1 + 1\"}'), 'two'])\n"
+        "print(Agent(model, tools=[python(BubblewrapSandbox())]).run_sync('?', session=Session()).output)"
+    )
+    code = code.replace("ToolCall, python\n", "ToolCall\nfrom gossamer.tools.builtin import python\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("two\n", "", 0)
+
+
+def test_arguments_of_other_types_are_told():
+    for wrong in ({"limits": {"timeout": 3}}, {"network": True}, {"packages": "numpy"}, {"packages": [1]}):
+        with pytest.raises(ArgumentError, match=next(iter(wrong))):
+            BubblewrapSandbox(**wrong)
+
+
+async def test_functions_and_files_of_other_types_are_told(session):
+    with pytest.raises(ArgumentError, match="functions must be a dict"):
+        await session.run("1", functions=[len])
+    with pytest.raises(ArgumentError, match="files must be a dict"):
+        await session.run("1", files=["a"])

@@ -29,7 +29,7 @@ from gossamer.sandbox.process_tree import descendants
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 SMALL = SandboxLimits(
-    timeout=3.0,
+    timeout=9.0,
     cpu_seconds=1.0,
     memory_bytes=64 << 20,
     processes=8,

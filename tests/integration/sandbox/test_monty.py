@@ -431,13 +431,13 @@ async def test_errors_of_calls_are_raised_in_the_code(session: MontySession) -> 
     assert not session.closed
 
 
-async def test_a_call_that_nobody_waits_for_spoils_nothing(session: MontySession) -> None:
-    called = []
-    made = await session.run("x = note(1)\n[note(2), 3][1]", functions={"note": lambda n: called.append(n)})
-    assert (made.value, called) == (3, [])
-    made = await session.run("y = note(4)\nawait note(5)\n6", functions={"note": lambda n: called.append(n)})
-    assert made.value == 6
-    assert 5 in called
+@pytest.mark.parametrize("code", ["f(1)", "x = f(1)\n[f(2), 3][1]", "f(1)\nprint('done')"])
+async def test_a_call_without_await_is_an_error(session: MontySession, code: str) -> None:
+    called: list[int] = []
+    with pytest.raises(CodeError, match=r"f\(\) was called without await, and did not run; write `await f\("):
+        await session.run(code, functions={"f": called.append})
+    assert called == []
+    assert (await session.run("await f(3)", functions={"f": lambda n: n + 1})).value == 4
 
 
 async def test_time_that_the_host_takes_is_not_the_runs(sandbox: MontySandbox) -> None:

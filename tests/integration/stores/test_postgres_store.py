@@ -159,6 +159,30 @@ async def test_an_old_database_is_brought_forward(
         await store.load("s")
 
 
+@pytest.mark.parametrize("statement", [1, 2])
+def test_another_process_makes_the_tables_before_a_statement_of_ours(
+    postgres: Postgres, schema: str, statement: int
+) -> None:
+    class Watched(psycopg.Connection):
+        executed = 0
+
+        def execute(self, *arguments, **options):
+            self.executed += 1
+            if self.executed == statement:
+                migrate(other, schema, "here")
+            return super().execute(*arguments, **options)
+
+    with (
+        psycopg.connect(postgres.url(), autocommit=True) as other,
+        Watched.connect(postgres.url(), autocommit=True) as ours,
+    ):
+        other.execute(f'SET search_path = "{schema}"')
+        psycopg.Connection.execute(ours, f'SET search_path = "{schema}"')
+        migrate(ours, schema, "here")
+        assert ours.executed >= statement
+        assert other.execute("SELECT count(*) FROM gossamer_migrations").fetchone() == (len(MIGRATIONS),)
+
+
 async def test_a_step_that_fails_leaves_the_database_as_it_was(postgres, opened, schema, monkeypatch) -> None:
     store = opened(postgres.url())
     await agent.run("kept", session=Session("s", store=store))

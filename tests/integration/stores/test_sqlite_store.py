@@ -172,6 +172,26 @@ async def test_an_old_database_is_brought_forward(tmp_path, opened, monkeypatch)
         await opened(path).load("s")
 
 
+@pytest.mark.parametrize("statement", [1, 2, 3, 4])
+def test_another_process_makes_the_tables_before_a_statement_of_ours(tmp_path, statement) -> None:
+    class Watched(sqlite3.Connection):
+        executed = 0
+
+        def execute(self, *arguments):
+            self.executed += 1
+            if self.executed == statement:
+                migrate(other, "a.db")
+            return super().execute(*arguments)
+
+    with (
+        contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other,
+        contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None, factory=Watched)) as ours,
+    ):
+        migrate(ours, "a.db")
+        assert ours.executed >= statement
+        assert ours.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
 async def test_a_step_that_fails_leaves_the_database_as_it_was(tmp_path, opened, monkeypatch) -> None:
     path = tmp_path / "a.db"
     store = opened(path)

@@ -99,6 +99,17 @@ async def test_more_memory_than_there_may_be_is_a_limit(sandbox):
     assert seen[1].endswith("value:\n1")
 
 
+@pytest.mark.parametrize("first", ["", "\0"], ids=["after a limit", "after what is no Python"])
+async def test_files_are_put_there_once_whatever_becomes_of_the_first_call(kind, first):
+    made = MontySandbox if kind == "monty" else BubblewrapSandbox
+    change = "open('a', 'w').write('changed')\nopen('b', 'w').write('x' * 50_000)"
+    async with made(limits=SandboxLimits(file_bytes=10_000)) as sandbox, Session() as session:
+        toolkit = python(sandbox, files={"a": "1"})
+        seen = await converse(toolkit, session, first + change, "print(open('a').read())")
+    assert seen[0].startswith("run_python failed: ")
+    assert seen[1].splitlines()[:2] == ["stdout:", "1" if first else "changed"]
+
+
 async def test_the_time_of_a_call_ends_it(sandbox):
     said = await refused(python(sandbox, timeout=0.2), "run_python", code="while True: pass")
     assert said.startswith("run_python failed: SandboxTimeoutError: ")

@@ -12,6 +12,7 @@ from tests.integration.tools.fake_sandbox import FakeSandbox
 from gossamer import Agent, ArgumentError, Image, Session, Text, ToolCall, Toolkit
 from gossamer.errors import (
     CodeError,
+    SandboxClosedError,
     SandboxDiskError,
     SandboxFileError,
     SandboxFileSizeError,
@@ -184,7 +185,7 @@ async def test_behind_a_limit_that_closed_the_session_a_new_one_begins_with_the_
     )
     new = "[a new session: variables and files of earlier calls are gone]\nstdout:\n2"
     assert seen == ["stdout:\n1", ended, new, "stdout:\n3"]
-    assert [session.put for session in sandbox.used] == [[{"a": b"1"}, None], [{"a": b"1"}, None]]
+    assert [session.put for session in sandbox.used] == [[{"a": b"1"}, None, None]] * 2
 
 
 async def test_a_limit_that_left_the_session_open_loses_nothing():
@@ -216,6 +217,36 @@ async def test_who_goes_on_in_a_session_that_was_closed_is_told_so_also_by_an_er
     await session.aclose()
 
 
+async def test_a_session_that_is_closed_under_way_begins_no_other_one():
+    entered = asyncio.Event()
+
+    class Slow(FakeSandbox):
+        def session(self):
+            session = super().session()
+
+            async def run(code, **_):
+                entered.set()
+                while not session.closed:
+                    await asyncio.sleep(0)
+                raise SandboxClosedError("closed")
+
+            session.run = run
+            return session
+
+    sandbox = Slow()
+    session = Session()
+    calls = [ToolCall.of("run_python", code=code) for code in "ab"]
+    agent = Agent(ScriptedModel([calls, "done"]), tools=[python(sandbox)])
+    running = asyncio.create_task(agent.run("go", session=session))
+    await entered.wait()
+    await session.aclose()
+    result = await asyncio.wait_for(running, 10)
+    first, second = (part.text for part in result.messages[2].parts)
+    assert "SandboxClosedError" in first
+    assert "SandboxClosedError: the conversation's session was closed" in second
+    assert len(sandbox.sessions) == 1
+
+
 # --- files of the user ---------------------------------------------------------------------------------------
 
 
@@ -233,6 +264,13 @@ async def test_the_user_puts_files_into_the_session_and_takes_some_out():
         assert await converse(toolkit, session, "sum") == ["files written: in (2 bytes), out (4 bytes)"]
         assert await (await sandbox_session(toolkit, session)).read("out") == b"1212"
     assert len(sandbox.used) == 1
+    toolkit = python(FakeSandbox(), files={"in": b"1"})
+    async with Session() as session:
+        box = await sandbox_session(toolkit, session)
+        assert [file.name for file in await box.files()] == ["in"]
+        await box.run("", files={"in": b"mine"})
+        assert await converse(toolkit, session, "1") == ["files written: in (4 bytes)"]
+        assert await box.read("in") == b"mine"
     for other in (Toolkit("other"), toolkit.replace(scope="run"), Toolkit("other", scope="session")):
         with pytest.raises(ArgumentError, match="keeps no sandbox"):
             await sandbox_session(other, session)

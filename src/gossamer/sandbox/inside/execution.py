@@ -18,11 +18,13 @@ from contextlib import suppress
 from typing import Any
 
 from gossamer.sandbox.inside.frames import Channel, NotPlainError, pack, plain, receive, restored
+from gossamer.sandbox.inside.walls import FILES
 
 __all__ = ["Interpreter", "LimitReachedError", "failure"]
 
 _MOST_TRACEBACK = 20_000
 _MOST_SHOWN = 1_000_000
+_MOST_MADE = 1_000  # calls that are looked through for those that nobody waits for
 
 
 class LimitReachedError(Exception):
@@ -75,6 +77,7 @@ class Interpreter:
         except SystemExit as ended:
             if ended.code not in {None, 0}:
                 raise
+        self._calls.check()
         return _described(self._value)
 
     def _execute(self, code: types.CodeType) -> Any:
@@ -133,7 +136,8 @@ def failure(error: BaseException) -> dict[str, str]:
         words = f"(its words raised {type(another).__name__})"
     try:
         lines = traceback.TracebackException.from_exception(error, limit=-100, compact=True)
-        while lines.stack and lines.stack[0].filename.startswith(os.path.dirname(__file__)):  # noqa: PTH120 - no pathlib here
+        # What is above the code is ours, and the library's that reads it.
+        while lines.stack and not lines.stack[0].filename.startswith("<run "):
             del lines.stack[0]
         text = "".join(lines.format())
     except BaseException:  # noqa: BLE001 - as above
@@ -158,7 +162,7 @@ def _limit_behind(error: BaseException) -> str:
         if error.errno == errno.EFBIG:
             return "file_bytes"
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return "disk_bytes"
+            return "disk_bytes" if os.statvfs(FILES).f_favail else "files"
         if error.errno == errno.ENOMEM:
             return "memory_bytes"
         if error.errno == errno.EAGAIN and _no_more_processes():
@@ -204,6 +208,7 @@ class _Calls:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._channel = channel
         self._gathered: list[tuple[dict[str, Any], asyncio.Future[Any]]] = []
+        self._made: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._sent: list[asyncio.Future[Any]] = []
 
     def begin(self, functions: list[str]) -> None:
@@ -213,11 +218,12 @@ class _Calls:
             self.loop.remove_reader(self._channel)
         self._gathered.clear()
         self._sent.clear()
+        self._made.clear()
 
     def function(self, name: str) -> Callable[..., Any]:
         """Make the function of a name."""
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
+        async def wait(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if name not in self.allowed:
                 raise RuntimeError(f"{name} cannot be called in this run")
             try:
@@ -231,8 +237,35 @@ class _Calls:
             self._gathered.append((made, future))
             return await future
 
+        def call(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+            waiting = wait(args, kwargs)
+            self._made.append((name, waiting))
+            if len(self._made) > _MOST_MADE:
+                self._made = [
+                    one for one in self._made if inspect.getcoroutinestate(one[1]) == inspect.CORO_CREATED
+                ]
+            return waiting
+
         call.__name__ = call.__qualname__ = name
         return call
+
+    def check(self) -> None:
+        """See that all that was called was waited for.
+
+        Raises:
+            RuntimeError: something was not, and so was not called at all.
+        """
+        made, self._made = self._made, []
+        missed: list[str] = []
+        for name, waiting in made:
+            if inspect.getcoroutinestate(waiting) == inspect.CORO_CREATED:
+                waiting.close()
+                missed.append(f"{name}()")
+        if missed:
+            told = ", ".join(dict.fromkeys(missed))
+            raise RuntimeError(
+                f"{told} was called without await, and did not run; write `await {missed[0][:-1]}…)`"
+            )
 
     def send(self) -> None:
         """Send what has gathered, unless the last calls have no answer yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ def serve(channel: Channel, limits: dict[str, Any]) -> None:
     """
     own = os.getpid()
     os.register_at_fork(after_in_child=channel.close)  # the host speaks with one of them
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # pyright: ignore - what was written before a limit is to be known
     interpreter = Interpreter(channel)
     channel.write(pack({"is": "ready"}))
     while (frame := receive(channel)) is not None:

@@ -69,7 +69,7 @@ def python(
             code: str = arguments.code
             note = _FRESH if place.is_new and _ran_before(context) else ""
             try:
-                ran = await place.use(lambda one, new: one.run(code, files=new, timeout=timeout))
+                ran = await place.use(lambda one: one.run(code, timeout=timeout))
             except SandboxError as error:
                 raise with_words(error, _told(error, note)) from error
             return _shown(ran, note, max_output)

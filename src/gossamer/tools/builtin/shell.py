@@ -84,7 +84,7 @@ def shell(
         async def run(_: RunContext[Any], arguments: Any) -> str:
             argv = checked_command(arguments.argv, allowed)
             try:
-                ran = await place.use(lambda one, new: one.command(argv, files=new, timeout=timeout))
+                ran = await place.use(lambda one: one.command(argv, timeout=timeout))
             except SandboxError as error:
                 raise with_words(error, told_of_failure(str(error), error.stdout, error.stderr)) from error
             done = ran.execution
