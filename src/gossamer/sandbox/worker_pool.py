@@ -12,6 +12,7 @@ from gossamer.sandbox.base import SandboxLimits
 from gossamer.sandbox.box import Box, BoxPlan, open_box
 from gossamer.sandbox.cgroups import Cgroup, Cgroups, find_cgroups
 from gossamer.sandbox.places import Places
+from gossamer.sandbox.uncut import to_its_end
 from gossamer.sandbox.worker_link import BoxGoneError, Worker, WorkerGoneError
 from gossamer.telemetry import metrics
 from gossamer.telemetry.logging import logger
@@ -221,14 +222,17 @@ class WorkerPool:
             return None
         limits = self._limits
         # What stands in its files counts there too, and process 1 and the interpreter are processes.
-        making = asyncio.get_running_loop().run_in_executor(
+        loop = asyncio.get_running_loop()
+        making = loop.run_in_executor(
             None, self._cgroups.make, limits.memory_bytes + limits.disk_bytes, limits.processes + 2
         )
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            making.add_done_callback(_remove)
-            raise
+        cancelled = await to_its_end(making)
+        made = making.result()
+        if cancelled is None:
+            return made
+        if made is not None:
+            await to_its_end(loop.run_in_executor(None, made.remove))
+        raise cancelled
 
     async def _open_box(self) -> Box:
         async with self._opening:
@@ -285,9 +289,3 @@ class WorkerPool:
         except (SandboxCrashedError, SandboxUnavailableError) as error:
             logger.warning("no warm worker: %s", error)  # whoever comes next tries for himself, and is told
             return None
-
-
-def _remove(making: asyncio.Future[Cgroup | None]) -> None:
-    """Take away a group that nobody waits for any more."""
-    if not making.cancelled() and making.exception() is None and (made := making.result()) is not None:
-        asyncio.get_running_loop().run_in_executor(None, made.remove)
