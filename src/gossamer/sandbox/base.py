@@ -38,7 +38,8 @@ class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
         files: how many files and folders a session may have.
         output_bytes: what a run may write to stdout and stderr together.
         code_bytes: size of the code of a run, as UTF-8.
-        result_bytes: size of what a run gives back: value, images and files together.
+        result_bytes: size of what a run gives back: value, images and files together; and of what it gives to functions
+            of the host.
         host_calls: how often a run may call functions of the host.
 
     Raises:
@@ -84,8 +85,8 @@ class Execution(msgspec.Struct, frozen=True):
 
     Attributes:
         value: the value of the last expression, as plain data (None, bool, int, float, str, bytes, list, dict with keys
-            of text); None where it is something else or has more than 250,000 values in it, or where the code ends with a
-            statement.
+            of text); None where it is something else or has more than some 100,000 values in it, or where the code ends
+            with a statement.
         shown: the same as Python would show it, `repr`; empty for None.
         stdout: what was written there; what is no UTF-8 is replaced.
         stderr: the same.

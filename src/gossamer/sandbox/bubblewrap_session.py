@@ -21,12 +21,13 @@ from gossamer.errors import (
 from gossamer.messages import Image
 from gossamer.sandbox.base import Execution, Functions, SandboxFile, SandboxLimits
 from gossamer.sandbox.files import check_name, check_patterns, check_uploads, matching, why_no_name
+from gossamer.sandbox.heard import LARGE, Heard
 from gossamer.sandbox.host_functions import HostAnswer, HostCall, HostFunctions, as_host_functions
 from gossamer.sandbox.inside.frames import NotPlainError, plain, restored
 from gossamer.sandbox.limits_reached import LIMITS, limit_error
 from gossamer.sandbox.outcome import note_run
 from gossamer.sandbox.request import check_code, check_timeout
-from gossamer.sandbox.worker_link import Heard, Worker, WorkerGoneError
+from gossamer.sandbox.worker_link import Worker, WorkerGoneError
 from gossamer.sandbox.worker_pool import WorkerPool
 
 __all__ = ["BubblewrapSession"]
@@ -34,6 +35,7 @@ __all__ = ["BubblewrapSession"]
 _MOST_ARGUMENTS = 1_000_000  # bytes
 _MOST_KIND, _MOST_WORDS = 200, 21_000  # characters of what an error tells; the worker keeps to less
 _LAST_SECONDS = 1.0  # for a process to end that has closed its channel, so that its exit code is known
+_CALL_BYTES = 1_000  # of each call, beside what all may take together
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -183,8 +185,10 @@ class BubblewrapSession:
                 named: list[str] = []
                 if patterns:
                     named = matching([file.name for file in await self._list(worker, clock)], patterns)
+                value = frame.value
+                value = _value_of(value) if size <= LARGE else await asyncio.to_thread(_value_of, value)
                 return Execution(
-                    _value_of(frame.value),
+                    value,
                     frame.shown,
                     stdout,
                     stderr,
@@ -212,7 +216,7 @@ class BubblewrapSession:
         most: int | None = None,
     ) -> Heard:
         """Ask for something and wait until it is done, within limits; an end of any other kind ends the session."""
-        calls = 0
+        calls = size = 0
         worker.resume()
         try:
             clock.go()
@@ -227,10 +231,13 @@ class BubblewrapSession:
                         raise WorkerGoneError(worker.cause)
                     return heard
                 calls += len(frame.calls)
+                size += heard.size
                 if frame.kind != "calls" or not frame.calls or functions is None:
                     worker.end("it asked for what nobody offers")
                 elif calls > self._limits.host_calls:
                     worker.end("host_calls")
+                elif size > self._limits.result_bytes + _CALL_BYTES * calls:
+                    worker.end("result_bytes")
                 else:
                     clock.stop()
                     answers = await _answers(worker, functions, frame.calls)

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gossamer.sandbox.inside.frames import HEAD, MOST_VALUES, has_too_many_values
+from gossamer.sandbox.inside.frames import HEAD, costs_too_much
 
-__all__ = ["Frame", "Heard", "NonsenseError", "TooLargeError", "hear"]
+__all__ = ["LARGE", "Frame", "Heard", "NonsenseError", "TooLargeError", "hear"]
+
+# From so many bytes on a thread does what takes long with a frame.
+LARGE = 256 * 1024
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -76,12 +79,7 @@ async def hear(reader: asyncio.StreamReader, most: int) -> Heard:
         raise TooLargeError(f"{size:,} bytes in one frame")
     text = await reader.readexactly(text_length)
     rest = await reader.readexactly(blob_length)
-    if has_too_many_values(text):
-        raise NonsenseError(f"more than {MOST_VALUES:,} values in one frame")
-    try:
-        frame = _decode(text)
-    except (ValueError, RecursionError) as error:
-        raise NonsenseError(str(error)[:200]) from error
+    frame = _read(text) if len(text) <= LARGE else await asyncio.to_thread(_read, text)
     if min(frame.blobs, default=0) < 0 or sum(frame.blobs) != blob_length:
         raise NonsenseError("lengths that do not add up")
     blobs: list[bytes] = []
@@ -90,3 +88,12 @@ async def hear(reader: asyncio.StreamReader, most: int) -> Heard:
         blobs.append(rest[place : place + length])
         place += length
     return Heard(frame, blobs, size)
+
+
+def _read(text: bytes) -> Frame:
+    if costs_too_much(text):
+        raise NonsenseError("very many values in one frame, or long numbers")
+    try:
+        return _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise NonsenseError(str(error)[:200]) from error

@@ -22,13 +22,13 @@ __all__ = ["filter_program"]
 # that no rlimit counts stays out: memfd_create, shared memory and messages of System V, message queues, libaio, memory
 # that is shared and of no file, rules of landlock. So does what only an attacker needs in Python: io_uring, vmsplice,
 # seccomp itself. What would wake a process that has been stopped stays out too, but for kill: signals of timers, of files
-# and of children that end. And ioctl, prctl and fcntl have lists of their own.
+# and of children that end. So does inotify, of which a user of the host has few. And ioctl, prctl and fcntl have lists
+# of their own.
 # A name that an architecture lacks, or that libseccomp does not know yet, is passed over: it is not allowed then.
 _FILES = """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
     fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync fgetxattr flistxattr flock fremovexattr
-    fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch
-    inotify_init inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr listxattrat llistxattr
+    fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr getxattrat lchown lgetxattr link linkat listxattr listxattrat llistxattr
     lremovexattr lseek lsetxattr lstat mkdir mkdirat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2
     pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv removexattr removexattrat rename renameat
     renameat2 rmdir sendfile setxattr setxattrat splice stat statfs statx symlink symlinkat sync_file_range tee truncate

@@ -185,9 +185,13 @@ class WorkerPool:
                     await asyncio.shield(worker.dead)
                     raise SandboxClosedError("the sandbox bubblewrap was closed while a session began")
                 self._alive.add(worker)
-                if worker.listening is not None:
-                    self._lead_out(worker)
                 worker.dead.add_done_callback(partial(self._forget, worker))
+                if worker.listening is not None:
+                    try:
+                        self._lead_out(worker)
+                    except BaseException:
+                        worker.end("there is no way out")
+                        raise
                 return worker
         raise AssertionError
 

@@ -84,10 +84,10 @@ async def test_an_answer_of_very_many_parts_costs_no_more_than_its_bytes():
         assert (await sandbox.run(code)).value is None
 
 
-@pytest.mark.parametrize("value", ["{}", "[]", '""'])
+@pytest.mark.parametrize("value", ["{}", "[]", '""', "1" * 4000])
 async def test_an_answer_of_too_many_values_is_refused_before_it_is_decoded(value):
     """A megabyte of them was tens of megabytes here, and the event loop stood still for them."""
-    code = f'{FORGE}tell(b\'{{"is":"done","value":[%s1]}}\' % (b\'{value},\' * 300_000))\ntime.sleep(9)'
+    code = f'{FORGE}tell(b\'{{"is":"done","value":[%s1]}}\' % (b\'{value},\' * {1_500_000 // (len(value) + 1)}))\ntime.sleep(9)'
     async with BubblewrapSandbox(limits=SandboxLimits(timeout=3.0), size=1, warm=0) as sandbox:
         with pytest.raises(SandboxCrashedError, match="nonsense"):
             await sandbox.run(code)
@@ -108,6 +108,16 @@ async def test_value_images_and_files_together_keep_to_result_bytes(sandbox):
     forged = FORGE + 'tell(b\'{"is":"done","shown":"%s"}\' % (b\'x\' * 1_600_000))\ntime.sleep(9)'
     with pytest.raises(SandboxOutputError):
         await sandbox.run(forged)
+
+
+async def test_what_code_gives_to_functions_of_the_host_keeps_to_result_bytes(sandbox):
+    """Each call could have as much, and the host has to read it all."""
+    given = []
+    with pytest.raises(SandboxOutputError):
+        await sandbox.run(
+            "while True:\n    await f('x' * 200_000)", functions={"f": lambda text: given.append(len(text))}
+        )
+    assert given == [200_000, 200_000]
 
 
 async def test_what_an_error_tells_is_bounded(sandbox):

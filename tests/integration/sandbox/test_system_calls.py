@@ -13,6 +13,7 @@ from tests.integration.sandbox.filtered import run_filtered
 from gossamer.sandbox.system_calls import filter_program
 
 FORBIDDEN = """
+    inotify_add_watch inotify_init inotify_init1
     acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig fsmount
     fsopen fspick get_mempolicy init_module io_setup io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp
     kexec_file_load kexec_load keyctl lookup_dcookie mbind memfd_create memfd_secret migrate_pages modify_ldt mount

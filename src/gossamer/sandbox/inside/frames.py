@@ -11,10 +11,9 @@ from typing import Any
 
 __all__ = [
     "HEAD",
-    "MOST_VALUES",
     "Channel",
     "NotPlainError",
-    "has_too_many_values",
+    "costs_too_much",
     "pack",
     "plain",
     "receive",
@@ -24,8 +23,11 @@ __all__ = [
 # The lengths of the JSON and of the bytes behind it.
 HEAD = struct.Struct(">II")
 
-# How many values, those in others included, a frame may have: `[[],[],…` takes some thirty times its bytes once decoded.
-MOST_VALUES = 250_000
+# How many values a frame may have, those in others included and lists and dicts counted twice: `[[],[],…` takes some thirty
+# times its bytes once decoded. And what may have long numbers in it, which take long to be read.
+_MOST_VALUES = 250_000
+_MOST_WITH_LONG_NUMBERS = 100_000
+_DIGITS, _LONG_NUMBER = bytes.maketrans(b"123456789", b"000000000"), b"0" * 1000
 
 _BYTES = "\0bytes"
 _FLOAT = "\0float"
@@ -116,18 +118,24 @@ def _read(channel: Channel, size: int) -> bytes | None:
     return bytes(data)
 
 
-def has_too_many_values(text: bytes) -> bool:
-    """Tell whether JSON has more values in it than `MOST_VALUES`, before it is decoded; O(its bytes).
+def costs_too_much(text: bytes) -> bool:
+    """Tell whether JSON would cost out of all proportion to be decoded, before it is; O(its bytes).
 
     Args:
         text: JSON, or whatever somebody says is some.
     """
-    if _values_at_most(text) <= MOST_VALUES:  # commas and brackets in texts are counted along
-        return False
-    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 4 * MOST_VALUES:  # two for each text, and each value may have a key
-        return True
-    return sum(map(_values_at_most, bare.split(b'"')[::2])) > MOST_VALUES
+    if _may_cost_too_much(text, len(text)):  # commas, brackets and digits in texts are looked at as well
+        bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        if bare.count(b'"') > 4 * _MOST_VALUES:  # two for each text, and each value may have a key
+            return True
+        return _may_cost_too_much(b" ".join(bare.split(b'"')[::2]), len(text))
+    return False
+
+
+def _may_cost_too_much(text: bytes, size: int) -> bool:
+    return _values_at_most(text) > _MOST_VALUES or (
+        size > _MOST_WITH_LONG_NUMBERS and _LONG_NUMBER in text.translate(_DIGITS)
+    )
 
 
 def _values_at_most(text: bytes) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gossamer.sandbox.inside.execution import Interpreter, LimitReachedError, failure
-from gossamer.sandbox.inside.frames import HEAD, Channel, has_too_many_values, pack, receive
+from gossamer.sandbox.inside.frames import HEAD, Channel, costs_too_much, pack, receive
 from gossamer.sandbox.inside.walls import FILES
 
 __all__ = ["serve"]
@@ -59,9 +59,7 @@ def serve(channel: Channel, limits: dict[str, Any]) -> None:
         if os.getpid() != own:
             os._exit(int("error" in told))
         answer = pack(told, *parts)
-        if "value" in told and has_too_many_values(
-            answer[HEAD.size : HEAD.unpack_from(answer)[0] + HEAD.size]
-        ):
+        if "value" in told and costs_too_much(answer[HEAD.size : HEAD.unpack_from(answer)[0] + HEAD.size]):
             del told["value"]  # what is shown of it stays
             answer = pack(told, *parts)
         if len(answer) > limits["result_bytes"] + 100_000:
