@@ -62,6 +62,8 @@ _OPTIONAL = {
     "yaml": ("pyyaml", "skills", "pip install 'gossamer[skills]'"),
     "pydantic_monty": ("pydantic-monty", "the sandbox monty", "pip install 'gossamer[sandbox]'"),
     "pyseccomp": ("pyseccomp", "the sandbox bubblewrap", "pip install 'gossamer[sandbox]'; for Linux alone"),
+    "h11": ("h11", "the network of the sandbox bubblewrap", "pip install 'gossamer[sandbox]'"),
+    "packaging": ("packaging", "packages in the sandbox bubblewrap", "pip install 'gossamer[sandbox]'"),
     "sentence_transformers": (
         "sentence-transformers",
         "embeddings in this process",

@@ -352,7 +352,8 @@ def _system(*, network: bool) -> list[str]:
     for name in ("purelib", "platlib"):
         packages = sysconfig.get_path(name, vars={"base": str(prefix), "platbase": str(prefix)})
         if Path(packages).is_dir():
-            arguments += ("--tmpfs", packages)
+            # For an ordinary user it would be writable, for all sessions at once.
+            arguments += ("--tmpfs", packages, "--remount-ro", packages)
     return arguments
 
 

@@ -87,7 +87,7 @@ async def session(sandbox: MontySandbox) -> AsyncIterator[MontySession]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 

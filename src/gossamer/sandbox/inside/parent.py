@@ -40,7 +40,11 @@ def main(control: socket.socket) -> None:
         return
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # What the host's process ignores or holds back is nothing to what runs here, but for what Python itself ignores.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     control.send(b"{}")
     while True:
         told, files, _, _ = socket.recv_fds(control, 16, 5)
