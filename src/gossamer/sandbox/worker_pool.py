@@ -21,6 +21,7 @@ __all__ = ["WorkerPool"]
 
 # How often a session gets another worker where one died before it began, as when its box was ended meanwhile.
 _MOST_TRIES = 3
+_DYING_SECONDS = 0.5
 # How many workers begin at once: the parent forks one after the other, and its socket holds no long queue.
 _MOST_FORKING = 16
 
@@ -180,6 +181,8 @@ class WorkerPool:
                     raise SandboxUnavailableError(
                         f"BubblewrapSandbox cannot be had here: {error}; a namespace inside bubblewrap's is forbidden"
                     ) from error
+                # It may have gone with its box, which is about to end: then the next one shall be of another box.
+                await asyncio.wait((box.ended,), timeout=_DYING_SECONDS)
             else:
                 if self._closed:
                     worker.end("closed")

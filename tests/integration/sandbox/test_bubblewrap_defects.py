@@ -27,6 +27,7 @@ from gossamer.errors import (
 )
 from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, box, process_tree, usage
 from gossamer.sandbox.process_tree import descendants
+from gossamer.sandbox.worker_link import Worker, WorkerGoneError
 
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
@@ -566,6 +567,24 @@ async def test_a_box_that_has_too_much_to_do_is_not_ended_with_its_sessions(sand
         assert (await sandbox.run("1 + 1")).value == 2
         assert box.Box.fork is original
         assert (await session.run("x")).value == 5
+
+
+async def test_a_session_that_begins_while_the_box_dies_is_given_another_box(monkeypatch):
+    """It tried as often as it may while the box was still on its way out, and gave up."""
+
+    async def start(box, limits, group):
+        tried.append(box)
+        if len(tried) < 4 and box is tried[0]:
+            if len(tried) == 1:
+                asyncio.get_running_loop().call_later(0.1, box.kill)
+            raise WorkerGoneError("it ended before it began")
+        return await original(box, limits, group)
+
+    tried, original = [], Worker.start
+    monkeypatch.setattr(Worker, "start", start)
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        assert (await sandbox.run("1 + 1")).value == 2
+    assert tried[-1] is not tried[0]
 
 
 async def test_no_control_group_is_left_behind(monkeypatch):
