@@ -17,6 +17,7 @@ NAMES = (
     "workflow",
     "team",
     "code_mode",
+    "sandbox",
     "memory",
     "memories",
     "stores",

@@ -76,6 +76,10 @@ CHAPTERS = {
         "Code that calls tools",
         "The code runs in Monty, in processes of its own, whose CPU is not counted. The floor is the same code with the plain function in the tool's place; Gossamer's figure adds all that a call of a tool passes, and its records. What a run without calls costs is taken off both.",
     ),
+    "sandbox": (
+        "Sandboxes",
+        "Milliseconds on the wall, the median, of `1 + 1`. The floor of Monty is the library by itself. `python -c` is a bare interpreter without any isolation, started for each; smolagents' local executor walks the syntax tree in the process that asks, and isolates nothing. Memory counts what processes share by its share.",
+    ),
     "imports": ("Imports", "CPU beyond a bare interpreter. The floor is `import msgspec`."),
     "http": (
         "Calls to a server that answers after 1 ms",
