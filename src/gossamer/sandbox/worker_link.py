@@ -98,7 +98,6 @@ class Worker:
             raise
         worker = cls(limits, group, parts)
         try:
-            parts.status.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             worker._loop.add_reader(parts.status, worker._hear_status)
             opening = asyncio.ensure_future(worker._open())
             if (cancelled := await to_its_end(opening)) is not None:
@@ -375,6 +374,8 @@ def _fork(box: Box) -> _Ends:
         for one in (heard, said, out, err):
             os.set_blocking(one, False)
         status.setblocking(False)
+        # Before anybody can write to it: what was written earlier comes without saying who did.
+        status.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             box.fork((its_reading, its_writing, its_out, its_err, its_status.fileno()))
         except OSError as error:

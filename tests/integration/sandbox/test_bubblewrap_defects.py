@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from gossamer.errors import (
     SandboxTimeoutError,
     SandboxUnavailableError,
 )
-from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, box, process_tree, usage
+from gossamer.sandbox import BubblewrapSandbox, SandboxLimits, box, process_tree, usage, worker_link
 from gossamer.sandbox.process_tree import descendants
 from gossamer.sandbox.worker_link import Worker, WorkerGoneError
 
@@ -585,6 +586,24 @@ async def test_a_session_that_begins_while_the_box_dies_is_given_another_box(mon
     async with BubblewrapSandbox(size=1, warm=0) as sandbox:
         assert (await sandbox.run("1 + 1")).value == 2
     assert tried[-1] is not tried[0]
+
+
+async def test_a_worker_may_be_born_before_the_host_goes_on(monkeypatch):
+    """Its number was asked for a moment after it could have told it, which on a busy machine was too late."""
+
+    def fork(box):
+        parts = original(box)
+        poll = select.poll()
+        poll.register(parts.status, select.POLLIN)
+        forked.append(poll.poll(5000))
+        return parts
+
+    forked, original = [], worker_link._fork
+    monkeypatch.setattr(worker_link, "_fork", fork)
+    async with BubblewrapSandbox(size=1, warm=0) as sandbox:
+        assert (await sandbox.run("1 + 1")).value == 2
+    assert len(forked) == 1
+    assert forked[0]
 
 
 async def test_no_control_group_is_left_behind(monkeypatch):
