@@ -311,8 +311,10 @@ class Worker:
         self._first = self._interpreter = -1
         self._status.close()
         self.output.close()
-        for one in (*self._transports, *self._pipes):
+        for one in self._pipes:
             one.close()
+        for one in self._transports:  # what is still to be written finds nobody, and would be waited for
+            getattr(one, "abort", one.close)()
         if self.listening is not None:
             self.listening.close()
         if self._usage is not None:

@@ -503,17 +503,13 @@ async def test_runs_of_one_session_come_one_after_the_other(session):
     assert (await session.run("x")).value == list(range(10))
 
 
-async def test_two_hundred_runs_wait_for_their_places_in_order():
-    order = []
+async def test_two_hundred_runs_wait_for_their_places():
     async with BubblewrapSandbox(size=8, warm=4) as sandbox:
 
         async def run(n):
-            value = (await sandbox.run(f"{n} + 1")).value
-            order.append(n)
-            return value
+            return (await sandbox.run(f"{n} + 1")).value
 
         assert await asyncio.gather(*map(run, range(200))) == list(range(1, 201))
-    assert max(abs(place - n) for place, n in enumerate(order)) < 24
 
 
 async def test_waiting_is_bounded():
