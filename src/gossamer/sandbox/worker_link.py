@@ -64,6 +64,7 @@ class Worker:
         self._status = parts.status
         self._pipes = [parts.said, parts.heard]
         self._transports: list[asyncio.BaseTransport] = []
+        self._writing: asyncio.WriteTransport | None = None
         self._reader = asyncio.StreamReader()
         self._writer: asyncio.StreamWriter
         self._first = self._interpreter = self._pid = self._main = -1
@@ -139,7 +140,7 @@ class Worker:
         writing, protocol = await self._loop.connect_write_pipe(
             lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), self._pipes.pop()
         )
-        self._transports.append(writing)
+        self._writing = writing
         self._writer = asyncio.StreamWriter(writing, protocol, None, self._loop)
 
     @property
@@ -311,10 +312,10 @@ class Worker:
         self._first = self._interpreter = -1
         self._status.close()
         self.output.close()
-        for one in self._pipes:
+        if self._writing is not None and not self._writing.is_closing():
+            self._writing.abort()  # what is still to be written finds nobody, and would be waited for
+        for one in (*self._transports, *self._pipes):
             one.close()
-        for one in self._transports:  # what is still to be written finds nobody, and would be waited for
-            getattr(one, "abort", one.close)()
         if self.listening is not None:
             self.listening.close()
         if self._usage is not None:
