@@ -137,10 +137,17 @@ class Worker:
             lambda: asyncio.StreamReaderProtocol(self._reader), self._pipes.pop()
         )
         self._transports.append(transport)
+        if self.dead.done():  # meanwhile, and its pipes are closed
+            transport.close()
+            raise WorkerGoneError(self._failed or "it ended before it began")
         writing, protocol = await self._loop.connect_write_pipe(
             lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), self._pipes.pop()
         )
         self._writing = writing
+        if self.dead.done():
+            if not writing.is_closing():
+                writing.abort()
+            raise WorkerGoneError(self._failed or "it ended before it began")
         self._writer = asyncio.StreamWriter(writing, protocol, None, self._loop)
 
     @property
