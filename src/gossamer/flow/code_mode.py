@@ -15,7 +15,8 @@ from gossamer.context import RunContext, current_call
 from gossamer.delegation import delegation_of, run_inside
 from gossamer.errors import ArgumentError, EndRun, GuardrailError, LimitError, ToolError
 from gossamer.flow.code_functions import RUN_CODE, Functions, functions_of, in_their_stead
-from gossamer.flow.code_run import FAILED, Code, CodeRun
+from gossamer.flow.code_run import FAILED, CodeRun
+from gossamer.flow.unasked import Unasked
 from gossamer.guardrails.base import Check, Guardrail, Place
 from gossamer.limits import Limits
 from gossamer.messages import Text, ToolCall, ToolResult
@@ -212,7 +213,7 @@ async def _running(code: Annotated[str, "The code."]) -> None:
     """The pattern of the tool that runs code."""
 
 
-_CODE = Code()
+_CODE = Unasked("code", "a run of code has no model to ask")
 _DESCRIPTION = (
     "Run Python code that calls your tools."  # what they are stands behind it when a model is asked
 )

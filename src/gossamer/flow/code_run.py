@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextvars import Context
 from typing import Any, Self
 
@@ -19,18 +19,17 @@ import msgspec
 
 from gossamer.context import RunContext
 from gossamer.errors import CodeError, GossamerError, SandboxError, SandboxUnavailableError
-from gossamer.events import Delta
 from gossamer.flow.code_functions import CallError, Function, Functions
 from gossamer.ids import new_id
 from gossamer.messages import Image, Message, Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, CallTool, Middleware
-from gossamer.models.base import Capabilities, ModelRequest, ModelResponse, Price
+from gossamer.models.base import ModelRequest, ModelResponse
 from gossamer.sandbox import Execution, HostAnswer, HostCall, Sandbox
 from gossamer.tools.execution import CLEANUP_SECONDS, Interception
 from gossamer.usage import UNASKED
 from gossamer.view import MessageView
 
-__all__ = ["FAILED", "Code", "CodeRun"]
+__all__ = ["FAILED", "CodeRun"]
 
 # How the words begin of code that came to no end of its own.
 FAILED = "The code failed"
@@ -43,27 +42,6 @@ _MOST_OUTPUT = 1_000_000
 _MOST_PART = 8_000
 _MOST_CALLS = 50
 _MOST_CALL = 300
-
-
-class Code:
-    """Stands for the model of a run whose calls code makes; never asked itself."""
-
-    name = "code"
-    dialect = "none"
-    capabilities = Capabilities()
-    price = Price(0.0)
-
-    async def respond(self, request: ModelRequest) -> ModelResponse:  # noqa: ARG002 - a model's signature
-        """Refuse.
-
-        Raises:
-            GossamerError: always.
-        """
-        raise GossamerError("a run of code has no model to ask")
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
-        """Refuse, as `respond` does."""
-        yield await self.respond(request)
 
 
 class _Halted(Exception):  # noqa: N818 - a signal: the code is not to go on

@@ -7,49 +7,27 @@ run, so that a pause, a crash and a resume need nothing more.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from gossamer.context import RunContext
-from gossamer.errors import ArgumentError, GossamerError, MemberError, NoConsensusError
-from gossamer.events import Delta
+from gossamer.errors import ArgumentError, MemberError, NoConsensusError
 from gossamer.flow.course import Round, course_of, rounds_of
 from gossamer.ids import new_id
 from gossamer.messages import Message, Text, ToolCall, ToolResult
 from gossamer.middleware import CallModel, Middleware
-from gossamer.models.base import Capabilities, ModelRequest, ModelResponse, Price
+from gossamer.models.base import ModelRequest, ModelResponse
 from gossamer.usage import UNASKED
 
-__all__ = ["JUDGE", "Director", "Due", "OneMember", "Undirected", "broadcast", "consensus", "sequential"]
+__all__ = ["JUDGE", "Director", "Due", "OneMember", "broadcast", "consensus", "sequential"]
 
 # The tool with which the leader of a team that seeks consensus tells whether there is one.
 JUDGE = "judge_answers"
 
 # What is due: tools to be called at once, by name; or the team's answer.
 Due: TypeAlias = Sequence[str] | str
-
-
-class Undirected:
-    """Stands for the model of a team whose members are asked by a rule; never asked itself."""
-
-    name = "none"
-    dialect = "none"
-    capabilities = Capabilities()
-    price = Price(0.0)
-
-    async def respond(self, request: ModelRequest) -> ModelResponse:  # noqa: ARG002 - a model's signature
-        """Refuse.
-
-        Raises:
-            GossamerError: always.
-        """
-        raise GossamerError("a team without a leader has no model to ask")
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | ModelResponse, None]:
-        """Refuse, as `respond` does."""
-        yield await self.respond(request)
 
 
 class Director(Middleware):

@@ -15,8 +15,9 @@ from gossamer.context import RunContext, open_hubs, session_in_hub
 from gossamer.delegation import Runnable, delegation
 from gossamer.errors import ArgumentError
 from gossamer.flow.delegating import Member, as_members, asking, by_rule, deciding, judging, planned
-from gossamer.flow.directing import Director, OneMember, Undirected, broadcast, consensus, sequential
+from gossamer.flow.directing import Director, OneMember, broadcast, consensus, sequential
 from gossamer.flow.plan import plan_toolkit
+from gossamer.flow.unasked import Unasked
 from gossamer.limits import DEFAULT_MAX_TURNS, Limits
 from gossamer.models.base import Model, ModelSettings
 from gossamer.opening import OnPending, Prompt
@@ -335,7 +336,7 @@ def _ruled(team: Team, rule: Any, turns: int, more: Sequence[Tool[..., Any]] = (
         limits = Limits(max_turns=turns)
     director = Director(rule, led=leader is not None)
     if leader is None:  # no model reads the answers here, so that none is kept aside
-        leader = Agent(Undirected())
+        leader = Agent(Unasked("none", "a team without a leader has no model to ask"))
         tools = [one.replace(max_result_chars=_MOST_ANSWER) for one in tools]
     return leader.replace(
         name=team.name,
